@@ -1,0 +1,38 @@
+/* limits.h -- every ceiling in one place. A queue, loop over input, message, string or stream that
+ * can grow without one of these is a bug. The daemon's configuration may lower some of them. */
+#ifndef ABLATE_CORE_BASE_LIMITS_H
+#define ABLATE_CORE_BASE_LIMITS_H
+
+/* Names and text */
+#define ABL_NAME_BYTES_MAX 256         /* ids, node, edge and hook names, without the NUL */
+#define ABL_PATH_BYTES_MAX 4096
+#define ABL_TEXT_BYTES_MAX (1 << 20)   /* one prompt to tokenize */
+
+/* Requests */
+#define ABL_MESSAGE_BYTES_MAX (16 << 20)       /* one received message */
+#define ABL_CHUNK_BYTES (512 << 10)            /* tensor bytes in one streamed chunk */
+#define ABL_BATCH_MAX 1024
+#define ABL_SEQ_MAX 8192
+#define ABL_DATASET_BYTES_MAX (64 << 20)
+#define ABL_PROMPT_COUNT_MAX 100000
+#define ABL_ANSWER_COUNT_MAX 1024              /* answers, or wrong answers, of one prompt */
+#define ABL_HOOK_COUNT_MAX 4096                /* names in one run_with_cache */
+#define ABL_CIRCUIT_COUNT_MAX 512              /* circuits in one sweep */
+
+/* Models */
+#define ABL_CONFIG_BYTES_MAX (1 << 20)         /* config.json, index.json */
+#define ABL_TOKENIZER_BYTES_MAX (64 << 20)     /* tokenizer.json */
+#define ABL_SAFETENSORS_HEADER_BYTES_MAX (100 << 20)
+#define ABL_SHARD_COUNT_MAX 1024
+#define ABL_TENSOR_RANK_MAX 8
+#define ABL_LAYER_COUNT_MAX 512
+#define ABL_HEAD_COUNT_MAX 1024
+
+/* Resident objects */
+#define ABL_MODEL_COUNT_MAX 64
+#define ABL_GRAPH_COUNT_MAX 4096
+#define ABL_DATASET_COUNT_MAX 1024
+#define ABL_JOB_COUNT_MAX 4096
+#define ABL_EXECUTOR_QUEUE_MAX 1024
+
+#endif

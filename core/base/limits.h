@@ -27,6 +27,10 @@
 #define ABL_TENSOR_RANK_MAX 8
 #define ABL_LAYER_COUNT_MAX 512
 #define ABL_HEAD_COUNT_MAX 1024
+#define ABL_WIDTH_MAX 65536                    /* d_model, d_mlp, heads times d_head */
+#define ABL_VOCAB_MAX (1 << 21)
+#define ABL_CONTEXT_MAX (1 << 24)              /* positions that a config may claim */
+#define ABL_MODEL_LIST_MAX 1000                /* model folders in one listing */
 
 /* Resident objects */
 #define ABL_MODEL_COUNT_MAX 64

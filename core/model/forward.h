@@ -1,0 +1,83 @@
+/* forward.h -- the plain forward pass, and run_with_cache.
+ *
+ * OWNERSHIP  abl_forward() fills *ret_result, ended with abl_forward_result_finish(). Its tensors
+ *            are owners' tensors: keep those that should live longer. The model is borrowed for the
+ *            call.
+ * THREADS    On the executor of the model's device.
+ * ERRORS     Fallible calls return a code, fill *ret_status, leave every other ret_ alone.
+ */
+#ifndef ABLATE_CORE_MODEL_FORWARD_H
+#define ABLATE_CORE_MODEL_FORWARD_H
+
+#include "core/base/status.h"
+#include "core/model/hooks.h"
+#include "core/model/model.h"
+#include "core/tensor/tensor.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+ABL_BEGIN_DECLS
+
+/* Which positions the logits are wanted at. */
+typedef enum abl_out_slice {
+    ABL_OUT_SLICE_ALL,       /* (batch, pos, d_vocab) */
+    ABL_OUT_SLICE_LAST,      /* "last_seq": (batch, d_vocab) */
+    ABL_OUT_SLICE_NOT_FIRST, /* "not_first_seq": (batch, pos - 1, d_vocab) */
+} abl_out_slice;
+
+/* Asked between layers; true stops the pass with CANCELLED (RUN_CANCELLED). */
+typedef bool (*abl_cancelled_cb)(void *user_data);
+
+typedef struct abl_forward_options {
+    const abl_model *model;
+    const int32_t *tokens; /* (batch, pos), on the host; each checked against d_vocab */
+    int64_t batch;
+    int64_t seq;
+    abl_out_slice out_slice;
+
+    const char *const *hooks; /* names to capture; NULL and capture_all false: none */
+    size_t hook_count;
+    bool capture_all;     /* every hook that fires, those below with per_head_inputs only */
+    bool per_head_inputs; /* TransformerLens's use_split_qkv_input and its three siblings: ln1's
+                             points get a head axis; *_input, attn_in, mlp_in, result with
+                             capture_all */
+    int stop_at_layer;    /* -1: run to the end; l: stop before layer l, and give no logits */
+
+    abl_cancelled_cb cancelled_cb; /* may be NULL */
+    void *user_data;
+} abl_forward_options;
+
+typedef struct abl_cache_entry {
+    abl_hook hook;
+    char name[64];      /* TransformerLens's */
+    abl_tensor *tensor; /* possibly an expanded or strided view; owned by the result */
+} abl_cache_entry;
+
+typedef struct abl_forward_result {
+    abl_tensor *logits;       /* float32; NULL with stop_at_layer */
+    abl_tensor *residual;     /* with stop_at_layer: (batch, pos, d_model), else NULL */
+    abl_cache_entry *entries; /* in firing order, each name once */
+    size_t entry_count;
+} abl_forward_result;
+
+/*   INVALID_ARGUMENT  TOKEN_OUT_OF_RANGE  names the row, the position, the id and d_vocab
+ *   INVALID_ARGUMENT  BATCH_INVALID, SEQ_INVALID  empty, or over n_ctx, ABL_BATCH_MAX, ABL_SEQ_MAX
+ *   INVALID_ARGUMENT  LAYER_OUT_OF_RANGE  stop_at_layer
+ *   CANCELLED         RUN_CANCELLED
+ * and those of abl_hook_parse() and of tensor.h. With stop_at_layer, a hook behind it is
+ * FAILED_PRECONDITION (HOOK_CANNOT_FIRE). */
+ABL_MUST_CHECK abl_code abl_forward(const abl_forward_options *options,
+                                    abl_forward_result *ret_result, abl_status *ret_status);
+void abl_forward_result_finish(abl_forward_result *result);
+
+/* The checks of abl_forward() on tokens alone, for others that take tokens. */
+ABL_MUST_CHECK abl_code abl_tokens_check(const abl_model_config *config, const int32_t *tokens,
+                                         int64_t batch, int64_t seq, abl_status *ret_status);
+
+/* Bytes of temporaries and results that such a pass needs at most, for admission. */
+uint64_t abl_forward_bytes(const abl_forward_options *options);
+
+ABL_END_DECLS
+#endif

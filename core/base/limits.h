@@ -31,6 +31,7 @@
 #define ABL_VOCAB_MAX (1 << 21)
 #define ABL_CONTEXT_MAX (1 << 24)              /* positions that a config may claim */
 #define ABL_MODEL_LIST_MAX 1000                /* model folders in one listing */
+#define ABL_EDGE_COUNT_MAX (1LL << 27)           /* of one graph, positions included */
 
 /* Resident objects */
 #define ABL_MODEL_COUNT_MAX 64

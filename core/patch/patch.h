@@ -1,0 +1,78 @@
+/* patch.h -- the forward pass under any edge mask.
+ *
+ * Each destination reads x + sum over its sources of mask * (ablated - current), before its norm:
+ * mask 0 keeps the current activation, 1 replaces it by the ablation, values are not clamped.
+ * `current` is what the sources emit in this very pass. The residual stream itself is never
+ * patched, only the private copy that feeds a destination (Resid End is the stream).
+ *
+ * OWNERSHIP  As each call says; options are borrowed for the call.
+ * THREADS    The device's executor thread only.
+ * ERRORS     Fallible calls return a code, fill *ret_status, leave every other ret_ alone.
+ */
+#ifndef ABLATE_CORE_PATCH_PATCH_H
+#define ABLATE_CORE_PATCH_PATCH_H
+
+#include "core/data/dataset.h"
+#include "core/graph/graph.h"
+
+ABL_BEGIN_DECLS
+
+struct abl_model;
+
+typedef enum abl_ablation {
+    ABL_ABLATION_RESAMPLE = 0, /* the other prompt's activations, same row */
+    ABL_ABLATION_ZERO,
+} abl_ablation;
+
+typedef enum abl_patch_type {
+    ABL_PATCH_TREE = 0, /* input clean, ablations from corrupt, edges OUTSIDE the circuit ablated */
+    ABL_PATCH_EDGE,     /* input corrupt, ablations from clean, edges IN the circuit ablated */
+} abl_patch_type;
+
+typedef enum abl_mask_function {
+    ABL_MASK_NONE = 0,
+    ABL_MASK_SIGMOID,
+} abl_mask_function;
+
+typedef enum abl_patch_slice {
+    ABL_PATCH_LAST_SEQ = 0,
+    ABL_PATCH_NOT_FIRST_SEQ,
+    ABL_PATCH_ALL_SEQ,
+} abl_patch_slice;
+
+/* The source outputs of one run, resident on the model's device: (sources, batch, seq, d_model). */
+typedef struct abl_sources abl_sources;
+
+/* Runs the model on tokens (batch, seq) and keeps every source's output.
+ *   RESOURCE_EXHAUSTED  OUT_OF_DEVICE_MEMORY, OUT_OF_HOST_MEMORY
+ *   INVALID_ARGUMENT    TOKEN_OUT_OF_RANGE, BATCH_INVALID */
+ABL_MUST_CHECK abl_code abl_sources_create(struct abl_model *model, const int32_t *tokens,
+                                           int32_t batch, int32_t seq, abl_sources **ret_sources,
+                                           abl_status *ret_status);
+void abl_sources_destroy(abl_sources *sources); /* NULL is allowed */
+int64_t abl_sources_bytes(const abl_sources *sources);
+
+typedef struct abl_patch_options {
+    struct abl_model *model;
+    const abl_graph *graph;
+    const int32_t *tokens; /* (batch, seq) */
+    int32_t batch;
+    int32_t seq;       /* a graph with positions needs exactly its seq_len */
+    const float *mask; /* canonical order, 1 = ablated; NULL: all 0 */
+    abl_mask_function mask_function;
+    abl_ablation ablation;
+    const abl_sources *ablated; /* RESAMPLE: the other run's, same batch and seq */
+    abl_patch_slice slice;
+} abl_patch_options;
+
+/* Writes the logits, (batch, vocab) for one position or (batch, positions, vocab); their count is
+ * abl_patch_logit_count().
+ *   INVALID_ARGUMENT  MASK_NOT_FINITE, BATCH_INVALID, TOKEN_OUT_OF_RANGE
+ *   RESOURCE_EXHAUSTED  OUT_OF_DEVICE_MEMORY, OUT_OF_HOST_MEMORY */
+ABL_MUST_CHECK abl_code abl_patch_forward(const abl_patch_options *options, float *ret_logits,
+                                          abl_status *ret_status);
+int64_t abl_patch_logit_count(const abl_patch_options *options);
+int64_t abl_patch_bytes_estimate(const abl_patch_options *options); /* working memory, at most */
+
+ABL_END_DECLS
+#endif

@@ -1,0 +1,118 @@
+/* prune.h -- scores for edges: how much each one matters. One bounded unit of work a step.
+ *
+ * A prune is created, stepped until finished (other work may run between steps), read at any time,
+ * and destroyed. Scores are d loss / d mask in AutoCircuit's sense (ablating a positively scored
+ * edge hurts), SUMMED over batches, each batch's loss being a mean over its rows: eap edge
+ * attribution patching: the gradient at mask 0 mask_gradient  the gradient at a uniform mask value,
+ * or summed over the n + 1 points k / n (integrated gradients, as AutoCircuit sums them)
+ *   ground_truth   exact: the loss with that one edge ablated minus the clean loss
+ *   random         uniform in [0, 1), seeded: the baseline
+ *
+ * OWNERSHIP  abl_prune_create() hands the prune to the caller; it borrows model, graph and dataset
+ *            until abl_prune_destroy().
+ * THREADS    The device's executor thread only.
+ * ERRORS     Fallible calls return a code, fill *ret_status, leave every other ret_ alone.
+ */
+#ifndef ABLATE_CORE_PRUNE_PRUNE_H
+#define ABLATE_CORE_PRUNE_PRUNE_H
+
+#include "core/patch/patch.h"
+
+ABL_BEGIN_DECLS
+
+typedef struct abl_prune abl_prune;
+
+typedef enum abl_prune_algorithm {
+    ABL_PRUNE_EAP = 0,
+    ABL_PRUNE_MASK_GRADIENT,
+    ABL_PRUNE_GROUND_TRUTH,
+    ABL_PRUNE_RANDOM,
+    ABL_PRUNE_ALGORITHM_COUNT,
+} abl_prune_algorithm;
+
+/* What of the last position's logits the loss sees. */
+typedef enum abl_grad_function {
+    ABL_GRAD_LOGIT = 0,
+    ABL_GRAD_PROB,
+    ABL_GRAD_LOGPROB,
+    ABL_GRAD_LOGIT_EXP, /* exp(logit) over the sum of exp, whose gradient is stopped */
+    ABL_GRAD_FUNCTION_COUNT,
+} abl_grad_function;
+
+/* loss = - (this), a mean over the batch. */
+typedef enum abl_answer_function {
+    ABL_ANSWER_AVG_DIFF = 0, /* mean over answers - mean over wrong answers */
+    ABL_ANSWER_AVG_VAL,      /* mean over answers */
+    ABL_ANSWER_MSE,          /* AutoCircuit's: the answer's token id is every entry's target */
+    ABL_ANSWER_FUNCTION_COUNT,
+} abl_answer_function;
+
+/* ground_truth: what is compared with the clean run. */
+typedef enum abl_exact_metric {
+    ABL_EXACT_LOSS = 0, /* grad function and answer function above */
+    ABL_EXACT_KL_DIV,   /* KL(clean || patched), mean over the batch */
+} abl_exact_metric;
+
+/* Names as in requests: "eap", "mask_gradient", "ground_truth", "random"; "logit", ...;
+ * "avg_diff", ...; "loss", "kl_div". NULL for a number that is none. */
+const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm);
+const char *abl_grad_function_name(abl_grad_function function);
+const char *abl_answer_function_name(abl_answer_function function);
+/*   NOT_FOUND  ALGORITHM_UNKNOWN  naming those that exist */
+ABL_MUST_CHECK abl_code abl_prune_algorithm_find(const char *name, size_t length,
+                                                 abl_prune_algorithm *ret_algorithm,
+                                                 abl_status *ret_status);
+
+typedef struct abl_prune_options {
+    abl_prune_algorithm algorithm;
+    struct abl_model *model;
+    const abl_graph *graph;
+    abl_batches batches;
+    abl_ablation ablation;
+    abl_grad_function grad_function;     /* eap takes it too; the usual is LOGIT */
+    abl_answer_function answer_function; /* the usual is AVG_DIFF */
+    /* mask_gradient */
+    float mask_value;                /* used when integrated_grad_samples is 0 */
+    int32_t integrated_grad_samples; /* n: the n + 1 points 0, 1/n, ..., 1 */
+    /* ground_truth */
+    abl_exact_metric exact_metric;
+    const int64_t *edges; /* only these (borrowed for create); NULL: all */
+    int64_t edge_count;
+    int32_t candidate_count_max; /* edges in one batched pass; 0: chosen by cost */
+    /* random */
+    uint64_t seed;
+} abl_prune_options;
+
+typedef struct abl_prune_progress {
+    int64_t done; /* in units: (batch, mask point) pairs, or (batch, edge) pairs */
+    int64_t total;
+    int32_t batch; /* the batch that this step worked on */
+    int32_t batch_count;
+    bool batch_finished; /* the scores now include that batch whole */
+    bool finished;
+} abl_prune_progress;
+
+/*   INVALID_ARGUMENT    ALGORITHM_OPTIONS_INVALID  a mask value or sample count out of range
+ *   INVALID_ARGUMENT    GRAPH_MODEL_MISMATCH       the graph was made for another shape of model
+ *   INVALID_ARGUMENT    SEQ_LEN_MISMATCH           prompts are not as long as the graph's positions
+ *   INVALID_ARGUMENT    ANSWERS_MISSING            the answer function needs answers that a row
+ * lacks INVALID_ARGUMENT    EDGE_INDEX_INVALID, BATCH_SIZE_INVALID, SPLIT_INVALID
+ *   RESOURCE_EXHAUSTED  OUT_OF_HOST_MEMORY */
+ABL_MUST_CHECK abl_code abl_prune_create(const abl_prune_options *options, abl_prune **ret_prune,
+                                         abl_status *ret_status);
+/* One unit of work: a batch at one mask value, or a bounded number of candidate edges. Not to be
+ * called once finished; after a failure only destroy. */
+ABL_MUST_CHECK abl_code abl_prune_step(abl_prune *prune, abl_prune_progress *ret_progress,
+                                       abl_status *ret_status);
+/* Running scores, canonical order, borrowed until the next step: sums over the work done so far. */
+const float *abl_prune_scores(const abl_prune *prune);
+/* One byte an edge: 1 once it has a score (from any batch). NULL: every edge has one. */
+const uint8_t *abl_prune_scored(const abl_prune *prune);
+void abl_prune_destroy(abl_prune *prune); /* NULL is allowed */
+
+/* Working memory that the prune will take on the device beyond the model, at most. For admission:
+ * needs model, graph, batches and the algorithm's fields. */
+int64_t abl_prune_bytes_estimate(const abl_prune_options *options);
+
+ABL_END_DECLS
+#endif

@@ -66,7 +66,6 @@ typedef struct abl_work abl_work;
 struct abl_work {
     void (*work_cb)(abl_work *work); /* pool thread */
     void (*done_cb)(abl_work *work); /* loop thread, always */
-    void *reserved;                  /* the loop's */
 };
 ABL_MUST_CHECK abl_code abl_loop_work(abl_loop *loop, abl_work *work, abl_status *ret_status);
 

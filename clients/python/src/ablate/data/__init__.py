@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data files: tensor hashes of the models that ablate.models can fetch."""

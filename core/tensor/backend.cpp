@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the process runs on: version, BLAS, threads, devices. The only file with an #if, for what
+ * differs between libtorch 1.13 and 2.x. */
+#include "core/tensor/tensor_internal.hpp"
+
+#include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <torch/csrc/api/include/torch/version.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <dlfcn.h>
+#include <malloc.h>
+
+extern "C" void abl_backend_init(int threads) {
+    /* Activations are a few MB each: below these thresholds glibc hands them out again instead of
+     * returning them to the system, which would fault in every page of the next one. */
+    (void)mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 512 << 20);
+    (void)mallopt(M_TOP_PAD, 16 << 20);
+    if (threads > 0) {
+        at::set_num_threads(threads);
+    }
+}
+
+extern "C" int abl_backend_threads(void) {
+    return at::get_num_threads();
+}
+
+extern "C" const char *abl_backend_version(void) {
+    return "libtorch " TORCH_VERSION;
+}
+
+/* Where the symbol sgemm_ that libtorch calls comes from; "" when it is inside libtorch. */
+static const char *blas_path(void) {
+    static char path[4096];
+    if (path[0] != '\0') {
+        return path;
+    }
+    void *symbol = dlsym(RTLD_DEFAULT, "sgemm_");
+    Dl_info info;
+    std::memset(&info, 0, sizeof info);
+    if (symbol == nullptr || dladdr(symbol, &info) == 0 || info.dli_fname == nullptr) {
+        return "";
+    }
+    char *resolved = realpath(info.dli_fname, nullptr);
+    (void)std::snprintf(path, sizeof path, "%s", (resolved != nullptr) ? resolved : info.dli_fname);
+    std::free(resolved);
+    return path;
+}
+
+static const char *blas_kind(const char *path) {
+    if (at::hasMKL()) {
+        return "MKL";
+    }
+    static const struct {
+        const char *part;
+        const char *name;
+    } known[] = {{"openblas", "OpenBLAS"},
+                 {"blis", "BLIS"},
+                 {"mkl", "MKL"},
+                 {"atlas", "ATLAS"},
+                 {"torch", "libtorch's"}};
+    for (const auto &entry : known) {
+        if (std::strstr(path, entry.part) != nullptr) {
+            return entry.name;
+        }
+    }
+    return (path[0] == '\0') ? "built in" : "reference BLAS";
+}
+
+extern "C" const char *abl_backend_blas_name(void) {
+    static char name[4200];
+    if (name[0] == '\0') {
+        const char *path = at::hasMKL() ? "" : blas_path();
+        (void)std::snprintf(name, sizeof name, path[0] == '\0' ? "%s" : "%s (%s)", blas_kind(path),
+                            path);
+    }
+    return name;
+}
+
+extern "C" bool abl_backend_blas_is_reference(void) {
+    return std::strcmp(blas_kind(blas_path()), "reference BLAS") == 0;
+}
+
+extern "C" int abl_device_cuda_count(void) {
+    try {
+        return at::hasCUDA() ? static_cast<int>(at::getNumGPUs()) : 0;
+    } catch (...) {
+        return 0;
+    }
+}
+
+extern "C" bool abl_device_available(abl_device device) {
+    if (device.type == ABL_DEVICE_CPU) {
+        return device.index == 0;
+    }
+    return device.index >= 0 && device.index < abl_device_cuda_count();
+}
+
+extern "C" void abl_device_synchronize(abl_device device) {
+    if (device.type == ABL_DEVICE_CUDA && abl_device_available(device)) {
+        try {
+            at::detail::getCUDAHooks().deviceSynchronize(
+                static_cast<c10::DeviceIndex>(device.index));
+        } catch (...) {
+            /* The next operation on the device reports the fault. */
+        }
+    }
+}
+
+extern "C" uint64_t abl_device_bytes_used(abl_device device) {
+    (void)device;
+    return 0;
+}
+
+extern "C" uint64_t abl_device_bytes_peak(abl_device device) {
+    (void)device;
+    return 0;
+}

@@ -22,9 +22,10 @@
 /* Models */
 #define ABL_CONFIG_BYTES_MAX (1 << 20)         /* config.json, index.json */
 #define ABL_TOKENIZER_BYTES_MAX (64 << 20)     /* tokenizer.json */
-#define ABL_SAFETENSORS_HEADER_BYTES_MAX (100 << 20)
+#define ABL_SAFETENSORS_HEADER_BYTES_MAX (16 << 20)
 #define ABL_SHARD_COUNT_MAX 1024
 #define ABL_TENSOR_RANK_MAX 8
+#define ABL_TENSOR_COUNT_MAX (1 << 17)          /* tensors in one model */
 #define ABL_LAYER_COUNT_MAX 512
 #define ABL_HEAD_COUNT_MAX 1024
 #define ABL_WIDTH_MAX 65536                    /* d_model, d_mlp, heads times d_head */
@@ -32,6 +33,7 @@
 #define ABL_CONTEXT_MAX (1 << 24)              /* positions that a config may claim */
 #define ABL_MODEL_LIST_MAX 1000                /* model folders in one listing */
 #define ABL_EDGE_COUNT_MAX (1LL << 27)           /* of one graph, positions included */
+#define ABL_MODEL_FOLDER_MAX 100000            /* directory entries that a listing looks at */
 
 /* Resident objects */
 #define ABL_MODEL_COUNT_MAX 64

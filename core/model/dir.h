@@ -29,9 +29,11 @@ typedef struct abl_model_dir {
     char *name;      /* what to call the model: the path under its root, or the hub id */
     char *path;      /* the folder, absolute, links resolved */
     char *root;      /* every file of the model must resolve inside this one */
-    char *config;    /* path of config.json, links resolved, as of the others */
-    char *weights;   /* path of model.safetensors, or of model.safetensors.index.json */
-    char *tokenizer; /* path of tokenizer.json; NULL when the folder has none */
+    char *config;    /* path of config.json, links resolved */
+    char *weights;   /* path of model.safetensors or model.safetensors.index.json in `path`: its own
+                      * link is not resolved, since an index names its shards beside itself; open
+                      * it with `root` as the root */
+    char *tokenizer; /* path of tokenizer.json, links resolved; NULL when the folder has none */
     char *revision;  /* hub snapshots: the commit; else NULL */
 } abl_model_dir;
 

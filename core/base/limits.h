@@ -42,4 +42,11 @@
 #define ABL_JOB_COUNT_MAX 4096
 #define ABL_EXECUTOR_QUEUE_MAX 1024
 
+/* Transport */
+#define ABL_CALL_COUNT_MAX 1024                /* calls that have started and not finished */
+#define ABL_REQUEST_BYTES_TOTAL_MAX (512 << 20) /* requests of all of them, as received */
+#define ABL_METADATA_BYTES_MAX (16 << 10)      /* headers of one call */
+#define ABL_CONNECTION_COUNT_MAX 512           /* of the HTTP port */
+#define ABL_WATCH_COUNT_MAX 256                /* health watches */
+
 #endif

@@ -46,6 +46,7 @@ typedef struct abl_method {
     const char *path; /* "/ablate.v1.ModelService/GetModel" */
     bool client_stream;
     bool server_stream;
+    bool while_draining; /* may start while the server drains: health, and little else */
     void (*start_cb)(abl_call *call, void *user_data);
 } abl_method;
 
@@ -81,7 +82,9 @@ struct abl_call {
     void (*on_sent_cb)(abl_call *call);   /* the last send was taken by flow control: send more */
     void (*on_cancel_cb)(abl_call *call); /* see above; it may call abl_call_finish() itself */
     /* One message of a client stream, borrowed until the callback returns; NULL and 0: the client
-     * has sent its last one. (An empty message has a non-NULL pointer.) */
+     * has sent its last one. (An empty message has a non-NULL pointer.) A client that broke off can
+     * look the same for a moment before on_cancel_cb, so what a stream builds up must say itself
+     * how long it is. */
     void (*on_message_cb)(abl_call *call, const uint8_t *message, size_t bytes);
     void *user;
 

@@ -51,11 +51,20 @@ int64_t abl_scores_circuit(const float *values, int64_t count, float threshold,
 
 /* Circuit sizes, as AutoCircuit's edge_counts_util() makes them. */
 typedef enum abl_edge_counts_kind {
-    ABL_EDGE_COUNTS_ALL = 0,     /* 0, 1, ..., n */
+    ABL_EDGE_COUNTS_DEFAULT = 0, /* GROUPS when the values have few ties groups (fewer than 100, and
+                                    than half of n); else ALL up to 200 edges, else LOGARITHMIC */
+    ABL_EDGE_COUNTS_ALL,         /* 0, 1, ..., n */
     ABL_EDGE_COUNTS_LOGARITHMIC, /* 1..9, 10, 20, ..90, 100, ... */
     ABL_EDGE_COUNTS_GROUPS,      /* cumulative sizes of ties of |value|, descending */
     ABL_EDGE_COUNTS_LIST,        /* the caller's */
 } abl_edge_counts_kind;
+
+/* Whether an end of the range is in the list. */
+typedef enum abl_edge_counts_end {
+    ABL_EDGE_COUNTS_END_DEFAULT = 0, /* added when there are more than two sizes without it */
+    ABL_EDGE_COUNTS_END_ADD,
+    ABL_EDGE_COUNTS_END_REMOVE,
+} abl_edge_counts_end;
 
 typedef struct abl_edge_count {
     double value;
@@ -66,16 +75,16 @@ typedef struct abl_edge_counts_options {
     abl_edge_counts_kind kind;
     const abl_edge_count *list; /* kind LIST */
     int32_t list_count;
-    const float *values;     /* kind GROUPS */
-    int64_t true_edge_count; /* kind LOGARITHMIC: also this size; 0 none */
-    bool without_zero;       /* do not add 0 ... */
-    bool without_all;        /* ... and n to a list of more than two sizes */
+    const float *values;      /* kinds GROUPS and DEFAULT; NULL: none */
+    int64_t true_edge_count;  /* also this size; 0: none */
+    abl_edge_counts_end zero; /* size 0 */
+    abl_edge_counts_end all;  /* size n */
 } abl_edge_counts_options;
 
-/* Writes the sizes, ascending as AutoCircuit orders them; an array of ABL_CIRCUIT_COUNT_MAX is the
- * caller's to give (capacity says how many fit). INVALID_ARGUMENT    CIRCUIT_SIZE_INVALID  a size
- * outside 0..edge_count, GROUPS without values RESOURCE_EXHAUSTED  CIRCUIT_COUNT         more sizes
- * than the capacity */
+/* Writes the sizes, ascending, into the caller's array of `capacity` (ABL_CIRCUIT_COUNT_MAX is the
+ * most that a sweep takes).
+ *   INVALID_ARGUMENT    CIRCUIT_SIZE_INVALID  a size outside 0..edge_count, GROUPS without values
+ *   RESOURCE_EXHAUSTED  CIRCUIT_COUNT         more sizes than the capacity */
 ABL_MUST_CHECK abl_code abl_edge_counts(const abl_edge_counts_options *options, int64_t edge_count,
                                         int64_t *ret_sizes, int32_t capacity, int32_t *ret_count,
                                         abl_status *ret_status);

@@ -96,7 +96,7 @@ abl_qkv abl_block_qkv_views(abl_scope *scope, const abl_model *model, const abl_
 abl_tensor *abl_block_head_weights(abl_scope *scope, const abl_model *model, int layer, int which,
                                    abl_tensor **ret_bias);
 /* x (batch, pos, heads, d_head), whose first position is `pos_start`; x itself without rope. */
-abl_tensor *abl_block_rotate(abl_scope *scope, const abl_model *model, const abl_tensor *x,
+abl_tensor *abl_block_rotate(abl_scope *scope, const abl_model *model, abl_tensor *x,
                              int64_t pos_start, bool inverse);
 /* z (T, H, d_head) to the attention's output (T, d_model), b_O included. */
 abl_tensor *abl_block_attn_out(abl_scope *scope, const abl_model *model, int layer,
@@ -123,6 +123,10 @@ abl_tensor *abl_block_mlp_backward(abl_scope *scope, const abl_model *model, int
  * blocks of columns. */
 abl_tensor *abl_block_unembed(abl_scope *scope, const abl_model *model, const abl_tensor *residual,
                               abl_tensor **ret_xhat, abl_tensor **ret_rstd);
+/* The second half alone: what the final norm gave, times any (d_model, d_vocab) matrix. */
+abl_tensor *abl_block_unembed_normed(abl_scope *scope, const abl_model *model,
+                                     const abl_tensor *normed, const abl_tensor *unembed,
+                                     const abl_tensor *bias);
 /* Gradient at the logits (T, d_vocab) to the gradient at the residual. */
 abl_tensor *abl_block_unembed_backward(abl_scope *scope, const abl_model *model,
                                        const abl_tensor *grad_logits, const abl_tensor *xhat,

@@ -248,8 +248,7 @@ extern "C" int64_t abl_tensor_count(const abl_tensor *tensor) {
 }
 
 extern "C" uint64_t abl_tensor_bytes(const abl_tensor *tensor) {
-    return static_cast<uint64_t>(tensor->at.numel()) *
-           static_cast<uint64_t>(tensor->at.element_size());
+    return static_cast<uint64_t>(tensor->at.numel()) * tensor->at.element_size();
 }
 
 extern "C" uint64_t abl_tensor_storage_bytes(const abl_tensor *tensor) {
@@ -268,6 +267,14 @@ extern "C" abl_device abl_tensor_device(const abl_tensor *tensor) {
 
 extern "C" bool abl_tensor_is_contiguous(const abl_tensor *tensor) {
     return tensor->at.is_contiguous();
+}
+
+extern "C" bool abl_tensor_same_storage(const abl_tensor *a, const abl_tensor *b) {
+    return a != nullptr && b != nullptr && a->at.storage().data() == b->at.storage().data();
+}
+
+extern "C" const void *abl_tensor_storage_address(const abl_tensor *tensor) {
+    return tensor->at.storage().data();
 }
 
 extern "C" void *abl_tensor_host_data_mutable(abl_tensor *tensor) {

@@ -118,6 +118,9 @@ abl_tensor_storage_bytes(const abl_tensor *tensor); /* memory behind it: less, w
 abl_dtype abl_tensor_dtype(const abl_tensor *tensor);
 abl_device abl_tensor_device(const abl_tensor *tensor);
 bool abl_tensor_is_contiguous(const abl_tensor *tensor);
+/* Whether two tensors view the same memory, and which: an identity, never to be read through. */
+bool abl_tensor_same_storage(const abl_tensor *a, const abl_tensor *b);
+const void *abl_tensor_storage_address(const abl_tensor *tensor);
 /* The memory itself, borrowed: NULL unless the tensor is on the CPU and contiguous. */
 const void *abl_tensor_host_data(const abl_tensor *tensor);
 void *abl_tensor_host_data_mutable(abl_tensor *tensor);

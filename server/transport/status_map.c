@@ -40,14 +40,28 @@ static size_t utf8_length(const unsigned char *text, size_t length) {
     return overlong || too_high ? 0 : want;
 }
 
+/* Whether all that is left is the beginning of one character: the end of a truncated message. */
+static bool is_cut_character(const unsigned char *text, size_t left) {
+    size_t want = text[0] >= 0xf0 ? 4 : text[0] >= 0xe0 ? 3 : 2;
+    if (text[0] < 0xc2 || text[0] > 0xf4 || left >= want) {
+        return false;
+    }
+    for (size_t i = 1; i < left; i++) {
+        if ((text[i] & 0xc0) != 0x80) {
+            return false;
+        }
+    }
+    return true;
+}
+
 size_t abl_status_message_utf8(const abl_status *status, char *ret_text, size_t text_bytes_max) {
     const unsigned char *from = (const unsigned char *)status->message;
     size_t left = strnlen(status->message, sizeof status->message);
     size_t length = 0;
     while (left > 0) {
         size_t taken = utf8_length(from, left);
-        bool cut = taken == 0 && left < 4 && from[0] >= 0xc2; /* the tail of a truncated message */
-        if (cut || length + (taken == 0 ? 1 : taken) >= text_bytes_max) {
+        if ((taken == 0 && is_cut_character(from, left)) ||
+            length + (taken == 0 ? 1 : taken) >= text_bytes_max) {
             break;
         }
         if (taken == 0) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * jansson reports a failed allocation in the lexer as "invalid token", which would tell a user that
- * a good file is malformed. So its allocations come from here, and a thread-local flag remembers
- * that one failed: then the answer is RESOURCE_EXHAUSTED whatever jansson said. The allocators are
+ * jansson 2.14 does not survive a failed allocation in its lexer: it reports "invalid token", or
+ * returns a value in which a string lacks its last bytes. So its allocations come from here, and a
+ * thread-local flag remembers that one failed: then the answer is RESOURCE_EXHAUSTED whatever
+ * jansson said or returned. The allocators are
  * process-wide; they end in malloc and free, so values made before the switch are freed alike. */
 #include "core/model/json.h"
 
@@ -34,12 +35,13 @@ abl_code abl_json_parse(const char *text, size_t text_bytes, const char *source,
     allocation_failed = false;
     json_error_t error;
     json_t *value = json_loadb(text, text_bytes, JSON_REJECT_DUPLICATES, &error);
+    if (allocation_failed) {
+        json_decref(value);
+        return abl_fail_oom(ret_status);
+    }
     if (value != NULL) {
         *ret_value = value;
         return ABL_CODE_OK;
-    }
-    if (allocation_failed) {
-        return abl_fail_oom(ret_status);
     }
     return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, reason,
                     "%s: not valid JSON at line %d, column %d: %s", source, error.line,

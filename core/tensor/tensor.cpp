@@ -248,7 +248,8 @@ extern "C" int64_t abl_tensor_count(const abl_tensor *tensor) {
 }
 
 extern "C" uint64_t abl_tensor_bytes(const abl_tensor *tensor) {
-    return static_cast<uint64_t>(tensor->at.numel()) * tensor->at.element_size();
+    return static_cast<uint64_t>(tensor->at.numel()) *
+           static_cast<uint64_t>(tensor->at.element_size());
 }
 
 extern "C" uint64_t abl_tensor_storage_bytes(const abl_tensor *tensor) {

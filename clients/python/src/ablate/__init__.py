@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ablate: edge-level ablation of transformer models that a daemon keeps resident.
+
+    >>> import ablate
+    >>> model = ablate.connect("localhost:50051").model("smollm2-135m")
+    >>> logits, cache = model.run_with_cache("Then, Alice and Bob had", ["blocks.3.hook_resid_post"])
+    >>> graph = model.graph()
+    >>> scores = graph.prune_scores("ioi.json", "eap")
+    >>> graph.evaluate(scores, [0, 100, 1000, graph.edge_count])
+
+Arrays are torch tensors where torch is importable, else numpy; the batch dimension is never squeezed.
+A mask of 1 means ablated. Errors are :class:`ablate.AblateError`, one subclass for each code.
+"""
+
+from ._client import Client, connect
+from ._dataset import Dataset
+from ._graph import Edge, Graph, Node
+from ._jobs import (
+    EdgeAttributionPatching,
+    EdgeScore,
+    GroundTruth,
+    Job,
+    JobEvent,
+    MaskGradient,
+    PruneScores,
+    PruneStream,
+    RandomScores,
+)
+from ._model import ActivationCache, HookPoint, Model, ModelConfig, get_act_name
+from ._version import VERSION as __version__
+from .errors import *  # noqa: F403
+from .errors import __all__ as _errors
+
+__all__ = [
+    "ActivationCache",
+    "Client",
+    "Dataset",
+    "Edge",
+    "EdgeAttributionPatching",
+    "EdgeScore",
+    "Graph",
+    "GroundTruth",
+    "HookPoint",
+    "Job",
+    "JobEvent",
+    "MaskGradient",
+    "Model",
+    "ModelConfig",
+    "Node",
+    "PruneScores",
+    "PruneStream",
+    "RandomScores",
+    "__version__",
+    "connect",
+    "get_act_name",
+    *_errors,
+]

@@ -1,0 +1,453 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A graph over a resident model: its edges, its patch mask, patched passes, prune scores."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Iterator, Literal, Mapping, Sequence, Union
+
+from ._arrays import Array, Prompt, collect_chunks, encode_float, encode_prompts
+from ._dataset import Dataset, DatasetLike
+from ._jobs import (
+    Ablation,
+    Algorithm,
+    Job,
+    PruneScores,
+    PruneStream,
+    ablation_value,
+    enum_value,
+    follow,
+    make_spec,
+)
+from ._model import ActivationCache, Model, NamesFilter, SliceOutput, out_slice
+from .v1 import common_pb2, evaluate_pb2, graph_pb2, mask_pb2, prune_pb2, run_pb2
+
+PatchType = Literal["tree_patch", "edge_patch"]
+"""``tree_patch`` ablates the edges outside the circuit, ``edge_patch`` those in it."""
+Scores = Union[PruneScores, Job, str]
+"""Scores by the job that made them."""
+
+# Mask tensors in one request; below the daemon's limit of a message.
+_MASK_REQUEST_BYTES = 8 << 20
+_EDGES_A_REQUEST = 100_000
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a graph."""
+
+    name: str
+    """AutoCircuit's name: ``"A9.9"``, ``"A11.10.Q"``, ``"MLP 3"``, ``"Resid Start"``."""
+    eap_name: str
+    """EAP-IG's name: ``"a9.h9"``, ``"a11.h10<q>"``, ``"m3"``, ``"input"``."""
+    module_name: str
+    """Where in the network: ``"blocks.9.attn.hook_result"``."""
+    is_source: bool
+    layer: int
+    """AutoCircuit's layer: attention and MLP of a block are two layers."""
+    head_idx: int | None
+    src_idx: int | None
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An edge of a graph."""
+
+    name: str
+    """``"A9.9->A11.10.Q"``, or in the asked dialect."""
+    seq_idx: int | None
+    """Token position in a token-specific graph, else None."""
+    index: int
+    """Index in canonical order."""
+    module_name: str
+    """The module whose tensor holds its mask and score."""
+    patch_idx: tuple[int, ...]
+    """Its element in that tensor: ``[seq?, head?, source]``."""
+
+    def __str__(self) -> str:
+        return self.name if self.seq_idx is None else f"[{self.seq_idx}]{self.name}"
+
+
+EdgeKey = Union[str, Edge, tuple[str, int]]
+"""An edge by name, as an :class:`Edge`, or as (name, token position)."""
+
+
+class Graph:
+    """A graph, from :meth:`Model.graph`. Its topology never changes; its patch mask is its state.
+
+    A mask of 1 means ablated, 0 kept; fractions interpolate. All masks start at 0.
+    """
+
+    def __init__(self, model: Model, proto: graph_pb2.Graph):
+        self.model = model
+        self.client = model.client
+        self.id: str = proto.graph_id
+        """The handle."""
+        self.edge_count: int = proto.edge_count
+        """Number of edges, all positions counted."""
+        self.seq_len: int | None = proto.options.seq_len or None
+        """Token positions, if edges are token specific."""
+        self.separate_qkv: bool = not proto.options.merge_qkv
+        self.expand_kv_heads: bool = proto.options.expand_kv_heads
+        self.modules: dict[str, tuple[int, ...]] = {m.name: tuple(m.shape) for m in proto.modules}
+        """Destination module -> shape of its masks and scores, ``[seq?, heads?, sources]``."""
+        self._edges: list[Edge] | None = None
+        self._nodes: list[Node] | None = None
+
+    def __repr__(self) -> str:
+        return f"<ablate.Graph {self.id} over {self.model.name!r}: {self.edge_count} edges>"
+
+    def _repr_html_(self) -> str:
+        from ._html import table
+
+        rows = [(name, "×".join(map(str, shape))) for name, shape in self.modules.items()]
+        return table(repr(self), ("module", "shape"), rows)
+
+    # --- topology -----------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Sources in index order, then destinations."""
+        if self._nodes is None:
+            stream = self.client._call("ListNodes", graph_pb2.ListNodesRequest(graph_id=self.id))
+            self._nodes = [
+                Node(
+                    name=node.name,
+                    eap_name=node.eap_name,
+                    module_name=node.module_name,
+                    is_source=node.is_source,
+                    layer=node.layer,
+                    head_idx=None if node.head_idx < 0 else node.head_idx,
+                    src_idx=None if node.src_idx < 0 else node.src_idx,
+                )
+                for message in stream
+                for node in message.nodes
+            ]
+        return self._nodes
+
+    @property
+    def edges(self) -> list[Edge]:
+        """All edges in canonical order: position, destination layer, q/k/v, head, source."""
+        if self._edges is None:
+            self._edges = list(self.iter_edges())
+        return self._edges
+
+    def iter_edges(
+        self,
+        source: str | None = None,
+        destination: str | None = None,
+        seq_idx: int | None = None,
+        dialect: Literal["auto_circuit", "eap"] = "auto_circuit",
+    ) -> Iterator[Edge]:
+        """Streams edges from a source, into a destination, at a position; None means any.
+
+        Raises :class:`ablate.NotFoundError` (``NODE_UNKNOWN``).
+        """
+        request = graph_pb2.ListEdgesRequest(
+            graph_id=self.id,
+            source=source or "",
+            destination=destination or "",
+            seq_number=0 if seq_idx is None else seq_idx + 1,
+            dialect=enum_value(common_pb2.EdgeDialect, "EDGE_DIALECT_", dialect),
+        )
+        for message in self.client._call("ListEdges", request):
+            for edge in message.edges:
+                yield Edge(
+                    name=edge.name,
+                    seq_idx=edge.seq_number - 1 if edge.seq_number else None,
+                    index=edge.index,
+                    module_name=edge.module_name,
+                    patch_idx=tuple(edge.patch_idx),
+                )
+
+    # --- masks --------------------------------------------------------------------------------
+
+    def set_patch_mask(
+        self, mask: Mapping[Any, Any] | float, *, reset_others: bool = False
+    ) -> int:
+        """Sets the mask, whole or in part; returns how many edges are masked now.
+
+        ``mask`` is one number for every edge; or edges (:data:`EdgeKey`) with a number each; or module
+        names with an array each, shaped as in :attr:`modules`. What is not named keeps its value;
+        ``reset_others`` sets it to 0.
+
+        Raises :class:`ablate.InvalidArgumentError` (``EDGE_NOT_IN_GRAPH``, ``MASK_NOT_FINITE``,
+        ``TENSOR_SHAPE``) and :class:`ablate.NotFoundError` (``NODE_UNKNOWN``); nothing is set then.
+        """
+        if isinstance(mask, Mapping):
+            if mask and all(isinstance(k, str) and "->" not in k for k in mask):
+                return self._set_modules(mask, reset_others)
+            return self._set_edges(mask, reset_others)
+        return self._set(mask_pb2.SetPatchMaskRequest(graph_id=self.id, all=float(mask)))
+
+    def set_circuit(
+        self,
+        scores: Scores,
+        *,
+        edge_count: int | None = None,
+        threshold: float | None = None,
+        patch_type: PatchType = "tree_patch",
+    ) -> int:
+        """Masks a circuit: the ``edge_count`` edges of largest |score|, or those at or above
+        ``threshold``. ``tree_patch`` masks all other edges, ``edge_patch`` these.
+        """
+        if (edge_count is None) == (threshold is None):
+            raise ValueError("give edge_count or threshold")
+        circuit = mask_pb2.CircuitMask(
+            job_id=job_id_of(scores),
+            patch_type=enum_value(common_pb2.PatchType, "PATCH_TYPE_", patch_type),
+        )
+        if edge_count is not None:
+            circuit.edge_count = edge_count
+        else:
+            circuit.threshold = float(threshold)  # type: ignore[arg-type]
+        return self._set(mask_pb2.SetPatchMaskRequest(graph_id=self.id, circuit=circuit))
+
+    def get_patch_mask(self) -> dict[str, Array]:
+        """The mask: float32 arrays by module, shaped as in :attr:`modules`."""
+        stream = self.client._call("GetPatchMask", mask_pb2.GetPatchMaskRequest(graph_id=self.id))
+        return dict(collect_chunks((message.chunk for message in stream), self.client.arrays))
+
+    def reset_patch_mask(self) -> None:
+        """Sets every mask value to 0."""
+        self.client._call("ResetPatchMask", mask_pb2.ResetPatchMaskRequest(graph_id=self.id))
+
+    @contextlib.contextmanager
+    def patched(self, mask: Mapping[Any, Any] | float) -> Iterator["Graph"]:
+        """Sets a mask for the length of a ``with`` block (all else 0), then restores the old one."""
+        before = self.get_patch_mask()
+        self.set_patch_mask(mask, reset_others=True)
+        try:
+            yield self
+        finally:
+            self.set_patch_mask(before)
+
+    def _set_edges(self, mask: Mapping[EdgeKey, float], reset_others: bool) -> int:
+        values = []
+        for key, value in mask.items():
+            if isinstance(key, Edge):
+                key = (key.name, key.seq_idx) if key.seq_idx is not None else key.name
+            name, seq_number = (key[0], key[1] + 1) if isinstance(key, tuple) else (key, 0)
+            values.append(common_pb2.EdgeValue(edge=name, seq_number=seq_number, value=float(value)))
+        masked = 0
+        for start in range(0, max(len(values), 1), _EDGES_A_REQUEST):
+            edges = mask_pb2.EdgeMask(
+                edges=values[start : start + _EDGES_A_REQUEST],
+                reset_others=reset_others and start == 0,
+            )
+            masked = self._set(mask_pb2.SetPatchMaskRequest(graph_id=self.id, edges=edges))
+        return masked
+
+    def _set_modules(self, mask: Mapping[str, Array], reset_others: bool) -> int:
+        if reset_others and any(name not in mask for name in self.modules):
+            self._set(mask_pb2.SetPatchMaskRequest(graph_id=self.id, all=0.0))
+        masked, part, size = 0, mask_pb2.ModuleMask(), 0
+        last = len(mask) - 1
+        for position, (name, array) in enumerate(mask.items()):
+            tensor = mask_pb2.NamedTensor(name=name, tensor=encode_float(array))
+            size += len(tensor.tensor.data)
+            part.tensors.append(tensor)
+            if size > _MASK_REQUEST_BYTES or position == last:
+                masked = self._set(mask_pb2.SetPatchMaskRequest(graph_id=self.id, modules=part))
+                part, size = mask_pb2.ModuleMask(), 0
+        return masked
+
+    def _set(self, request: mask_pb2.SetPatchMaskRequest) -> int:
+        return self.client._call("SetPatchMask", request).masked_edge_count
+
+    # --- passes -------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input: Prompt,
+        *,
+        ablation: Ablation | None = None,
+        ablation_input: Prompt | None = None,
+        slice_output: SliceOutput | Literal["graph"] = "graph",
+        prepend_bos: bool | None = None,
+    ) -> Array:
+        """Logits of a pass in which masked edges carry an ablation: float32 ``[batch, d_vocab]``, or
+        with positions as ``slice_output`` says (``"graph"``: as the graph was made).
+
+        ``ablation`` ``"resample"`` takes the activations of ``ablation_input``, prompts of the same
+        shape; ``"zero"`` takes none. Without either, the plain model runs.
+        """
+        request = self._request(input, ablation, ablation_input, slice_output, prepend_bos)
+        return self.model._forward(request)
+
+    __call__ = forward
+
+    def run_with_cache(
+        self,
+        input: Prompt,
+        names_filter: NamesFilter = None,
+        *,
+        ablation: Ablation | None = None,
+        ablation_input: Prompt | None = None,
+        stop_at_layer: int | None = None,
+        per_head_inputs: bool = False,
+        slice_output: SliceOutput | Literal["graph"] = "graph",
+        prepend_bos: bool | None = None,
+    ) -> tuple[Array | None, ActivationCache]:
+        """As :meth:`Model.run_with_cache`, of the patched pass."""
+        request = self._request(input, ablation, ablation_input, slice_output, prepend_bos)
+        return self.model._run_with_cache(request, names_filter, stop_at_layer, per_head_inputs)
+
+    def _request(
+        self,
+        input: Prompt,
+        ablation: Ablation | None,
+        ablation_input: Prompt | None,
+        slice_output: SliceOutput | Literal["graph"],
+        prepend_bos: bool | None,
+    ) -> run_pb2.ForwardRequest:
+        request = run_pb2.ForwardRequest(
+            graph_id=self.id, prompts=encode_prompts(input, prepend_bos)
+        )
+        if slice_output != "graph":
+            request.out_slice = out_slice(slice_output)
+        if ablation is not None or ablation_input is not None:
+            request.ablation.type = ablation_value(ablation)
+            if ablation_input is not None:
+                request.ablation.prompts.CopyFrom(encode_prompts(ablation_input, prepend_bos))
+        return request
+
+    # --- prune scores ---------------------------------------------------------------------------
+
+    def submit(
+        self,
+        dataset: DatasetLike,
+        algo: str | Algorithm = "eap",
+        *,
+        batch_size: int | None = None,
+        prompt_count: int | None = None,
+        prepend_bos: bool | None = None,
+        top_k: int = 10,
+    ) -> Job:
+        """Queues a job and returns at once; follow it with :meth:`Job.watch`."""
+        spec = self._spec(dataset, algo, batch_size, prompt_count, prepend_bos, top_k)
+        return Job(self.client, self.client._call("SubmitJob", prune_pb2.SubmitJobRequest(spec=spec)).job)
+
+    def stream_prune_scores(
+        self,
+        dataset: DatasetLike,
+        algo: str | Algorithm = "eap",
+        *,
+        batch_size: int | None = None,
+        prompt_count: int | None = None,
+        prepend_bos: bool | None = None,
+        top_k: int = 10,
+    ) -> PruneStream:
+        """Partial results while the scores form: an iterator of :class:`JobEvent`.
+
+        Leaving the loop's ``with`` block cancels the job on the daemon. Options as in
+        :meth:`prune_scores`.
+        """
+        spec = self._spec(dataset, algo, batch_size, prompt_count, prepend_bos, top_k)
+        request = prune_pb2.StreamPruneScoresRequest(spec=spec)
+        return PruneStream(self.client, self.client._call("StreamPruneScores", request))
+
+    def prune_scores(
+        self,
+        dataset: DatasetLike,
+        algo: str | Algorithm = "eap",
+        *,
+        batch_size: int | None = None,
+        prompt_count: int | None = None,
+        prepend_bos: bool | None = None,
+        top_k: int = 10,
+        progress: bool = True,
+    ) -> PruneScores:
+        """A score for every edge: a dict of arrays, named and shaped as AutoCircuit's PruneScores.
+
+        ``dataset``: a :class:`Dataset`, or a path, dict or JSON text in AutoCircuit's format.
+        ``algo``: ``"eap"``, ``"mask_gradient"``, ``"ground_truth"``, ``"random"``, or one of their
+        classes with options. ``batch_size``: prompts a batch (None: 8). ``prompt_count``: only
+        the first prompts of the dataset.
+
+        Ctrl-C cancels the job on the daemon; the KeyboardInterrupt says where its scores so far are.
+        Raises :class:`ablate.InvalidArgumentError` for prompts of unequal length and answers that
+        are not one token, :class:`ablate.ResourceExhaustedError` for a full queue.
+        """
+        with self.stream_prune_scores(
+            dataset,
+            algo,
+            batch_size=batch_size,
+            prompt_count=prompt_count,
+            prepend_bos=prepend_bos,
+            top_k=top_k,
+        ) as stream:
+            follow(stream.job, iter(stream), progress)
+            return stream.scores
+
+    def _spec(
+        self,
+        dataset: DatasetLike,
+        algo: str | Algorithm,
+        batch_size: int | None,
+        prompt_count: int | None,
+        prepend_bos: bool | None,
+        top_k: int,
+    ) -> prune_pb2.PruneJobSpec:
+        if not isinstance(dataset, Dataset):
+            dataset = self.client.upload_dataset(dataset)
+        return make_spec(
+            self.id,
+            dataset.id,
+            algo,
+            batch_size=batch_size,
+            prompt_count=prompt_count,
+            prepend_bos=prepend_bos,
+            top_k=top_k,
+        )
+
+    # --- circuits -------------------------------------------------------------------------------
+
+    def run_circuits(self, scores: Scores, **sweep: Any) -> dict[int, Array]:
+        """As :meth:`Client.run_circuits`."""
+        return self.client.run_circuits(scores, **sweep)
+
+    def evaluate(self, scores: Scores, **sweep: Any) -> list[dict[str, float]]:
+        """As :meth:`Client.evaluate`."""
+        return self.client.evaluate(scores, **sweep)
+
+    def delete(self) -> None:
+        """Ends the graph. Raises :class:`ablate.FailedPreconditionError` (``GRAPH_IN_USE``)."""
+        self.client._call("DeleteGraph", graph_pb2.DeleteGraphRequest(graph_id=self.id))
+
+
+def job_id_of(scores: Scores) -> str:
+    """The job behind scores."""
+    if isinstance(scores, PruneScores):
+        return scores.job.id
+    return scores.id if isinstance(scores, Job) else scores
+
+
+def make_sweep(
+    scores: Scores,
+    *,
+    dataset_id: str,
+    edge_counts: Sequence[int] | None,
+    patch_type: PatchType,
+    ablation: Ablation,
+    reverse_clean_corrupt: bool,
+    batch_size: int | None,
+    prompt_count: int | None,
+) -> run_pb2.CircuitSweep:
+    """The protocol's sweep."""
+    return run_pb2.CircuitSweep(
+        job_id=job_id_of(scores),
+        dataset_id=dataset_id,
+        edge_counts=edge_counts or (),
+        patch_type=enum_value(common_pb2.PatchType, "PATCH_TYPE_", patch_type),
+        ablation_type=ablation_value(ablation),
+        reverse_clean_corrupt=reverse_clean_corrupt,
+        batch_size=batch_size or 0,
+        prompt_count=prompt_count or 0,
+    )
+
+
+def metric_values(metrics: Sequence[str] | None) -> list[int]:
+    """The protocol's numbers for metrics by name."""
+    return [enum_value(evaluate_pb2.Metric, "METRIC_", name) for name in metrics or ()]

@@ -1,0 +1,431 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prune algorithms, jobs, and the scores that they stream while these form."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Literal, Sequence, Union
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ._arrays import Array, bos_policy, collect_chunks, to_numpy
+from ._rpc import Stream
+from .errors import AblateError, UnavailableError
+from .v1 import common_pb2, prune_pb2
+
+if TYPE_CHECKING:
+    from ._client import Client
+
+Ablation = Literal["resample", "zero"]
+"""What ablated edges carry; AutoCircuit's names, upper case is accepted too."""
+
+
+def enum_value(enum: Any, prefix: str, name: str | None) -> int:
+    """The number of ``prefix + NAME``; None gives 0. ValueError lists the choices."""
+    if name is None:
+        return 0
+    full = prefix + name.upper()
+    if full not in enum.keys() or name.upper() == "UNSPECIFIED":
+        choices = [key.removeprefix(prefix).lower() for key in enum.keys()][1:]
+        raise ValueError(f"{name!r} is not one of: {', '.join(choices)}")
+    return enum.Value(full)
+
+
+def ablation_value(name: str | None) -> int:
+    """The protocol's number for an ablation type."""
+    return enum_value(common_pb2.AblationType, "ABLATION_TYPE_", name)
+
+
+@dataclass(frozen=True)
+class EdgeAttributionPatching:
+    """Edge attribution patching (arXiv:2310.10348), with AutoCircuit's sign and scale."""
+
+    ablation: Ablation = "resample"
+
+    def _fill(self, spec: prune_pb2.PruneJobSpec) -> None:
+        spec.eap.ablation_type = ablation_value(self.ablation)
+
+
+@dataclass(frozen=True)
+class MaskGradient:
+    """AutoCircuit's ``mask_gradient_prune_scores``: d loss / d mask at ``mask_val``, or summed over
+    k/N for k = 0..N with ``integrated_grad_samples`` = N. At most one of the two may be given.
+    """
+
+    grad_function: Literal["logit", "prob", "logprob", "logit_exp"] = "logit"
+    answer_function: Literal["avg_diff", "avg_val", "mse"] = "avg_diff"
+    mask_val: float | None = None
+    integrated_grad_samples: int | None = None
+    ablation: Ablation = "resample"
+
+    def _fill(self, spec: prune_pb2.PruneJobSpec) -> None:
+        if self.mask_val is not None and self.integrated_grad_samples is not None:
+            raise ValueError("give mask_val or integrated_grad_samples, not both")
+        out = spec.mask_gradient
+        out.grad_function = enum_value(prune_pb2.GradFunction, "GRAD_FUNCTION_", self.grad_function)
+        out.answer_function = enum_value(
+            prune_pb2.AnswerFunction, "ANSWER_FUNCTION_", self.answer_function
+        )
+        if self.integrated_grad_samples is not None:
+            out.integrated_grad_samples = self.integrated_grad_samples
+        else:
+            out.mask_value = self.mask_val or 0.0
+        out.ablation_type = ablation_value(self.ablation)
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Exact effects: the loss with only one edge ablated, minus the clean loss.
+
+    ``edges``: only these are measured, the others score 0; None measures all.
+    """
+
+    ablation: Ablation = "resample"
+    edges: Sequence[str] | None = None
+
+    def _fill(self, spec: prune_pb2.PruneJobSpec) -> None:
+        spec.ground_truth.ablation_type = ablation_value(self.ablation)
+        spec.ground_truth.edges.extend(self.edges or ())
+
+
+@dataclass(frozen=True)
+class RandomScores:
+    """Uniform in [0, 1), a baseline."""
+
+    seed: int = 0
+
+    def _fill(self, spec: prune_pb2.PruneJobSpec) -> None:
+        spec.random.seed = self.seed
+
+
+Algorithm = Union[EdgeAttributionPatching, MaskGradient, GroundTruth, RandomScores]
+_BY_NAME: dict[str, Callable[[], Algorithm]] = {
+    "eap": EdgeAttributionPatching,
+    "mask_gradient": MaskGradient,
+    "ground_truth": GroundTruth,
+    "random": RandomScores,
+}
+
+
+def make_spec(
+    graph_id: str,
+    dataset_id: str,
+    algo: str | Algorithm,
+    *,
+    batch_size: int | None,
+    prompt_count: int | None,
+    prepend_bos: bool | None,
+    top_k: int,
+) -> prune_pb2.PruneJobSpec:
+    """A job's description. ValueError for an algorithm that does not exist."""
+    if isinstance(algo, str):
+        if algo not in _BY_NAME:
+            raise ValueError(f"algo must be one of {', '.join(_BY_NAME)}, not {algo!r}")
+        algo = _BY_NAME[algo]()
+    spec = prune_pb2.PruneJobSpec(
+        graph_id=graph_id,
+        dataset_id=dataset_id,
+        batch_size=batch_size or 0,
+        prompt_count=prompt_count or 0,
+        bos=bos_policy(prepend_bos),
+        top_k=top_k,
+    )
+    algo._fill(spec)
+    return spec
+
+
+@dataclass(frozen=True)
+class EdgeScore:
+    """An edge and its score so far."""
+
+    edge: str
+    """``"A9.9->A11.10.Q"``"""
+    seq_idx: int | None
+    """Token position in a token-specific graph, else None."""
+    score: float
+
+    @classmethod
+    def _from_proto(cls, proto: common_pb2.EdgeValue) -> "EdgeScore":
+        return cls(proto.edge, proto.seq_number - 1 if proto.seq_number else None, proto.value)
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """Something that happened to a job; with ``top_edges``, its result so far."""
+
+    sequence: int
+    """1, 2, 3, ... without gaps."""
+    state: str
+    """``"queued"``, ``"running"``, ``"succeeded"``, ``"failed"`` or ``"cancelled"``."""
+    done_units: int
+    total_units: int
+    eta_ms: float
+    """Time to the end; -1 where it cannot be told."""
+    elapsed_ms: float
+    top_edges: tuple[EdgeScore, ...]
+    """The running top edges by |score|, descending."""
+    error: str
+
+    @classmethod
+    def _from_proto(cls, proto: prune_pb2.JobEvent) -> "JobEvent":
+        return cls(
+            sequence=proto.sequence,
+            state=state_name(proto.state),
+            done_units=proto.done_units,
+            total_units=proto.total_units,
+            eta_ms=proto.eta_ms,
+            elapsed_ms=proto.elapsed_ms,
+            top_edges=tuple(EdgeScore._from_proto(edge) for edge in proto.top_edges),
+            error=proto.error,
+        )
+
+
+def state_name(state: int) -> str:
+    """``JOB_STATE_RUNNING`` as ``"running"``."""
+    return prune_pb2.JobState.Name(state).removeprefix("JOB_STATE_").lower()
+
+
+ENDED = frozenset(("succeeded", "failed", "cancelled"))
+
+
+class PruneScores(dict[str, Array]):
+    """Scores by destination module, named and shaped as AutoCircuit's PruneScores:
+    float32 ``[heads, sources]``, ``[sources]`` where a module has no heads, with a leading ``[seq]``
+    in a token-specific graph.
+    """
+
+    def __init__(self, arrays: dict[str, Array], job: "Job", top_edges: Sequence[EdgeScore] = ()):
+        super().__init__(arrays)
+        self.job = job
+        """The job that made them."""
+        self.top_edges = tuple(top_edges)
+        """The top edges of the job's last event, by |score|."""
+
+    def flat(self) -> np.ndarray:
+        """All scores in one numpy array, module after module."""
+        if not self:
+            return np.zeros(0, np.float32)
+        return np.concatenate([to_numpy(array).reshape(-1) for array in self.values()])
+
+    def __repr__(self) -> str:
+        count = sum(to_numpy(array).size for array in self.values())
+        return f"<ablate.PruneScores of {count} values in {len(self)} modules, job {self.job.id}>"
+
+    def _repr_html_(self) -> str:
+        from ._html import table
+
+        rows = [(e.edge, "" if e.seq_idx is None else e.seq_idx, f"{e.score:+.4f}") for e in self.top_edges]
+        return table(repr(self), ("edge", "position", "score"), rows)
+
+
+class Job:
+    """A job on the daemon. It outlives the call and the notebook that made it."""
+
+    def __init__(self, client: "Client", proto: prune_pb2.Job):
+        self.client = client
+        self._proto = proto
+
+    @property
+    def id(self) -> str:
+        """The handle."""
+        return self._proto.job_id
+
+    @property
+    def state(self) -> str:
+        """The state when it was last asked for; :meth:`refresh` asks again."""
+        return state_name(self._proto.state)
+
+    @property
+    def error(self) -> str:
+        """Why it failed; empty otherwise."""
+        return self._proto.error
+
+    @property
+    def done_units(self) -> int:
+        """Units of work done."""
+        return self._proto.done_units
+
+    @property
+    def total_units(self) -> int:
+        """Units of work in all."""
+        return self._proto.total_units
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Time it has run, queueing excluded."""
+        return self._proto.elapsed_ms
+
+    @property
+    def last_sequence(self) -> int:
+        """Number of its newest event."""
+        return self._proto.last_sequence
+
+    @property
+    def provenance(self) -> common_pb2.Provenance:
+        """How its scores came about."""
+        return self._proto.provenance
+
+    def refresh(self) -> "Job":
+        """Asks the daemon how the job stands; returns itself."""
+        self._proto = self.client._call("GetJob", prune_pb2.GetJobRequest(job_id=self.id)).job
+        return self
+
+    def cancel(self) -> "Job":
+        """Asks the job to stop; it does within one batch and keeps the scores that it has."""
+        self._proto = self.client._call("CancelJob", prune_pb2.CancelJobRequest(job_id=self.id)).job
+        return self
+
+    def watch(self, after: int = 0, retries: int = 5) -> Iterator[JobEvent]:
+        """The job's events after number ``after``, as they happen, to its end.
+
+        A lost connection is resumed after the last event that arrived: nothing is missed and
+        nothing comes twice. After ``retries`` failures in a row :class:`ablate.UnavailableError`.
+        """
+        failures = 0
+        while True:
+            stream = self.client._call(
+                "WatchJob", prune_pb2.WatchJobRequest(job_id=self.id, after_sequence=after)
+            )
+            try:
+                for message in stream:
+                    event = JobEvent._from_proto(message.event)
+                    after, failures = event.sequence, 0
+                    yield event
+                return
+            except UnavailableError:
+                failures += 1
+                if failures > retries:
+                    raise
+                time.sleep(min(0.1 * 2**failures, 5.0))
+            finally:
+                stream.cancel()
+
+    def wait(self, progress: bool = True) -> "Job":
+        """Watches the job to its end; Ctrl-C cancels it. Raises :class:`AblateError` if it failed."""
+        self.scores_when_done(progress)
+        return self
+
+    def scores(self) -> PruneScores:
+        """The job's scores, final or so far."""
+        stream = self.client._call(
+            "GetPruneScores", prune_pb2.GetPruneScoresRequest(job_id=self.id)
+        )
+        chunks = (message.chunk for message in stream)
+        return PruneScores(dict(collect_chunks(chunks, self.client.arrays)), self)
+
+    def scores_when_done(self, progress: bool = True) -> PruneScores:
+        """Watches the job to its end, with a bar, and returns its scores; Ctrl-C cancels it."""
+        top = follow(self, self.watch(), progress)
+        self.refresh()
+        if self.state == "failed":
+            raise AblateError(self.error, "JOB_FAILED")
+        scores = self.scores()
+        scores.top_edges = top
+        return scores
+
+    def __repr__(self) -> str:
+        return f"<ablate.Job {self.id}: {self.state}, {self.done_units} of {self.total_units}>"
+
+
+def follow(
+    job: Job, events: Iterator[JobEvent], progress: bool, description: str = "scoring edges"
+) -> tuple[EdgeScore, ...]:
+    """Draws a bar from a job's events and returns the last top edges. An interrupt cancels the job
+    on the daemon, then goes on as KeyboardInterrupt whose text says where the scores so far are.
+    """
+    top: tuple[EdgeScore, ...] = ()
+    bar = tqdm(desc=description, unit="batch", disable=not progress)
+    try:
+        for event in events:
+            top = event.top_edges or top
+            bar.total = event.total_units or None
+            bar.update(event.done_units - bar.n)
+            if top:
+                bar.set_postfix_str(f"{top[0].edge} {top[0].score:+.3f}", refresh=False)
+            bar.refresh()
+    except KeyboardInterrupt:
+        job.cancel()
+        raise KeyboardInterrupt(
+            f"job {job.id} was cancelled; its scores so far: client.job({job.id!r}).scores()"
+        ) from None
+    finally:
+        bar.close()
+    return top
+
+
+class PruneStream:
+    """A running job's partial results: iterate over it for :class:`JobEvent`, then read ``scores``.
+
+    Leaving the loop early, ``close()`` or the end of a ``with`` block cancels the job, which keeps the
+    scores that it has: ``stream.job.scores()``.
+    """
+
+    def __init__(self, client: "Client", stream: Stream):
+        self.client = client
+        self._stream = stream
+        self._scores: PruneScores | None = None
+        self._top: tuple[EdgeScore, ...] = ()
+        self._done = False
+        first = next(stream)
+        self.job = Job(client, first.created)
+        """The job; its events also answer :meth:`Job.watch`."""
+        self._events = self._read()
+
+    def _read(self) -> Iterator[JobEvent]:
+        try:
+            for message in self._stream:
+                if message.HasField("event"):
+                    event = JobEvent._from_proto(message.event)
+                    self._top = event.top_edges or self._top
+                    yield event
+                else:
+                    self._scores = PruneScores(
+                        dict(collect_chunks(self._chunks(message), self.client.arrays)),
+                        self.job,
+                        self._top,
+                    )
+                    self._done = True
+        finally:
+            if not self._done:
+                self._stream.cancel()
+
+    def _chunks(self, message: Any) -> Iterator[common_pb2.TensorChunk]:
+        while message.HasField("scores"):
+            yield message.scores
+            message = next(self._stream)
+        self.job._proto = message.ended
+
+    def __iter__(self) -> Iterator[JobEvent]:
+        return self._events
+
+    def __next__(self) -> JobEvent:
+        return next(self._events)
+
+    @property
+    def scores(self) -> PruneScores:
+        """The final scores, or those of the cancelled job; reads the stream to its end.
+
+        Raises :class:`AblateError` (``JOB_FAILED``) if the job failed.
+        """
+        for _ in self._events:
+            pass
+        if self._scores is None:
+            self.job.refresh()
+            self._scores = self.job.scores()
+            self._scores.top_edges = self._top
+        if self.job.state == "failed":
+            raise AblateError(self.job.error, "JOB_FAILED")
+        return self._scores
+
+    def close(self) -> None:
+        """Cancels the job unless it has ended."""
+        if not self._done:
+            self._stream.cancel()
+
+    def __enter__(self) -> "PruneStream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

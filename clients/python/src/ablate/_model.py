@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A resident model: tokens, forward passes, activations. Method names are TransformerLens's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Literal, Mapping, Sequence, Union, overload
+
+import numpy as np
+
+from ._arrays import (
+    Array,
+    Prompt,
+    Tokens,
+    bos_policy,
+    collect_chunks,
+    encode_prompts,
+    to_backend,
+    to_numpy,
+)
+from .v1 import common_pb2, graph_pb2, model_pb2, run_pb2
+
+if TYPE_CHECKING:
+    from ._client import Client
+    from ._graph import Graph
+
+SliceOutput = Union[Literal["last_seq", "not_first_seq"], None]
+"""Positions whose logits are returned: ``None`` all, as in AutoCircuit."""
+NamesFilter = Union[str, Sequence[str], Callable[[str], bool], None]
+"""Hook points to keep: a name, names, a predicate of the name, or ``None`` for all."""
+
+_OUT_SLICES = {
+    None: common_pb2.OUT_SLICE_ALL,
+    "last_seq": common_pb2.OUT_SLICE_LAST_SEQ,
+    "not_first_seq": common_pb2.OUT_SLICE_NOT_FIRST_SEQ,
+}
+# Below this many bytes logits come in one message, above it as a stream.
+_ONE_MESSAGE_BYTES = 2 << 20
+
+
+def out_slice(slice_output: SliceOutput) -> int:
+    """The protocol's number for a slice; ValueError for anything else."""
+    try:
+        return _OUT_SLICES[slice_output]
+    except KeyError:
+        raise ValueError(
+            f"slice_output must be None, 'last_seq' or 'not_first_seq', not {slice_output!r}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a model, in TransformerLens's names."""
+
+    family: str
+    n_layers: int
+    n_heads: int
+    n_key_value_heads: int
+    d_model: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    n_ctx: int
+    act_fn: str
+    normalization_type: str
+    eps: float
+    positional_embedding_type: str
+    rotary_base: float
+    gated_mlp: bool
+    parallel_attn_mlp: bool
+    tied_embeddings: bool
+
+    @classmethod
+    def _from_proto(cls, proto: model_pb2.ModelConfig) -> "ModelConfig":
+        return cls(**{field.name: getattr(proto, field.name) for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class HookPoint:
+    """A place where an activation can be captured."""
+
+    name: str
+    """TransformerLens's name: ``"blocks.0.attn.hook_z"``."""
+    bridge_name: str
+    """The same place in TransformerLens 4's bridge; empty where it has none."""
+    shape: tuple[str, ...]
+    """Dimensions by name: ``("batch", "pos", "head", "d_head")``."""
+
+
+_ATTENTION_ACTS = frozenset("k q v z rot_k rot_q result pattern attn_scores".split())
+_MLP_ACTS = frozenset("pre mid post pre_linear".split())
+_SHORT_NAMES = {
+    "attn": "pattern",
+    "attn_logits": "attn_scores",
+    "key": "k",
+    "query": "q",
+    "value": "v",
+    "mlp_pre": "pre",
+    "mlp_mid": "mid",
+    "mlp_post": "post",
+}
+
+
+def get_act_name(name: str, layer: int | None = None, layer_type: str | None = None) -> str:
+    """TransformerLens's shorthand for a hook point:
+    ``get_act_name("resid_post", 3) == "blocks.3.hook_resid_post"``.
+    """
+    if "." in name or name.startswith("hook_") and layer is None:
+        return name
+    name = _SHORT_NAMES.get(name, name)
+    if layer is None:
+        if name in ("scale", "normalized"):
+            return f"{layer_type or 'ln_final'}.hook_{name}"
+        return f"hook_{name}"
+    part = {"a": "attn", "m": "mlp", "b": "", "block": "", "blocks": "", "attention": "attn"}.get(
+        layer_type or "", layer_type or ""
+    )
+    if name in _ATTENTION_ACTS:
+        part = "attn"
+    elif name in _MLP_ACTS:
+        part = "mlp"
+    return f"blocks.{layer}.{part + '.' if part else ''}hook_{name}"
+
+
+class ActivationCache(Mapping[str, Array]):
+    """Activations by hook point name, in the order in which they fired.
+
+    ``cache["blocks.3.hook_resid_post"]``, ``cache["resid_post", 3]`` and ``cache["resid_post", -1]``
+    are the same array in a model of four layers. The batch dimension is always there.
+    """
+
+    def __init__(self, arrays: dict[str, Array], n_layers: int, synonyms: Mapping[str, str]):
+        self._arrays = arrays
+        self._n_layers = n_layers
+        self._synonyms = synonyms
+
+    @overload
+    def __getitem__(self, key: str) -> Array: ...
+    @overload
+    def __getitem__(self, key: tuple[Any, ...]) -> Array: ...
+    def __getitem__(self, key: Any) -> Array:
+        name = key
+        if isinstance(key, tuple):
+            parts = list(key)
+            if len(parts) > 1 and isinstance(parts[1], int) and parts[1] < 0:
+                parts[1] += self._n_layers
+            name = get_act_name(*parts)
+        elif key not in self._arrays and key not in self._synonyms:
+            name = get_act_name(key)
+        for candidate in (name, self._synonyms.get(name)):
+            if candidate in self._arrays:
+                return self._arrays[candidate]
+        raise KeyError(f"{name} was not captured; pass it in names_filter")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        return f"ActivationCache with {len(self)} hook points: {list(self._arrays)}"
+
+
+class Model:
+    """A resident model, from :meth:`Client.model` or :meth:`Client.load_model`.
+
+    The daemon holds the weights; this object is a handle and may be copied freely.
+    """
+
+    def __init__(self, client: "Client", proto: model_pb2.Model):
+        self.client = client
+        self.id: str = proto.model_id
+        """The handle."""
+        self.name: str = proto.name
+        """The name it was loaded by."""
+        self.cfg = ModelConfig._from_proto(proto.config)
+        """Its shape."""
+        self.hash: str = proto.hash
+        """sha256 of its weights, lower-case hex."""
+        self.weight_bytes: int = proto.weight_bytes
+        """Bytes of its resident weights."""
+        self.device: str = proto.device
+        """``"cpu"`` or ``"cuda:N"``."""
+        self.dtype: str = common_pb2.DType.Name(proto.dtype).removeprefix("DTYPE_").lower()
+        """Element type of its resident weights: ``"float32"``."""
+        self.default_prepend_bos: bool = proto.default_prepend_bos
+        """What ``prepend_bos=None`` means."""
+        self.has_tokenizer: bool = proto.has_tokenizer
+        """False for an uploaded model without one; text is then refused."""
+        self.processing: dict[str, bool] = {
+            field.name: getattr(proto.processing, field.name)
+            for field in common_pb2.WeightProcessing.DESCRIPTOR.fields
+        }
+        """TransformerLens's weight transforms, and whether each was applied."""
+        self._hook_points: list[HookPoint] | None = None
+
+    def __repr__(self) -> str:
+        return f"<ablate.Model {self.name!r} ({self.id}): {self._shape()}>"
+
+    def _shape(self) -> str:
+        cfg = self.cfg
+        heads = f"{cfg.n_heads} heads"
+        if cfg.n_key_value_heads != cfg.n_heads:
+            heads += f" over {cfg.n_key_value_heads} key-value heads"
+        return f"{cfg.family}, {cfg.n_layers} layers, {heads}, d_model {cfg.d_model}, {self.dtype}"
+
+    # --- tokens ---------------------------------------------------------------------------
+
+    def to_tokens(self, input: str | Sequence[str], prepend_bos: bool | None = None) -> Array:
+        """Text to ids: int64 ``[batch, pos]``, also for one text.
+
+        Raises ValueError if the texts differ in their number of tokens: nothing is padded. Use
+        :meth:`to_token_lists` for texts of any length.
+        """
+        lists = self.to_token_lists([input] if isinstance(input, str) else input, prepend_bos)
+        lengths = sorted({len(ids) for ids in lists})
+        if len(lengths) > 1:
+            raise ValueError(f"the texts have from {lengths[0]} to {lengths[-1]} tokens, not one length")
+        return to_backend(np.array(lists, dtype=np.int64).reshape(len(lists), -1), self.client.arrays)
+
+    def to_token_lists(
+        self, texts: Sequence[str], prepend_bos: bool | None = None
+    ) -> list[list[int]]:
+        """Texts to ids, a list a text."""
+        response = self.client._call(
+            "ToTokens",
+            model_pb2.ToTokensRequest(model_id=self.id, texts=texts, bos=bos_policy(prepend_bos)),
+        )
+        return [list(tokens.ids) for tokens in response.tokens]
+
+    @overload
+    def to_str_tokens(self, input: str, prepend_bos: bool | None = None) -> list[str]: ...
+    @overload
+    def to_str_tokens(self, input: Any, prepend_bos: bool | None = None) -> Any: ...
+    def to_str_tokens(self, input: Any, prepend_bos: bool | None = None) -> Any:
+        """The text of each token of a text or of ids ``[pos]`` (or ``[1, pos]``); a list of texts
+        gives a list of lists.
+        """
+        if isinstance(input, (list, tuple)) and input and isinstance(input[0], str):
+            return [self.to_str_tokens(text, prepend_bos) for text in input]
+        request = model_pb2.ToStrTokensRequest(model_id=self.id, bos=bos_policy(prepend_bos))
+        if isinstance(input, str):
+            request.text = input
+        else:
+            request.tokens.CopyFrom(model_pb2.TokenIds(ids=self._flat_ids(input)))
+        return list(self.client._call("ToStrTokens", request).str_tokens)
+
+    def to_string(self, tokens: Tokens | int) -> Any:
+        """Ids to text: ``[pos]`` or one id gives a string, ``[batch, pos]`` a list of them."""
+        ids = to_numpy(tokens)
+        if ids.ndim == 2:
+            return [self.to_string(row) for row in ids]
+        request = model_pb2.ToStringRequest(
+            model_id=self.id, tokens=model_pb2.TokenIds(ids=ids.reshape(-1).tolist())
+        )
+        return self.client._call("ToString", request).text
+
+    def to_single_token(self, string: str) -> int:
+        """The id of a text that is one token. Raises ValueError, with its tokens, if it is not."""
+        ids = self.to_token_lists([string], prepend_bos=False)[0]
+        if len(ids) != 1:
+            raise ValueError(
+                f"{string!r} is not one token but {len(ids)}: {self.to_str_tokens(string, False)}"
+            )
+        return ids[0]
+
+    def to_single_str_token(self, token: int) -> str:
+        """The text of one id."""
+        return self.to_str_tokens([token])[0]
+
+    @staticmethod
+    def _flat_ids(tokens: Tokens) -> list[int]:
+        ids = to_numpy(tokens)
+        if ids.ndim == 2 and ids.shape[0] == 1:
+            ids = ids[0]
+        if ids.ndim != 1:
+            raise ValueError(f"token ids must be [pos] or [1, pos], not of shape {ids.shape}")
+        return ids.tolist()
+
+    # --- passes ---------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input: Prompt,
+        *,
+        slice_output: SliceOutput = None,
+        prepend_bos: bool | None = None,
+    ) -> Array:
+        """Logits: float32 ``[batch, pos, d_vocab]``, or ``[batch, d_vocab]`` for ``"last_seq"``.
+
+        ``input`` is a text, texts of equal token count, or ids ``[batch, pos]``; ids are used as they
+        are. Raises :class:`ablate.InvalidArgumentError` for ids outside the vocabulary, prompts of
+        unequal length, and batches or sequences over the daemon's limits.
+        """
+        return self._forward(self._request(input, slice_output, prepend_bos))
+
+    __call__ = forward
+
+    def run_with_cache(
+        self,
+        input: Prompt,
+        names_filter: NamesFilter = None,
+        *,
+        stop_at_layer: int | None = None,
+        per_head_inputs: bool = False,
+        slice_output: SliceOutput = None,
+        prepend_bos: bool | None = None,
+    ) -> tuple[Array | None, ActivationCache]:
+        """Logits and the activations at hook points.
+
+        ``names_filter``: a name, names, a predicate, or ``None`` for every hook point that can fire.
+        ``stop_at_layer``: only blocks below it run (negative: from the end), and the logits are None.
+        ``per_head_inputs``: TransformerLens's ``use_split_qkv_input``; gives ``ln1`` a head axis.
+
+        Raises :class:`ablate.NotFoundError` (``HOOK_UNKNOWN``) for a name that does not exist and
+        :class:`ablate.FailedPreconditionError` (``HOOK_CANNOT_FIRE``) for one that stays silent here.
+        """
+        request = self._request(input, slice_output, prepend_bos)
+        return self._run_with_cache(request, names_filter, stop_at_layer, per_head_inputs)
+
+    def hook_points(self) -> list[HookPoint]:
+        """The hook points that can fire in this model, in the order in which they fire."""
+        if self._hook_points is None:
+            response = self.client._call(
+                "ListHookPoints", model_pb2.ListHookPointsRequest(model_id=self.id)
+            )
+            self._hook_points = [
+                HookPoint(point.name, point.bridge_name, tuple(point.shape))
+                for point in response.hook_points
+            ]
+        return self._hook_points
+
+    # --- graphs ---------------------------------------------------------------------------
+
+    def graph(
+        self,
+        *,
+        separate_qkv: bool = True,
+        seq_len: int | None = None,
+        expand_kv_heads: bool = False,
+        slice_output: SliceOutput = "last_seq",
+    ) -> "Graph":
+        """A factorized graph over this model; it costs no weights.
+
+        ``separate_qkv``: a destination for each of a head's query, key and value inputs.
+        ``seq_len``: edges are token specific, and prompts must have this many tokens.
+        ``expand_kv_heads``: grouped-query models get key and value destinations for each query head.
+        """
+        from ._graph import Graph
+
+        options = common_pb2.GraphOptions(
+            kind=common_pb2.GRAPH_KIND_FACTORIZED,
+            merge_qkv=not separate_qkv,
+            seq_len=seq_len or 0,
+            expand_kv_heads=expand_kv_heads,
+            out_slice=out_slice(slice_output),
+        )
+        request = graph_pb2.CreateGraphRequest(model_id=self.id, options=options)
+        return Graph(self, self.client._call("CreateGraph", request).graph)
+
+    def graphs(self) -> list["Graph"]:
+        """The graphs that are over this model now."""
+        from ._graph import Graph
+
+        request = graph_pb2.ListGraphsRequest(model_id=self.id)
+        return [Graph(self, proto) for proto in self.client._pages("ListGraphs", request, "graphs")]
+
+    def unload(self) -> int:
+        """Ends the resident model; returns the bytes given back.
+
+        Raises :class:`ablate.FailedPreconditionError` (``MODEL_IN_USE``), which names the users.
+        """
+        request = model_pb2.UnloadModelRequest(model_id=self.id)
+        return self.client._call("UnloadModel", request).freed_bytes
+
+    # --- shared with Graph ------------------------------------------------------------------
+
+    def _request(
+        self, input: Prompt, slice_output: SliceOutput, prepend_bos: bool | None
+    ) -> run_pb2.ForwardRequest:
+        return run_pb2.ForwardRequest(
+            model_id=self.id,
+            prompts=encode_prompts(input, prepend_bos),
+            out_slice=out_slice(slice_output),
+        )
+
+    def _forward(self, request: run_pb2.ForwardRequest) -> Array:
+        shape = list(request.prompts.tokens.shape)
+        positions = 1 if request.out_slice == common_pb2.OUT_SLICE_LAST_SEQ else (shape or [0, 0])[1]
+        small = bool(shape) and shape[0] * positions * self.cfg.d_vocab * 4 <= _ONE_MESSAGE_BYTES
+        if not small:
+            logits, _ = self._run_with_cache(request, [], None, False)
+            return logits
+        tensor = self.client._call("Forward", request).logits
+        return self.client._decode(tensor)
+
+    def _run_with_cache(
+        self,
+        forward: run_pb2.ForwardRequest,
+        names_filter: NamesFilter,
+        stop_at_layer: int | None,
+        per_head_inputs: bool,
+    ) -> tuple[Array | None, ActivationCache]:
+        request = run_pb2.RunWithCacheRequest(forward=forward, per_head_inputs=per_head_inputs)
+        if stop_at_layer is not None:
+            if stop_at_layer == 0:
+                raise ValueError("stop_at_layer must not be 0: at least one block has to run")
+            request.stop_at_layer = stop_at_layer
+        if names_filter is None:
+            request.all_names = True
+        elif isinstance(names_filter, str):
+            request.names.append(names_filter)
+        elif callable(names_filter):
+            request.names.extend(
+                point.name for point in self.hook_points() if names_filter(point.name)
+            )
+        else:
+            request.names.extend(names_filter)
+        stream = self.client._call("RunWithCache", request)
+        chunks = (message.chunk for message in stream if message.HasField("chunk"))
+        arrays = dict(collect_chunks(chunks, self.client.arrays))
+        logits = arrays.pop("logits", None)
+        synonyms: dict[str, str] = {}
+        if arrays:
+            for point in self.hook_points():
+                if point.bridge_name:
+                    synonyms[point.bridge_name] = point.name
+                    synonyms[point.name] = point.bridge_name
+        return logits, ActivationCache(arrays, self.cfg.n_layers, synonyms)

@@ -1,4 +1,10 @@
 # One line a unit test; keep it sorted.
+abl_unit_test(clients/cli/json_test LIBS abl_cli abl_proto PkgConfig::JANSSON m)
+abl_unit_test(clients/cli/options_test LIBS abl_cli)
+abl_unit_test(clients/cli/progress_test LIBS abl_cli)
+abl_unit_test(clients/cli/scores_file_test LIBS abl_cli abl_proto PkgConfig::JANSSON)
+abl_unit_test(clients/cli/table_test LIBS abl_cli abl_base)
+abl_unit_test(clients/cli/text_test LIBS abl_cli abl_base)
 abl_unit_test(core/base/arena_test LIBS abl_base)
 abl_unit_test(core/base/status_test LIBS abl_base)
 abl_unit_test(core/data/dataset_test LIBS abl_data abl_base)

@@ -1,0 +1,116 @@
+/* cli.h -- what every command gets, and the helpers that commands share.
+ *
+ * A command returns an exit code. Results go to standard output, words about them (progress,
+ * errors) to standard error.
+ */
+#ifndef ABLATE_CLI_CLI_H
+#define ABLATE_CLI_CLI_H
+
+#include "ablate/v1/admin.pb-c.h"
+#include "ablate/v1/dataset.pb-c.h"
+#include "ablate/v1/evaluate.pb-c.h"
+#include "ablate/v1/graph.pb-c.h"
+#include "ablate/v1/model.pb-c.h"
+#include "ablate/v1/prune.pb-c.h"
+#include "ablate/v1/run.pb-c.h"
+#include "clients/cli/json.h"
+#include "clients/cli/options.h"
+#include "clients/cli/progress.h"
+#include "clients/cli/rpc.h"
+#include "clients/cli/table.h"
+#include "core/base/mem.h"
+
+#define ABL_HOST_DEFAULT "127.0.0.1:50051"
+
+typedef enum abl_exit {
+    ABL_EXIT_OK = 0,
+    ABL_EXIT_ERROR = 1,       /* the server, or this machine, could not do it */
+    ABL_EXIT_USAGE = 2,       /* the command line does not make sense */
+    ABL_EXIT_UNREACHABLE = 3, /* no server answers */
+    ABL_EXIT_INTERRUPTED = 130,
+} abl_exit;
+
+typedef struct abl_cli {
+    const abl_args *args;
+    abl_rpc *rpc;
+    abl_term out; /* standard output */
+    abl_term err; /* standard error */
+    bool json;
+} abl_cli;
+
+/* Commands, by file. */
+int abl_cmd_models_list(abl_cli *cli);
+int abl_cmd_models_files(abl_cli *cli);
+int abl_cmd_models_load(abl_cli *cli);
+int abl_cmd_models_unload(abl_cli *cli);
+int abl_cmd_models_show(abl_cli *cli);
+int abl_cmd_tokens(abl_cli *cli);
+int abl_cmd_forward(abl_cli *cli);
+int abl_cmd_graph_create(abl_cli *cli);
+int abl_cmd_graph_list(abl_cli *cli);
+int abl_cmd_graph_show(abl_cli *cli);
+int abl_cmd_graph_delete(abl_cli *cli);
+int abl_cmd_graph_edges(abl_cli *cli);
+int abl_cmd_dataset_upload(abl_cli *cli);
+int abl_cmd_dataset_list(abl_cli *cli);
+int abl_cmd_dataset_delete(abl_cli *cli);
+int abl_cmd_discover(abl_cli *cli);
+int abl_cmd_eval(abl_cli *cli);
+int abl_cmd_jobs_list(abl_cli *cli);
+int abl_cmd_jobs_show(abl_cli *cli);
+int abl_cmd_jobs_watch(abl_cli *cli);
+int abl_cmd_jobs_cancel(abl_cli *cli);
+int abl_cmd_jobs_scores(abl_cli *cli);
+int abl_cmd_status(abl_cli *cli);
+int abl_cmd_version(abl_cli *cli);
+
+/* Says what went wrong, and returns the exit code for it. */
+int abl_cli_failed(const abl_cli *cli, const abl_rpc_error *error);
+int abl_cli_usage(const abl_cli *cli, const char *format, ...) ABL_PRINTF(2, 3);
+int abl_cli_error(const abl_cli *cli, const char *format, ...) ABL_PRINTF(2, 3);
+
+/* A sentence on standard output, wrapped; nothing with --json. */
+void abl_cli_say(const abl_cli *cli, const char *format, ...) ABL_PRINTF(2, 3);
+
+/* With --json prints the message as a document. Returns an exit code. */
+int abl_cli_print_json(const abl_cli *cli, const ProtobufCMessage *message);
+/* Prints a value, on one line if `line`, and gives it up; NULL stands for no memory. */
+int abl_cli_put_json(const abl_cli *cli, json_t *value, bool line);
+/* Prints the table, or says that there was no memory. */
+int abl_cli_print_table(const abl_cli *cli, const abl_table *table);
+
+/* A listing: as a table through `row_cb`, which is called once a page, or as one JSON document with
+ * the pages' arrays joined. `none` is said when there is nothing to list. */
+typedef void (*abl_rows_cb)(abl_table *table, const ProtobufCMessage *page);
+int abl_cli_list(abl_cli *cli, const abl_rpc_method *method, ProtobufCMessage *request,
+                 const abl_column *columns, size_t column_count, abl_rows_cb rows_cb,
+                 const char *none);
+
+/* A unary call whose failure is said already: NULL then, and *ret_exit is set. */
+ProtobufCMessage *abl_cli_call(abl_cli *cli, const abl_rpc_method *method,
+                               const ProtobufCMessage *request, int *ret_exit);
+
+/* The resident model that --model names, or the only one. abl_rpc_free(&model->base) ends it;
+ * NULL: said already. */
+Ablate__V1__GetModelResponse *abl_cli_model(abl_cli *cli, int *ret_exit);
+
+/* LoadModel with --mode, --dtype, --device and a progress line; as abl_cli_model(). */
+Ablate__V1__GetModelResponse *abl_cli_load(abl_cli *cli, const char *name, int *ret_exit);
+
+/* Graph options from --merge-qkv, --expand-kv, --seq-len. */
+void abl_cli_graph_options(const abl_cli *cli, Ablate__V1__GraphOptions *ret_options);
+
+/* Uploads a dataset file; abl_rpc_free() ends the answer; NULL: said already. */
+Ablate__V1__UploadDatasetResponse *abl_cli_upload(abl_cli *cli, const char *path, int *ret_exit);
+
+/* "SUCCEEDED" of JOB_STATE_SUCCEEDED: an enumeration's name without its prefix, in lower case. */
+const char *abl_cli_enum_name(const ProtobufCEnumDescriptor *descriptor, int value,
+                              const char *prefix, char *buffer, size_t size);
+
+/* The running top edges as a table. */
+int abl_cli_print_edges(const abl_cli *cli, Ablate__V1__EdgeValue *const *edges, size_t count);
+/* "A9.9->A11.10.Q +0.812  MLP 0->..." for the progress line. */
+void abl_cli_edges_tail(char *buffer, size_t size, Ablate__V1__EdgeValue *const *edges,
+                        size_t count);
+
+#endif

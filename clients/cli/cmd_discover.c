@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_discover.c -- `ablate discover`: from a model and a dataset to the edges that matter, in one
+ * command: load the model, make the graph, upload the dataset, and follow the job.
+ *
+ * Each step is skipped where its outcome is there already, so a second run starts at the job. A
+ * graph with the wanted options is used again rather than made twice: a job does not look at the
+ * graph's mask, so sharing one is harmless.
+ */
+#include "clients/cli/job_view.h"
+#include "clients/cli/scores_file.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define TOP_DEFAULT 10
+
+static bool same_options(const Ablate__V1__GraphOptions *a, const Ablate__V1__GraphOptions *b) {
+    return a != NULL && a->merge_qkv == b->merge_qkv && a->seq_len == b->seq_len &&
+           a->expand_kv_heads == b->expand_kv_heads;
+}
+
+typedef struct graph_search {
+    const Ablate__V1__GraphOptions *options;
+    char *graph_id;
+} graph_search;
+
+static bool on_graphs(const ProtobufCMessage *page, void *user_data) {
+    graph_search *search = user_data;
+    const Ablate__V1__ListGraphsResponse *list = (const Ablate__V1__ListGraphsResponse *)page;
+    for (size_t i = 0; i < list->n_graphs && search->graph_id == NULL; i++) {
+        if (same_options(list->graphs[i]->options, search->options)) {
+            search->graph_id = abl_strdup(list->graphs[i]->graph_id);
+        }
+    }
+    return search->graph_id == NULL;
+}
+
+/* The id of a graph over the model with the wanted options; NULL: said already. */
+static char *find_or_create_graph(abl_cli *cli, char *model_id, int *ret_exit) {
+    static const abl_rpc_method list = ABL_RPC("GraphService", "ListGraphs", list_graphs);
+    static const abl_rpc_method create = ABL_RPC("GraphService", "CreateGraph", create_graph);
+    Ablate__V1__GraphOptions options = ABLATE__V1__GRAPH_OPTIONS__INIT;
+    abl_cli_graph_options(cli, &options);
+    Ablate__V1__ListGraphsRequest listing = ABLATE__V1__LIST_GRAPHS_REQUEST__INIT;
+    listing.model_id = model_id;
+    graph_search search = {.options = &options};
+    abl_rpc_error error = {0};
+    if (abl_rpc_pages(cli->rpc, &list, &listing.base, on_graphs, &search, &error) != ABL_CODE_OK) {
+        *ret_exit = abl_cli_failed(cli, &error);
+        return NULL;
+    }
+    if (search.graph_id != NULL) {
+        return search.graph_id;
+    }
+    Ablate__V1__CreateGraphRequest request = ABLATE__V1__CREATE_GRAPH_REQUEST__INIT;
+    request.model_id = model_id;
+    request.options = &options;
+    ABL_CLEANUP(abl_rpc_freep)
+    ProtobufCMessage *response = abl_cli_call(cli, &create, &request.base, ret_exit);
+    if (response == NULL) {
+        return NULL;
+    }
+    return abl_strdup(((const Ablate__V1__CreateGraphResponse *)response)->graph->graph_id);
+}
+
+/* --model may be resident under some id, or a name to load. */
+static Ablate__V1__GetModelResponse *resident_or_load(abl_cli *cli, int *ret_exit) {
+    static const abl_rpc_method get = ABL_RPC("ModelService", "GetModel", get_model);
+    const abl_args *args = cli->args;
+    if (!args->given[ABL_OPTION_MODEL]) {
+        return abl_cli_model(cli, ret_exit);
+    }
+    const char *name = args->text[ABL_OPTION_MODEL];
+    bool particular = args->given[ABL_OPTION_MODE] || args->given[ABL_OPTION_DTYPE] ||
+                      args->given[ABL_OPTION_DEVICE];
+    if (!particular) {
+        ABL_CLEANUP(abl_freep) char *id = abl_strdup(name);
+        Ablate__V1__GetModelRequest request = ABLATE__V1__GET_MODEL_REQUEST__INIT;
+        request.model_id = id;
+        ProtobufCMessage *response = NULL;
+        abl_rpc_error error = {0};
+        if (abl_rpc_unary(cli->rpc, &get, &request.base, &response, &error) == ABL_CODE_OK) {
+            return (Ablate__V1__GetModelResponse *)response;
+        }
+        if (error.code != ABL_CODE_NOT_FOUND) {
+            *ret_exit = abl_cli_failed(cli, &error);
+            return NULL;
+        }
+    }
+    return abl_cli_load(cli, name, ret_exit);
+}
+
+static char *graph_for(abl_cli *cli, int *ret_exit) {
+    if (cli->args->given[ABL_OPTION_GRAPH]) {
+        return abl_strdup(cli->args->text[ABL_OPTION_GRAPH]);
+    }
+    Ablate__V1__GetModelResponse *model = resident_or_load(cli, ret_exit);
+    if (model == NULL) {
+        return NULL;
+    }
+    char *graph_id = find_or_create_graph(cli, model->model->model_id, ret_exit);
+    abl_rpc_free(&model->base);
+    return graph_id;
+}
+
+/* --dataset is a file here or an id there; a file wins. */
+static char *dataset_for(abl_cli *cli, int *ret_exit) {
+    const char *dataset = cli->args->text[ABL_OPTION_DATASET];
+    bool is_path = strchr(dataset, '/') != NULL || strstr(dataset, ".json") != NULL;
+    if (!is_path && access(dataset, R_OK) != 0) {
+        return abl_strdup(dataset);
+    }
+    Ablate__V1__UploadDatasetResponse *response = abl_cli_upload(cli, dataset, ret_exit);
+    if (response == NULL) {
+        return NULL;
+    }
+    char *id = abl_strdup(response->dataset->dataset_id);
+    abl_rpc_free(&response->base);
+    return id;
+}
+
+/* --- The job ---------------------------------------------------------------------------------- */
+
+/* The algorithms' options, which the spec points to. */
+typedef struct algorithms {
+    Ablate__V1__EdgeAttributionPatching eap;
+    Ablate__V1__MaskGradient gradient;
+    Ablate__V1__GroundTruth truth;
+    Ablate__V1__RandomScores random;
+    char **edges;
+    size_t edge_count;
+} algorithms;
+
+static bool split_edges(algorithms *all, const char *list) {
+    char item[600];
+    while (abl_list_next(&list, item, sizeof item)) {
+        char **larger = abl_realloc_array(all->edges, all->edge_count + 1, sizeof *larger);
+        if (larger == NULL) {
+            return false;
+        }
+        all->edges = larger;
+        all->edges[all->edge_count] = abl_strdup(item);
+        if (all->edges[all->edge_count] == NULL) {
+            return false;
+        }
+        all->edge_count++;
+    }
+    return true;
+}
+
+static void algorithms_finish(algorithms *all) {
+    for (size_t i = 0; i < all->edge_count; i++) {
+        abl_free(all->edges[i]);
+    }
+    abl_free(all->edges);
+}
+
+static void set_gradient(const abl_args *args, Ablate__V1__MaskGradient *gradient) {
+    gradient->ablation_type = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
+    gradient->grad_function = (Ablate__V1__GradFunction)args->count[ABL_OPTION_GRAD];
+    gradient->answer_function = (Ablate__V1__AnswerFunction)args->count[ABL_OPTION_ANSWER];
+    if (args->given[ABL_OPTION_IG]) {
+        gradient->at_case = ABLATE__V1__MASK_GRADIENT__AT_INTEGRATED_GRAD_SAMPLES;
+        gradient->integrated_grad_samples = (int32_t)args->count[ABL_OPTION_IG];
+    } else if (args->given[ABL_OPTION_MASK_VALUE]) {
+        gradient->at_case = ABLATE__V1__MASK_GRADIENT__AT_MASK_VALUE;
+        gradient->mask_value = (float)args->number[ABL_OPTION_MASK_VALUE];
+    }
+}
+
+/* The choices of --algorithm, in the order of options.h; eap where it was not given. */
+enum { ALGORITHM_EAP = 1, ALGORITHM_MASK_GRADIENT, ALGORITHM_GROUND_TRUTH, ALGORITHM_RANDOM };
+
+static bool set_algorithm(const abl_args *args, algorithms *all, Ablate__V1__PruneJobSpec *spec) {
+    Ablate__V1__AblationType ablation = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
+    switch (args->count[ABL_OPTION_ALGORITHM]) {
+    case ALGORITHM_MASK_GRADIENT:
+        set_gradient(args, &all->gradient);
+        spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_MASK_GRADIENT;
+        spec->mask_gradient = &all->gradient;
+        return true;
+    case ALGORITHM_GROUND_TRUTH:
+        all->truth.ablation_type = ablation;
+        if (args->given[ABL_OPTION_EDGES] && !split_edges(all, args->text[ABL_OPTION_EDGES])) {
+            return false;
+        }
+        all->truth.edges = all->edges;
+        all->truth.n_edges = all->edge_count;
+        spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_GROUND_TRUTH;
+        spec->ground_truth = &all->truth;
+        return true;
+    case ALGORITHM_RANDOM:
+        all->random.seed = (uint64_t)args->count[ABL_OPTION_SEED];
+        spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_RANDOM;
+        spec->random = &all->random;
+        return true;
+    default:
+        all->eap.ablation_type = ablation;
+        spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP;
+        spec->eap = &all->eap;
+        return true;
+    }
+}
+
+typedef struct follow {
+    abl_cli *cli;
+    abl_job_view view;
+    abl_scores *scores; /* NULL: not wanted */
+    int code;
+} follow;
+
+static bool on_part(const ProtobufCMessage *message, void *user_data) {
+    follow *job = user_data;
+    const Ablate__V1__StreamPruneScoresResponse *part =
+        (const Ablate__V1__StreamPruneScoresResponse *)message;
+    if (part->part_case == ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__PART_SCORES) {
+        abl_scores_add(job->scores, part->scores);
+        return true;
+    }
+    if (part->part_case == ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__PART_CREATED) {
+        abl_job_view_job(&job->view, part->created);
+    } else if (part->part_case == ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__PART_EVENT) {
+        abl_job_view_event(&job->view, part->event);
+    } else if (part->part_case == ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__PART_ENDED) {
+        job->view.state = part->ended->state;
+        job->view.elapsed_ms = part->ended->elapsed_ms;
+    }
+    if (job->cli->json) {
+        job->code = abl_cli_put_json(job->cli, abl_json_of(message), true);
+    }
+    return job->code == ABL_EXIT_OK;
+}
+
+/* Cancelling the stream has cancelled the job already; this waits until the server has said so, so
+ * that the words are true. */
+static int cancelled(follow *job) {
+    static const abl_rpc_method cancel = ABL_RPC("PruneService", "CancelJob", cancel_job);
+    abl_progress_finish(&job->view.progress);
+    if (job->view.job_id[0] == '\0') {
+        (void)abl_cli_error(job->cli, "interrupted before the job started");
+        return ABL_EXIT_INTERRUPTED;
+    }
+    abl_rpc_forget_interrupt();
+    Ablate__V1__CancelJobRequest request = ABLATE__V1__CANCEL_JOB_REQUEST__INIT;
+    request.job_id = job->view.job_id;
+    ABL_CLEANUP(abl_rpc_freep) ProtobufCMessage *response = NULL;
+    abl_rpc_error error = {0};
+    if (abl_rpc_unary(job->cli->rpc, &cancel, &request.base, &response, &error) == ABL_CODE_OK) {
+        (void)abl_cli_error(job->cli, "interrupted: %s is cancelled on the server",
+                            job->view.job_id);
+    } else {
+        (void)abl_cli_error(job->cli,
+                            "interrupted, but the server did not confirm that %s is "
+                            "cancelled: %s",
+                            job->view.job_id, error.message);
+    }
+    return ABL_EXIT_INTERRUPTED;
+}
+
+static int save(follow *job, const char *path) {
+    char problem[4352];
+    if (!abl_scores_save(job->scores, path, job->view.job_id, problem, sizeof problem)) {
+        return abl_cli_error(job->cli, "%s", problem);
+    }
+    abl_cli_say(job->cli, "scores of all edges: %s", path);
+    return ABL_EXIT_OK;
+}
+
+static int follow_job(abl_cli *cli, const Ablate__V1__PruneJobSpec *spec, size_t top) {
+    static const abl_rpc_method stream =
+        ABL_RPC("PruneService", "StreamPruneScores", stream_prune_scores);
+    const char *out = cli->args->text[ABL_OPTION_OUT];
+    Ablate__V1__StreamPruneScoresRequest request = ABLATE__V1__STREAM_PRUNE_SCORES_REQUEST__INIT;
+    Ablate__V1__PruneJobSpec copy = *spec;
+    request.spec = &copy;
+    follow job = {.cli = cli};
+    abl_job_view_init(&job.view, cli);
+    job.scores = out == NULL ? NULL : abl_scores_create();
+    abl_rpc_error error = {0};
+    abl_code code = abl_rpc_stream(cli->rpc, &stream, &request.base, on_part, &job, &error);
+    if (abl_rpc_interrupted()) {
+        job.code = cancelled(&job);
+    } else if (code != ABL_CODE_OK) {
+        abl_progress_finish(&job.view.progress);
+        job.code = abl_cli_failed(cli, &error);
+    } else if (job.code == ABL_EXIT_OK) {
+        job.code = abl_job_view_end(&job.view, top);
+        if (job.code == ABL_EXIT_OK && out != NULL) {
+            job.code = save(&job, out);
+        }
+        abl_cli_say(cli, "how faithful circuits of these edges are: ablate eval %s",
+                    job.view.job_id);
+    }
+    abl_scores_destroy(job.scores);
+    abl_job_view_finish(&job.view);
+    return job.code;
+}
+
+int abl_cmd_discover(abl_cli *cli) {
+    const abl_args *args = cli->args;
+    if (!args->given[ABL_OPTION_DATASET]) {
+        return abl_cli_usage(cli, "discover needs --dataset: a file in AutoCircuit's JSON, or the "
+                                  "id of an uploaded one");
+    }
+    int code = ABL_EXIT_ERROR;
+    ABL_CLEANUP(abl_freep) char *graph_id = graph_for(cli, &code);
+    if (graph_id == NULL) {
+        return code;
+    }
+    ABL_CLEANUP(abl_freep) char *dataset_id = dataset_for(cli, &code);
+    if (dataset_id == NULL) {
+        return code;
+    }
+    int64_t top = args->given[ABL_OPTION_TOP] ? args->count[ABL_OPTION_TOP] : TOP_DEFAULT;
+    Ablate__V1__PruneJobSpec spec = ABLATE__V1__PRUNE_JOB_SPEC__INIT;
+    spec.graph_id = graph_id;
+    spec.dataset_id = dataset_id;
+    spec.batch_size = (int32_t)args->count[ABL_OPTION_BATCH_SIZE];
+    spec.prompt_count = (int32_t)args->count[ABL_OPTION_PROMPTS];
+    spec.bos = (Ablate__V1__BosPolicy)args->count[ABL_OPTION_BOS];
+    spec.top_k = (int32_t)top;
+    algorithms all = {
+        .eap = ABLATE__V1__EDGE_ATTRIBUTION_PATCHING__INIT,
+        .gradient = ABLATE__V1__MASK_GRADIENT__INIT,
+        .truth = ABLATE__V1__GROUND_TRUTH__INIT,
+        .random = ABLATE__V1__RANDOM_SCORES__INIT,
+    };
+    code = set_algorithm(args, &all, &spec) ? follow_job(cli, &spec, (size_t)top)
+                                            : abl_cli_error(cli, "out of memory");
+    algorithms_finish(&all);
+    return code;
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_eval.c -- `ablate eval JOB`: how faithful circuits of the job's best edges are, by size. */
+#include "clients/cli/cli.h"
+#include "core/base/limits.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define METRIC_COUNT_MAX 8
+
+static const struct {
+    const char *name; /* of --metrics */
+    const char *title;
+    Ablate__V1__Metric metric;
+} metrics[] = {
+    {"kl-div", "KL divergence", ABLATE__V1__METRIC__METRIC_KL_DIV},
+    {"answer-diff", "logit difference", ABLATE__V1__METRIC__METRIC_ANSWER_DIFF},
+    {"answer-diff-percent", "difference kept", ABLATE__V1__METRIC__METRIC_ANSWER_DIFF_PERCENT},
+    {"answer-value", "answer logit", ABLATE__V1__METRIC__METRIC_ANSWER_VALUE},
+    {"correct-percent", "accuracy", ABLATE__V1__METRIC__METRIC_CORRECT_ANSWER_PERCENT},
+};
+
+static int metric_index(int metric) {
+    for (size_t i = 0; i < ABL_COUNT_OF(metrics); i++) {
+        if ((int)metrics[i].metric == metric) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+typedef struct sweep {
+    const abl_cli *cli;
+    abl_progress progress;
+    abl_table *table;
+    abl_column columns[METRIC_COUNT_MAX + 1];
+    int64_t sizes[ABL_CIRCUIT_COUNT_MAX];
+    Ablate__V1__Metric wanted[METRIC_COUNT_MAX];
+    Ablate__V1__CircuitSweep message;
+    Ablate__V1__EvaluateCircuitsRequest request;
+    int code;
+} sweep;
+
+static void add_cell(sweep *run, const Ablate__V1__MetricValue *value) {
+    if (value->metric == ABLATE__V1__METRIC__METRIC_KL_DIV) {
+        abl_table_add(run->table, "%.5g", value->value);
+    } else if (value->metric == ABLATE__V1__METRIC__METRIC_ANSWER_DIFF_PERCENT ||
+               value->metric == ABLATE__V1__METRIC__METRIC_CORRECT_ANSWER_PERCENT) {
+        abl_table_add(run->table, "%.1f%%", value->value);
+    } else {
+        abl_table_add(run->table, "%.4f", value->value);
+    }
+}
+
+static bool on_circuit(const ProtobufCMessage *message, void *user_data) {
+    sweep *run = user_data;
+    const Ablate__V1__EvaluateCircuitsResponse *row =
+        (const Ablate__V1__EvaluateCircuitsResponse *)message;
+    if (run->cli->json) {
+        run->code = abl_cli_put_json(run->cli, abl_json_of(message), true);
+        return run->code == ABL_EXIT_OK;
+    }
+    char tail[64];
+    (void)snprintf(tail, sizeof tail, "%d of %d circuits", row->done_count, row->total_count);
+    abl_progress_show(&run->progress,
+                      row->total_count > 0 ? (double)row->done_count / row->total_count : -1,
+                      "evaluating", tail, false);
+    abl_table_add(run->table, "%lld", (long long)row->edge_count);
+    for (size_t i = 0; i < run->request.n_metrics; i++) {
+        if (i < row->n_values) {
+            add_cell(run, row->values[i]);
+        } else {
+            abl_table_add(run->table, "-");
+        }
+    }
+    return true;
+}
+
+static int parse_sizes(sweep *run, const char *list) {
+    char item[32];
+    while (abl_list_next(&list, item, sizeof item)) {
+        char *end = NULL;
+        long long size = strtoll(item, &end, 10);
+        if (end == item || *end != '\0' || size < 0) {
+            return abl_cli_usage(run->cli, "--sizes takes numbers of edges, not '%s'", item);
+        }
+        if (run->message.n_edge_counts == ABL_CIRCUIT_COUNT_MAX) {
+            return abl_cli_usage(run->cli, "--sizes takes at most %d sizes", ABL_CIRCUIT_COUNT_MAX);
+        }
+        run->sizes[run->message.n_edge_counts++] = size;
+    }
+    run->message.edge_counts = run->sizes;
+    return ABL_EXIT_OK;
+}
+
+static int parse_metrics(sweep *run, const char *list) {
+    char item[32];
+    while (abl_list_next(&list, item, sizeof item)) {
+        size_t i = 0;
+        while (i < ABL_COUNT_OF(metrics) && strcmp(metrics[i].name, item) != 0) {
+            i++;
+        }
+        if (i == ABL_COUNT_OF(metrics) || run->request.n_metrics == METRIC_COUNT_MAX) {
+            return abl_cli_usage(run->cli,
+                                 "--metrics takes a few of kl-div, answer-diff, "
+                                 "answer-diff-percent, answer-value, correct-percent, not '%s'",
+                                 item);
+        }
+        run->wanted[run->request.n_metrics++] = metrics[i].metric;
+    }
+    run->request.metrics = run->wanted;
+    return ABL_EXIT_OK;
+}
+
+static bool make_table(sweep *run) {
+    run->columns[0] = (abl_column){"edges", true, false};
+    for (size_t i = 0; i < run->request.n_metrics; i++) {
+        const char *title = metrics[metric_index((int)run->wanted[i])].title;
+        run->columns[i + 1] = (abl_column){title, true, false};
+    }
+    run->table = abl_table_create(run->columns, run->request.n_metrics + 1);
+    return run->table != NULL;
+}
+
+static int evaluate(abl_cli *cli, sweep *run) {
+    static const abl_rpc_method method =
+        ABL_RPC("EvaluateService", "EvaluateCircuits", evaluate_circuits);
+    run->request.sweep = &run->message;
+    abl_progress_init(&run->progress, stderr, cli->json);
+    abl_rpc_error error = {0};
+    abl_code code = abl_rpc_stream(cli->rpc, &method, &run->request.base, on_circuit, run, &error);
+    abl_progress_finish(&run->progress);
+    if (code != ABL_CODE_OK) {
+        return abl_cli_failed(cli, &error);
+    }
+    return cli->json || run->code != ABL_EXIT_OK ? run->code : abl_cli_print_table(cli, run->table);
+}
+
+int abl_cmd_eval(abl_cli *cli) {
+    const abl_args *args = cli->args;
+    sweep run = {
+        .cli = cli,
+        .message = ABLATE__V1__CIRCUIT_SWEEP__INIT,
+        .request = ABLATE__V1__EVALUATE_CIRCUITS_REQUEST__INIT,
+    };
+    ABL_CLEANUP(abl_freep)
+    char *dataset =
+        abl_strdup(args->given[ABL_OPTION_DATASET] ? args->text[ABL_OPTION_DATASET] : "");
+    run.message.job_id = args->operands[0];
+    run.message.dataset_id = dataset;
+    /* The choices of --patch, from 1, are PatchType's numbers. */
+    run.message.patch_type = (Ablate__V1__PatchType)args->count[ABL_OPTION_PATCH];
+    run.message.ablation_type = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
+    run.message.batch_size = (int32_t)args->count[ABL_OPTION_BATCH_SIZE];
+    run.message.prompt_count = (int32_t)args->count[ABL_OPTION_PROMPTS];
+    int code = parse_sizes(&run, args->text[ABL_OPTION_SIZES]);
+    if (code == ABL_EXIT_OK) {
+        code = parse_metrics(&run, args->given[ABL_OPTION_METRICS]
+                                       ? args->text[ABL_OPTION_METRICS]
+                                       : "kl-div,answer-diff,correct-percent");
+    }
+    if (code != ABL_EXIT_OK) {
+        return code;
+    }
+    code = make_table(&run) ? evaluate(cli, &run) : abl_cli_error(cli, "out of memory");
+    abl_table_destroy(run.table);
+    return code;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_jobs.c -- `ablate jobs ...`: list, show, watch, cancel, and fetch the scores of jobs. */
+#include "clients/cli/job_view.h"
+#include "clients/cli/scores_file.h"
+
+#include <time.h>
+
+static const char *state_name(Ablate__V1__JobState state, char *buffer, size_t size) {
+    return abl_cli_enum_name(&ablate__v1__job_state__descriptor, (int)state, "JOB_STATE_", buffer,
+                             size);
+}
+
+static void when(int64_t ms, char *buffer, size_t size) {
+    time_t seconds = (time_t)(ms / 1000);
+    struct tm local = {0};
+    buffer[0] = '\0';
+    if (ms > 0 && localtime_r(&seconds, &local) != NULL) {
+        (void)strftime(buffer, size, "%Y-%m-%d %H:%M:%S", &local);
+    }
+}
+
+static void job_rows(abl_table *table, const ProtobufCMessage *page) {
+    const Ablate__V1__ListJobsResponse *list = (const Ablate__V1__ListJobsResponse *)page;
+    for (size_t i = 0; i < list->n_jobs; i++) {
+        const Ablate__V1__Job *job = list->jobs[i];
+        char state[32];
+        char elapsed[24];
+        char created[32];
+        abl_text_duration(elapsed, sizeof elapsed, job->elapsed_ms);
+        when(job->created_ms, created, sizeof created);
+        abl_table_add(table, "%s", job->job_id);
+        abl_table_add(table, "%s", abl_job_algorithm(job->spec));
+        abl_table_add(table, "%s", state_name(job->state, state, sizeof state));
+        abl_table_add(table, "%lld/%lld", (long long)job->done_units, (long long)job->total_units);
+        abl_table_add(table, "%s", elapsed);
+        abl_table_add(table, "%s", job->spec == NULL ? "" : job->spec->graph_id);
+        abl_table_add(table, "%s", created);
+    }
+}
+
+int abl_cmd_jobs_list(abl_cli *cli) {
+    static const abl_rpc_method method = ABL_RPC("PruneService", "ListJobs", list_jobs);
+    static const abl_column columns[] = {
+        {"id", false, true},         {"algorithm", false, false}, {"state", false, false},
+        {"done", true, false},       {"time", true, false},       {"graph", false, true},
+        {"submitted", false, false},
+    };
+    Ablate__V1__ListJobsRequest request = ABLATE__V1__LIST_JOBS_REQUEST__INIT;
+    request.state = (Ablate__V1__JobState)cli->args->count[ABL_OPTION_STATE];
+    return abl_cli_list(cli, &method, &request.base, columns, ABL_COUNT_OF(columns), job_rows,
+                        "no jobs; `ablate discover` starts one");
+}
+
+static int show_job(const abl_cli *cli, const Ablate__V1__Job *job) {
+    static const abl_column columns[] = {{"job", false, true}, {"", false, true}};
+    ABL_CLEANUP(abl_table_destroyp)
+    abl_table *table = abl_table_create(columns, ABL_COUNT_OF(columns));
+    char text[64];
+    const Ablate__V1__Provenance *provenance = job->provenance;
+    abl_table_add(table, "id");
+    abl_table_add(table, "%s", job->job_id);
+    abl_table_add(table, "state");
+    abl_table_add(table, "%s", state_name(job->state, text, sizeof text));
+    abl_table_add(table, "algorithm");
+    abl_table_add(table, "%s %s", abl_job_algorithm(job->spec),
+                  provenance == NULL ? "" : provenance->algorithm_json);
+    abl_table_add(table, "model");
+    abl_table_add(table, "%s %s", job->model_id, provenance == NULL ? "" : provenance->model);
+    abl_table_add(table, "graph");
+    abl_table_add(table, "%s", job->spec == NULL ? "" : job->spec->graph_id);
+    abl_table_add(table, "dataset");
+    abl_table_add(table, "%s", job->spec == NULL ? "" : job->spec->dataset_id);
+    abl_table_add(table, "done");
+    abl_table_add(table, "%lld of %lld", (long long)job->done_units, (long long)job->total_units);
+    abl_text_duration(text, sizeof text, job->elapsed_ms);
+    abl_table_add(table, "time");
+    abl_table_add(table, "%s", text);
+    when(job->created_ms, text, sizeof text);
+    abl_table_add(table, "submitted");
+    abl_table_add(table, "%s", text);
+    abl_text_bytes(text, sizeof text, job->estimated_bytes);
+    abl_table_add(table, "memory, at most");
+    abl_table_add(table, "%s", text);
+    if (job->error != NULL && job->error[0] != '\0') {
+        abl_table_add(table, "error");
+        abl_table_add(table, "%s", job->error);
+    }
+    return abl_cli_print_table(cli, table);
+}
+
+int abl_cmd_jobs_show(abl_cli *cli) {
+    static const abl_rpc_method method = ABL_RPC("PruneService", "GetJob", get_job);
+    Ablate__V1__GetJobRequest request = ABLATE__V1__GET_JOB_REQUEST__INIT;
+    request.job_id = cli->args->operands[0];
+    int code = ABL_EXIT_OK;
+    ABL_CLEANUP(abl_rpc_freep)
+    ProtobufCMessage *response = abl_cli_call(cli, &method, &request.base, &code);
+    if (response == NULL || cli->json) {
+        return response == NULL ? code : abl_cli_print_json(cli, response);
+    }
+    return show_job(cli, ((const Ablate__V1__GetJobResponse *)response)->job);
+}
+
+int abl_cmd_jobs_cancel(abl_cli *cli) {
+    static const abl_rpc_method method = ABL_RPC("PruneService", "CancelJob", cancel_job);
+    Ablate__V1__CancelJobRequest request = ABLATE__V1__CANCEL_JOB_REQUEST__INIT;
+    request.job_id = cli->args->operands[0];
+    int code = ABL_EXIT_OK;
+    ABL_CLEANUP(abl_rpc_freep)
+    ProtobufCMessage *response = abl_cli_call(cli, &method, &request.base, &code);
+    if (response == NULL || cli->json) {
+        return response == NULL ? code : abl_cli_print_json(cli, response);
+    }
+    const Ablate__V1__Job *job = ((const Ablate__V1__CancelJobResponse *)response)->job;
+    char state[32];
+    if (job->state == ABLATE__V1__JOB_STATE__JOB_STATE_QUEUED ||
+        job->state == ABLATE__V1__JOB_STATE__JOB_STATE_RUNNING) {
+        abl_cli_say(cli, "%s stops within one batch", job->job_id);
+    } else {
+        abl_cli_say(cli, "%s has ended: %s", job->job_id,
+                    state_name(job->state, state, sizeof state));
+    }
+    return ABL_EXIT_OK;
+}
+
+/* --- Watching --------------------------------------------------------------------------------- */
+
+typedef struct watch {
+    const abl_cli *cli;
+    abl_job_view view;
+    int code;
+} watch;
+
+static bool on_event(const ProtobufCMessage *message, void *user_data) {
+    watch *watching = user_data;
+    const Ablate__V1__WatchJobResponse *response = (const Ablate__V1__WatchJobResponse *)message;
+    abl_job_view_event(&watching->view, response->event);
+    if (watching->cli->json) {
+        watching->code = abl_cli_put_json(watching->cli, abl_json_of(message), true);
+    }
+    return watching->code == ABL_EXIT_OK;
+}
+
+int abl_cmd_jobs_watch(abl_cli *cli) {
+    static const abl_rpc_method get = ABL_RPC("PruneService", "GetJob", get_job);
+    static const abl_rpc_method method = ABL_RPC("PruneService", "WatchJob", watch_job);
+    const abl_args *args = cli->args;
+    Ablate__V1__GetJobRequest asked = ABLATE__V1__GET_JOB_REQUEST__INIT;
+    asked.job_id = args->operands[0];
+    int code = ABL_EXIT_OK;
+    ABL_CLEANUP(abl_rpc_freep)
+    ProtobufCMessage *response = abl_cli_call(cli, &get, &asked.base, &code);
+    if (response == NULL) {
+        return code;
+    }
+    const Ablate__V1__Job *job = ((const Ablate__V1__GetJobResponse *)response)->job;
+    Ablate__V1__WatchJobRequest request = ABLATE__V1__WATCH_JOB_REQUEST__INIT;
+    request.job_id = args->operands[0];
+    request.after_sequence = args->count[ABL_OPTION_AFTER];
+    watch watching = {.cli = cli};
+    abl_job_view_init(&watching.view, cli);
+    abl_job_view_job(&watching.view, job);
+    watching.view.state = job->state;
+    watching.view.elapsed_ms = job->elapsed_ms;
+    abl_rpc_error error = {0};
+    if (abl_rpc_stream(cli->rpc, &method, &request.base, on_event, &watching, &error) !=
+        ABL_CODE_OK) {
+        abl_progress_finish(&watching.view.progress);
+        watching.code = abl_cli_failed(cli, &error);
+        if (watching.code == ABL_EXIT_INTERRUPTED) {
+            abl_cli_say(cli, "%s goes on; `ablate jobs cancel %s` stops it", watching.view.job_id,
+                        watching.view.job_id);
+        }
+    } else if (watching.code == ABL_EXIT_OK) {
+        watching.code = abl_job_view_end(&watching.view, 1000);
+    }
+    abl_job_view_finish(&watching.view);
+    return watching.code;
+}
+
+static bool on_scores(const ProtobufCMessage *message, void *user_data) {
+    abl_scores_add(user_data, ((const Ablate__V1__GetPruneScoresResponse *)message)->chunk);
+    return true;
+}
+
+int abl_cmd_jobs_scores(abl_cli *cli) {
+    static const abl_rpc_method method =
+        ABL_RPC("PruneService", "GetPruneScores", get_prune_scores);
+    const char *path = cli->args->text[ABL_OPTION_OUT];
+    if (path == NULL) {
+        return abl_cli_usage(cli, "jobs scores needs --out: the file to write");
+    }
+    Ablate__V1__GetPruneScoresRequest request = ABLATE__V1__GET_PRUNE_SCORES_REQUEST__INIT;
+    request.job_id = cli->args->operands[0];
+    abl_scores *scores = abl_scores_create();
+    abl_rpc_error error = {0};
+    char problem[4352];
+    int code = ABL_EXIT_OK;
+    if (abl_rpc_stream(cli->rpc, &method, &request.base, on_scores, scores, &error) !=
+        ABL_CODE_OK) {
+        code = abl_cli_failed(cli, &error);
+    } else if (!abl_scores_save(scores, path, request.job_id, problem, sizeof problem)) {
+        code = abl_cli_error(cli, "%s", problem);
+    } else if (cli->json) {
+        code = abl_cli_put_json(cli, json_pack("{s:s}", "file", path), false);
+    } else {
+        abl_cli_say(cli, "scores of all edges: %s", path);
+    }
+    abl_scores_destroy(scores);
+    return code;
+}

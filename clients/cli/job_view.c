@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* job_view.c -- see job_view.h. `discover` and `jobs watch` show the same events; only where these
+ * come from differs. */
+#include "clients/cli/job_view.h"
+
+#include <math.h>
+#include <string.h>
+
+#define TAIL_EDGES_MAX 4
+
+void abl_job_view_init(abl_job_view *view, const abl_cli *cli) {
+    *view = (abl_job_view){.cli = cli};
+    abl_progress_init(&view->progress, stderr, cli->json);
+}
+
+void abl_job_view_finish(abl_job_view *view) {
+    abl_progress_finish(&view->progress);
+    if (view->last != NULL) {
+        abl_rpc_free(&view->last->base);
+    }
+}
+
+const char *abl_job_algorithm(const Ablate__V1__PruneJobSpec *spec) {
+    if (spec == NULL) {
+        return "";
+    }
+    switch (spec->algorithm_case) {
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP:
+        return "eap";
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_MASK_GRADIENT:
+        return "mask-gradient";
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_GROUND_TRUTH:
+        return "ground-truth";
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_RANDOM:
+        return "random";
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__NOT_SET:
+    case _ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__CASE_IS_INT_SIZE:
+        break;
+    }
+    return "";
+}
+
+void abl_job_view_job(abl_job_view *view, const Ablate__V1__Job *job) {
+    (void)snprintf(view->job_id, sizeof view->job_id, "%s", job->job_id);
+    (void)snprintf(view->label, sizeof view->label, "%s %.256s", abl_job_algorithm(job->spec),
+                   job->job_id);
+}
+
+/* " (position 3)" for an edge of a token-specific graph. */
+static void position_of(const Ablate__V1__EdgeValue *edge, char *buffer, size_t size) {
+    buffer[0] = '\0';
+    if (edge->seq_number > 0) {
+        (void)snprintf(buffer, size, "@%d", edge->seq_number - 1);
+    }
+}
+
+void abl_cli_edges_tail(char *buffer, size_t size, Ablate__V1__EdgeValue *const *edges,
+                        size_t count) {
+    buffer[0] = '\0';
+    for (size_t i = 0; i < count && i < TAIL_EDGES_MAX; i++) {
+        char position[24];
+        position_of(edges[i], position, sizeof position);
+        size_t length = strlen(buffer);
+        (void)snprintf(buffer + length, size - length, "%s%.64s%s %+.3g", i == 0 ? "" : "  ",
+                       edges[i]->edge, position, (double)edges[i]->value);
+    }
+}
+
+int abl_cli_print_edges(const abl_cli *cli, Ablate__V1__EdgeValue *const *edges, size_t count) {
+    static const abl_column columns[] = {
+        {"rank", true, false}, {"edge", false, true}, {"score", true, false}, {"", false, false}};
+    ABL_CLEANUP(abl_table_destroyp)
+    abl_table *table = abl_table_create(columns, ABL_COUNT_OF(columns));
+    float score_max = 0;
+    for (size_t i = 0; i < count; i++) {
+        score_max = fmaxf(score_max, fabsf(edges[i]->value));
+    }
+    for (size_t i = 0; i < count; i++) {
+        char position[24];
+        char bar[64];
+        position_of(edges[i], position, sizeof position);
+        double share = score_max > 0 ? (double)(fabsf(edges[i]->value) / score_max) : 0;
+        abl_progress_bar(bar, sizeof bar, cli->out.unicode, 16, share);
+        bar[strcspn(bar, cli->out.unicode ? " " : ".")] = '\0';
+        abl_table_add(table, "%zu", i + 1);
+        abl_table_add(table, "%s%s", edges[i]->edge, position);
+        abl_table_add(table, "%+.6g", (double)edges[i]->value);
+        abl_table_add(table, "%s", bar);
+    }
+    return abl_cli_print_table(cli, table);
+}
+
+static void remember(abl_job_view *view, const Ablate__V1__JobEvent *event) {
+    view->state = event->state;
+    view->elapsed_ms = event->elapsed_ms;
+    if (event->error != NULL && event->error[0] != '\0') {
+        (void)snprintf(view->error, sizeof view->error, "%s", event->error);
+    }
+    if (event->n_top_edges == 0) {
+        return;
+    }
+    ProtobufCMessage *copy = abl_rpc_copy(&event->base);
+    if (copy != NULL) {
+        if (view->last != NULL) {
+            abl_rpc_free(&view->last->base);
+        }
+        view->last = (Ablate__V1__JobEvent *)copy;
+    }
+}
+
+void abl_job_view_event(abl_job_view *view, const Ablate__V1__JobEvent *event) {
+    remember(view, event);
+    char eta[24];
+    char edges[512];
+    char tail[640];
+    abl_text_duration(eta, sizeof eta, event->eta_ms);
+    abl_cli_edges_tail(edges, sizeof edges, event->top_edges, event->n_top_edges);
+    bool queued = event->state == ABLATE__V1__JOB_STATE__JOB_STATE_QUEUED;
+    bool running = event->state == ABLATE__V1__JOB_STATE__JOB_STATE_RUNNING;
+    double fraction =
+        event->total_units > 0 ? (double)event->done_units / (double)event->total_units : -1;
+    (void)snprintf(tail, sizeof tail, "%lld/%lld%s%s  %s", (long long)event->done_units,
+                   (long long)event->total_units, running && event->eta_ms >= 0 ? "  ETA " : "",
+                   running && event->eta_ms >= 0 ? eta : (queued ? "  queued" : ""), edges);
+    abl_progress_show(&view->progress, fraction, view->label, tail, !running);
+}
+
+static int say_end(const abl_job_view *view) {
+    const abl_cli *cli = view->cli;
+    char elapsed[24];
+    abl_text_duration(elapsed, sizeof elapsed, view->elapsed_ms);
+    if (view->state == ABLATE__V1__JOB_STATE__JOB_STATE_SUCCEEDED) {
+        abl_cli_say(cli, "%s done in %s", view->label, elapsed);
+        return ABL_EXIT_OK;
+    }
+    if (view->state == ABLATE__V1__JOB_STATE__JOB_STATE_CANCELLED) {
+        return abl_cli_error(cli, "%s was cancelled after %s; its scores so far are kept",
+                             view->label, elapsed);
+    }
+    return abl_cli_error(cli, "%s failed: %s", view->label,
+                         view->error[0] != '\0' ? view->error : "the server did not say why");
+}
+
+int abl_job_view_end(abl_job_view *view, size_t top) {
+    abl_progress_finish(&view->progress);
+    int code = ABL_EXIT_OK;
+    if (view->last != NULL && !view->cli->json) {
+        size_t count = view->last->n_top_edges < top ? view->last->n_top_edges : top;
+        code = abl_cli_print_edges(view->cli, view->last->top_edges, count);
+        fputc('\n', stdout);
+    }
+    int end = say_end(view);
+    return end != ABL_EXIT_OK ? end : code;
+}

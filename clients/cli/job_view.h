@@ -1,0 +1,39 @@
+/* job_view.h -- a job's events as a person sees them: the progress line, then the top edges.
+ *
+ * OWNERSHIP  The caller's memory; abl_job_view_finish() ends what it holds.
+ * THREADS    One thread.
+ */
+#ifndef ABLATE_CLI_JOB_VIEW_H
+#define ABLATE_CLI_JOB_VIEW_H
+
+#include "clients/cli/cli.h"
+
+ABL_BEGIN_DECLS
+
+typedef struct abl_job_view {
+    const abl_cli *cli;
+    abl_progress progress;
+    char job_id[300];
+    char label[340];            /* "eap job-3" */
+    Ablate__V1__JobEvent *last; /* a copy of the newest event with edges */
+    Ablate__V1__JobState state;
+    char error[1024]; /* why it failed */
+    double elapsed_ms;
+} abl_job_view;
+
+void abl_job_view_init(abl_job_view *view, const abl_cli *cli);
+void abl_job_view_finish(abl_job_view *view);
+
+/* What the job is called, from its description. */
+void abl_job_view_job(abl_job_view *view, const Ablate__V1__Job *job);
+/* Takes note of an event, and shows it. */
+void abl_job_view_event(abl_job_view *view, const Ablate__V1__JobEvent *event);
+/* After the last event: erases the line, prints the top edges and how the job ended; the exit code
+ * is OK only for a job that succeeded. `top`: at most this many edges. */
+int abl_job_view_end(abl_job_view *view, size_t top);
+
+/* "eap", "mask-gradient", ... of a spec. */
+const char *abl_job_algorithm(const Ablate__V1__PruneJobSpec *spec);
+
+ABL_END_DECLS
+#endif

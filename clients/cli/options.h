@@ -1,0 +1,110 @@
+/* options.h -- every option of every command, in one table, and the arguments after parsing.
+ *
+ * OWNERSHIP  Texts in abl_args are borrowed from argv or the environment.
+ * THREADS    One thread.
+ *
+ * A command names the options it takes as a set of bits; getopt_long(), the checks and the help are
+ * all made from the table, so an option is written down once.
+ */
+#ifndef ABLATE_CLI_OPTIONS_H
+#define ABLATE_CLI_OPTIONS_H
+
+#include "clients/cli/text.h"
+
+ABL_BEGIN_DECLS
+
+/* X(NAME, "long", 'short' or 0, KIND, ceiling, "ARGUMENT" or choices, "help") */
+#define ABL_OPTION_MAP(X)                                                                          \
+    X(HOST, "host", 'H', TEXT, 0, "HOST:PORT",                                                     \
+      "where ablated listens [ABLATE_HOST, 127.0.0.1:50051]")                                      \
+    X(TOKEN_FILE, "token-file", 0, TEXT, 0, "FILE",                                                \
+      "a file with the bearer token [ABLATE_TOKEN_FILE; ABLATE_TOKEN holds a token itself]")       \
+    X(JSON, "json", 'j', FLAG, 0, "", "print JSON: one document, or one a line for streams")       \
+    X(TIMEOUT, "timeout", 0, NUMBER, 1e6, "SECONDS", "how long a call may take [no limit]")        \
+    X(HELP, "help", 'h', FLAG, 0, "", "show this help")                                            \
+    X(MODEL, "model", 'm', TEXT, 0, "MODEL", "a model's name or id [the only resident one]")       \
+    X(MODE, "mode", 0, CHOICE, 0, "hf|tl",                                                         \
+      "weights as in the files, or processed as TransformerLens and AutoCircuit do [hf]")          \
+    X(DTYPE, "dtype", 0, CHOICE, 0, "float32|float16|bfloat16",                                    \
+      "element type of the weights [float32]")                                                     \
+    X(DEVICE, "device", 0, TEXT, 0, "DEVICE", "cpu, cuda, cuda:N [the daemon's default]")          \
+    X(HOOKS, "hooks", 0, FLAG, 0, "", "list the hook points, too")                                 \
+    X(BOS, "bos", 0, CHOICE, 0, "prepend|none", "whether BOS goes in front [the model's habit]")   \
+    X(TOP, "top", 'n', COUNT, 1000, "N", "how many to show [10]")                                  \
+    X(GRAPH, "graph", 'g', TEXT, 0, "GRAPH", "a graph's id")                                       \
+    X(CORRUPT, "corrupt", 0, TEXT, 0, "TEXT", "prompt whose activations replace ablated ones")     \
+    X(MERGE_QKV, "merge-qkv", 0, FLAG, 0, "", "one destination a head, instead of its q, k and v") \
+    X(EXPAND_KV, "expand-kv", 0, FLAG, 0, "",                                                      \
+      "grouped queries: a key and value destination for each query head")                          \
+    X(SEQ_LEN, "seq-len", 0, COUNT, 8192, "N", "separate edges for each of N token positions")     \
+    X(FROM, "from", 0, TEXT, 0, "NODE", "only edges from this node")                               \
+    X(TO, "to", 0, TEXT, 0, "NODE", "only edges into this node")                                   \
+    X(POSITION, "position", 0, COUNT, 8191, "N", "only edges at this token position")              \
+    X(DIALECT, "dialect", 0, CHOICE, 0, "autocircuit|eap", "how edges are written [autocircuit]")  \
+    X(NAME, "name", 0, TEXT, 0, "NAME", "what it is called in listings [the file's name]")         \
+    X(DATASET, "dataset", 'd', TEXT, 0, "FILE|ID",                                                 \
+      "a dataset file in AutoCircuit's JSON, or the id of an uploaded one")                        \
+    X(ALGORITHM, "algorithm", 'a', CHOICE, 0, "eap|mask-gradient|ground-truth|random",             \
+      "how edges get their scores [eap]")                                                          \
+    X(IG, "ig", 0, COUNT, 1000, "N", "mask-gradient: integrated gradients over N steps [none]")    \
+    X(GRAD, "grad", 0, CHOICE, 0, "logit|prob|logprob|logit-exp",                                  \
+      "mask-gradient: what answers are read off [logit]")                                          \
+    X(ANSWER, "answer", 0, CHOICE, 0, "avg-diff|avg-val|mse",                                      \
+      "mask-gradient: how answers make a loss [avg-diff]")                                         \
+    X(MASK_VALUE, "mask-value", 0, NUMBER, 1e6, "X", "mask-gradient: value of every mask [0]")     \
+    X(ABLATION, "ablation", 0, CHOICE, 0, "resample|zero", "what ablated edges carry [resample]")  \
+    X(PATCH, "patch", 0, CHOICE, 0, "edge|tree", "ablate the circuit, or everything else [tree]")  \
+    X(EDGES, "edges", 0, TEXT, 0, "A->B,...", "ground-truth: only these edges")                    \
+    X(SEED, "seed", 0, COUNT, 9e18, "N", "random: seed of the generator [0]")                      \
+    X(BATCH_SIZE, "batch-size", 'b', COUNT, 1024, "N", "prompts a batch [8]")                      \
+    X(PROMPTS, "prompts", 'p', COUNT, 100000, "N", "only the first N prompts [all]")               \
+    X(OUT, "out", 'o', TEXT, 0, "FILE", "save the scores of all edges as safetensors")             \
+    X(SIZES, "sizes", 0, TEXT, 0, "N,N,...",                                                       \
+      "circuit sizes in edges [0, 1..10, 20..100, ..., all]")                                      \
+    X(METRICS, "metrics", 0, TEXT, 0, "M,M,...",                                                   \
+      "of kl-div, answer-diff, answer-diff-percent, answer-value, correct-percent [kl-div, "       \
+      "answer-diff, correct-percent]")                                                             \
+    X(STATE, "state", 0, CHOICE, 0, "queued|running|succeeded|failed|cancelled",                   \
+      "only jobs in this state")                                                                   \
+    X(AFTER, "after", 0, COUNT, 9e18, "SEQUENCE", "only events after this one")
+
+typedef enum abl_option {
+#define X(name, ...) ABL_OPTION_##name,
+    ABL_OPTION_MAP(X)
+#undef X
+        ABL_OPTION_COUNT
+} abl_option;
+
+#define ABL_TAKES(name) (UINT64_C(1) << ABL_OPTION_##name)
+
+/* Each command takes these. */
+#define ABL_TAKES_GLOBAL                                                                           \
+    (ABL_TAKES(HOST) | ABL_TAKES(TOKEN_FILE) | ABL_TAKES(JSON) | ABL_TAKES(TIMEOUT) |              \
+     ABL_TAKES(HELP))
+
+/* What was given; zero where an option was not. */
+typedef struct abl_args {
+    bool given[ABL_OPTION_COUNT];
+    const char *text[ABL_OPTION_COUNT];
+    int64_t count[ABL_OPTION_COUNT]; /* COUNT; for CHOICE, the place among the choices from 1 */
+    double number[ABL_OPTION_COUNT];
+    char **operands; /* what is no option */
+    int operand_count;
+} abl_args;
+
+/* Parses argv[1..]; options and operands may mix, "--" ends the options. On a fault writes the
+ * sentence into `problem` and returns false. argv is permuted. */
+ABL_MUST_CHECK bool abl_args_parse(abl_args *args, uint64_t takes, int argc, char **argv,
+                                   char *problem, size_t problem_size);
+
+/* How many words from argv[1] on are options of the set and their values. */
+int abl_args_leading(uint64_t takes, int argc, char **argv);
+
+/* The options of a set, one or more lines each. */
+void abl_options_help(FILE *out, const abl_term *term, uint64_t takes);
+
+/* Splits "1,2,3": the next item of *list into `item`, false at the end; moves *list on. */
+bool abl_list_next(const char **list, char *item, size_t item_size);
+
+ABL_END_DECLS
+#endif

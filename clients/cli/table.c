@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* table.c -- see table.h.
+ *
+ * Cells are kept as one growing array of strings, row major, because a column's width is only
+ * known when the last row is. Layout is one pass for the natural widths, then a loop that takes a
+ * column at a time from the widest column that may shrink, which keeps columns even.
+ */
+#include "clients/cli/table.h"
+
+#include "core/base/mem.h"
+
+#include <stdarg.h>
+
+#define GAP 2               /* columns between columns */
+#define FLEXIBLE_MIN 12     /* a name cut shorter than this says little */
+#define RIGID_MIN 3         /* the last resort before columns are left out */
+#define COLUMN_COUNT_MAX 16 /* more is a mistake in this program */
+#define CELL_BYTES_MAX 65536
+
+struct abl_table {
+    const abl_column *columns;
+    size_t column_count;
+    char **cells; /* (row, column) */
+    size_t cell_count;
+    size_t cell_capacity;
+    bool failed;
+};
+
+abl_table *abl_table_create(const abl_column *columns, size_t column_count) {
+    if (column_count == 0 || column_count > COLUMN_COUNT_MAX) {
+        return NULL;
+    }
+    abl_table *table = abl_calloc(1, sizeof *table);
+    if (table != NULL) {
+        table->columns = columns;
+        table->column_count = column_count;
+    }
+    return table;
+}
+
+void abl_table_destroy(abl_table *table) {
+    if (table == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < table->cell_count; i++) {
+        abl_free(table->cells[i]);
+    }
+    abl_free(table->cells);
+    abl_free(table);
+}
+
+void abl_table_destroyp(abl_table **table) {
+    abl_table_destroy(*table);
+}
+
+static bool table_reserve(abl_table *table) {
+    if (table->cell_count < table->cell_capacity) {
+        return true;
+    }
+    size_t capacity = table->cell_capacity == 0 ? 64 : table->cell_capacity * 2;
+    char **cells = abl_realloc_array(table->cells, capacity, sizeof *cells);
+    if (cells == NULL) {
+        return false;
+    }
+    table->cells = cells;
+    table->cell_capacity = capacity;
+    return true;
+}
+
+void abl_table_add(abl_table *table, const char *format, ...) {
+    if (table == NULL || table->failed) {
+        return;
+    }
+    ABL_CLEANUP(abl_freep) char *text = NULL;
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    size_t size = length < 0 ? 1 : (size_t)length + 1;
+    if (size > CELL_BYTES_MAX) {
+        size = CELL_BYTES_MAX;
+    }
+    text = abl_malloc(size);
+    char *cell = NULL;
+    if (text != NULL) {
+        va_start(arguments, format);
+        (void)vsnprintf(text, size, format, arguments);
+        va_end(arguments);
+        cell = abl_text_printable(text);
+    }
+    if (cell == NULL || !table_reserve(table)) {
+        abl_free(cell);
+        table->failed = true;
+        return;
+    }
+    table->cells[table->cell_count++] = cell;
+}
+
+size_t abl_table_row_count(const abl_table *table) {
+    return table == NULL ? 0 : table->cell_count / table->column_count;
+}
+
+static int total_width(const int *widths, size_t count) {
+    int total = count == 0 ? 0 : (int)(count - 1) * GAP;
+    for (size_t i = 0; i < count; i++) {
+        total += widths[i];
+    }
+    return total;
+}
+
+/* The widest column that may give one; -1: none. */
+static int widest(const abl_table *table, const int *widths, size_t count, bool rigid_too) {
+    int best = -1;
+    for (size_t i = 0; i < count; i++) {
+        bool flexible = table->columns[i].flexible;
+        int width_min = flexible && !rigid_too ? FLEXIBLE_MIN : RIGID_MIN;
+        if ((flexible || rigid_too) && widths[i] > width_min &&
+            (best < 0 || widths[i] > widths[best])) {
+            best = (int)i;
+        }
+    }
+    return best;
+}
+
+/* Sets the widths and returns how many columns are shown. */
+static size_t layout(const abl_table *table, int width, int *widths) {
+    size_t count = table->column_count;
+    for (size_t i = 0; i < count; i++) {
+        widths[i] = abl_text_width(table->columns[i].title);
+    }
+    for (size_t i = 0; i < table->cell_count; i++) {
+        int cell = abl_text_width(table->cells[i]);
+        if (cell > widths[i % count]) {
+            widths[i % count] = cell;
+        }
+    }
+    if (width == 0) {
+        return count;
+    }
+    while (total_width(widths, count) > width) {
+        int column = widest(table, widths, count, false);
+        if (column < 0) {
+            column = widest(table, widths, count, true);
+        }
+        if (column >= 0) {
+            widths[column]--;
+        } else if (count > 1) {
+            count--;
+        } else {
+            widths[0] = width;
+        }
+    }
+    return count;
+}
+
+static void print_cell(const abl_column *column, const char *text, int width, bool last, FILE *out,
+                       const abl_term *term) {
+    int used = abl_text_width(text);
+    int written = column->right && used < width ? width - used : 0;
+    fprintf(out, "%*s", written, "");
+    if (width > 0) {
+        written += abl_text_write(out, term, text, width);
+    }
+    if (!last) {
+        /* A cut cell may be a column short: a wide character did not fit. */
+        fprintf(out, "%*s", (written < width ? width - written : 0) + GAP, "");
+    }
+}
+
+bool abl_table_print(const abl_table *table, FILE *out, const abl_term *term) {
+    if (table == NULL || table->failed) {
+        return false;
+    }
+    int widths[COLUMN_COUNT_MAX] = {0};
+    size_t shown = layout(table, term->width, widths);
+    abl_term_style(term, out, "1");
+    for (size_t i = 0; i < shown; i++) {
+        print_cell(&table->columns[i], table->columns[i].title, widths[i], i + 1 == shown, out,
+                   term);
+    }
+    abl_term_reset(term, out);
+    fputc('\n', out);
+    for (size_t row = 0; row < abl_table_row_count(table); row++) {
+        for (size_t i = 0; i < shown; i++) {
+            const char *text = table->cells[row * table->column_count + i];
+            print_cell(&table->columns[i], text, widths[i], i + 1 == shown, out, term);
+        }
+        fputc('\n', out);
+    }
+    return true;
+}

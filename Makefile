@@ -1,0 +1,36 @@
+# The commands of README.md. Everything is built by CMake, through CMakePresets.json; this file only
+# says in which order things happen.
+PRESET ?= release
+BUILD := build/$(PRESET)
+JOBS ?= $(shell nproc)
+MODEL_ROOT ?= build/models
+
+.PHONY: all deps build demo test bench run clean
+
+all: build
+
+# Installs what is missing; the second time it does nothing.
+deps:
+	@deploy/deps.sh
+
+build:
+	@deploy/deps.sh build
+	@test -e $(BUILD)/build.ninja || cmake --preset $(PRESET) \
+	    $(if $(wildcard build/torch-root),-DABLATE_TORCH_ROOT=$$(cat build/torch-root)) >/dev/null
+	@cmake --build $(BUILD) --parallel $(JOBS) --target ablated ablate
+
+demo:
+	@deploy/demo.sh
+
+test: deps
+	@python3 tests/run.py
+
+bench: deps build
+	@.venv/bin/python tests/bench/run.py
+
+run: build
+	@mkdir -p $(MODEL_ROOT)
+	$(BUILD)/bin/ablated --model-root $(MODEL_ROOT)
+
+clean:
+	rm -rf build .venv

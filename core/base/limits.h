@@ -22,6 +22,11 @@
 /* Models */
 #define ABL_CONFIG_BYTES_MAX (1 << 20)         /* config.json, index.json */
 #define ABL_TOKENIZER_BYTES_MAX (64 << 20)     /* tokenizer.json */
+#define ABL_TOKEN_ID_MAX ((1 << 22) - 1)       /* the largest token id */
+#define ABL_ADDED_TOKEN_COUNT_MAX 65536        /* added tokens of one tokenizer */
+#define ABL_ADDED_TOKEN_BYTES_MAX 4096         /* text of one of them */
+#define ABL_REGEX_BYTES_MAX 4096               /* one pattern of a tokenizer.json */
+#define ABL_PRE_TOKENIZER_COUNT_MAX 32         /* in one sequence */
 #define ABL_SAFETENSORS_HEADER_BYTES_MAX (16 << 20)
 #define ABL_SHARD_COUNT_MAX 1024
 #define ABL_TENSOR_RANK_MAX 8

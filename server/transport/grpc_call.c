@@ -119,9 +119,9 @@ static grpc_byte_buffer *to_byte_buffer(abl_message message) {
     abl_message *held = message.bytes <= COPY_BYTES_MAX ? NULL : abl_calloc(1, sizeof *held);
     if (held != NULL) {
         *held = message;
-        ABL_TSAN_RELEASE(held);
+        ABL_TSAN_RELEASE(held); /* nothing here reads it from now on */
         /* The cast drops a const that core keeps. */
-        slice = grpc_slice_new_with_user_data((void *)(uintptr_t)held->data, held->bytes,
+        slice = grpc_slice_new_with_user_data((void *)(uintptr_t)message.data, message.bytes,
                                               release_slice, held);
     } else {
         slice = grpc_slice_from_copied_buffer((const char *)message.data, message.bytes);

@@ -66,11 +66,18 @@ static bool run_batch(grpc_stream *stream, const grpc_op *ops, size_t count) {
     return wait_for(stream, stream->call);
 }
 
+static grpc_call *call_create(grpc_client *client, const char *path, int64_t timeout_ms) {
+    grpc_slice method = grpc_slice_from_copied_string(path);
+    grpc_call *call =
+        grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, client->queue,
+                                 method, NULL, deadline_after(timeout_ms), NULL);
+    grpc_slice_unref(method); /* the call has a reference of its own */
+    return call;
+}
+
 grpc_stream grpc_stream_open(grpc_client *client, const char *path, int64_t timeout_ms) {
     grpc_stream stream = {.client = client};
-    stream.call = grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS,
-                                           client->queue, grpc_slice_from_copied_string(path), NULL,
-                                           deadline_after(timeout_ms), NULL);
+    stream.call = call_create(client, path, timeout_ms);
     grpc_op op = {.op = GRPC_OP_SEND_INITIAL_METADATA,
                   .flags = GRPC_INITIAL_METADATA_WAIT_FOR_READY |
                            GRPC_INITIAL_METADATA_WAIT_FOR_READY_EXPLICITLY_SET};
@@ -187,9 +194,7 @@ grpc_reply grpc_stream_close(grpc_stream *stream) {
 grpc_reply grpc_client_unary(grpc_client *client, const char *path, const void *request,
                              size_t request_bytes, int64_t timeout_ms) {
     grpc_stream stream = {.client = client};
-    stream.call = grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS,
-                                           client->queue, grpc_slice_from_copied_string(path), NULL,
-                                           deadline_after(timeout_ms), NULL);
+    stream.call = call_create(client, path, timeout_ms);
     grpc_slice slice = grpc_slice_from_copied_buffer(request, request_bytes);
     grpc_byte_buffer *buffer = grpc_raw_byte_buffer_create(&slice, 1);
     grpc_slice_unref(slice);

@@ -7,7 +7,6 @@
 #include "core/tokenizer/tokenizer.h"
 #include "tests/unit/unit.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -486,7 +485,8 @@ static void a_trained_tokenizer_gives_the_recorded_ids(void **state) {
     abl_tokenizer_destroy(tokenizer);
 }
 
-/* Everything that create, encode and decode allocate, jansson's and PCRE2's share included. */
+/* Everything that create, encode and decode allocate, PCRE2's share included. Not jansson's: when
+ * its lexer cannot grow a buffer it blames the text, or drops a character and goes on (2.14). */
 static abl_code use_everything(abl_status *ret_status) {
     static const char json[] = FILE_OF(
         ADDED(16, "<x>", "\"single_word\":true,") "," ADDED(17, "e\\u0301", "\"normalized\":true,"),
@@ -517,11 +517,10 @@ static abl_code use_everything(abl_status *ret_status) {
 
 static void every_allocation_may_fail(void **state) {
     (void)state;
-    json_set_alloc_funcs(abl_malloc, abl_free);
     uint64_t before = abl_mem_count();
     assert_int_equal(use_everything(NULL), ABL_CODE_OK);
     uint64_t count = abl_mem_count() - before;
-    assert_true(count > 50);
+    assert_true(count > 30);
     uint64_t refused = 0;
     for (uint64_t n = 1; n <= count; n++) {
         abl_status status = {0};
@@ -529,15 +528,12 @@ static void every_allocation_may_fail(void **state) {
         abl_code code = use_everything(&status);
         abl_mem_fail_after(0);
         if (code != ABL_CODE_OK) {
-            /* When jansson's lexer is out of memory it blames the text that it was at. */
-            if (code != INVALID || strstr(status.message, " near '") == NULL) {
-                assert_string_equal(status.reason, "OUT_OF_HOST_MEMORY");
-            }
+            assert_int_equal(code, ABL_CODE_RESOURCE_EXHAUSTED);
+            assert_string_equal(status.reason, "OUT_OF_HOST_MEMORY");
             refused++;
         }
     }
-    /* PCRE2 does without some optional blocks; nothing else may shrug a failure off. */
-    assert_true(refused > count * 9 / 10);
+    assert_true(refused > count / 2); /* the rest: PCRE2's JIT compiler, which it does without */
 }
 
 int main(void) {

@@ -26,7 +26,7 @@ test: deps
 	@python3 tests/run.py
 
 bench: deps build
-	@.venv/bin/python tests/bench/run.py
+	@python3 tests/bench/bench.py
 
 run: build
 	@mkdir -p $(MODEL_ROOT)

@@ -84,7 +84,7 @@ int abl_cli_print_edges(const abl_cli *cli, Ablate__V1__EdgeValue *const *edges,
         bar[strcspn(bar, cli->out.unicode ? " " : ".")] = '\0';
         abl_table_add(table, "%zu", i + 1);
         abl_table_add(table, "%s%s", edges[i]->edge, position);
-        abl_table_add(table, "%+.6g", (double)edges[i]->value);
+        abl_table_add(table, "%+.5g", (double)edges[i]->value);
         abl_table_add(table, "%s", bar);
     }
     return abl_cli_print_table(cli, table);

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-#define BAR_WIDTH 24
+#define BAR_WIDTH 16
 #define BAR_WIDTH_MIN 6
 #define PLAIN_INTERVAL_MS 1000
 

@@ -11,6 +11,7 @@
 #include "core/base/assert.h"
 #include "core/base/limits.h"
 #include "core/base/mem.h"
+#include "core/json/json.h"
 #include "core/tokenizer/tokenizer.h"
 
 #include <jansson.h>
@@ -24,10 +25,6 @@ typedef struct reader {
     int32_t seq_len_max;
     abl_dataset *dataset;
 } reader;
-
-static void json_freep(json_t **json) {
-    json_decref(*json);
-}
 
 /* A field that is wrong, in one form: where, then what. */
 static abl_code field_fail(abl_status *ret_status, const char *field, int32_t prompt,
@@ -354,13 +351,11 @@ abl_code abl_dataset_create_json(const char *json, size_t json_bytes,
                         "the dataset has %zu bytes; the limit is %d", json_bytes,
                         ABL_DATASET_BYTES_MAX);
     }
-    json_error_t error;
-    ABL_CLEANUP(json_freep)
-    json_t *root = json_loadb(json, json_bytes, JSON_REJECT_DUPLICATES, &error);
-    if (root == NULL) {
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "DATASET_NOT_JSON",
-                        "the dataset is not JSON: line %d, column %d: %s", error.line, error.column,
-                        error.text);
+    ABL_CLEANUP(abl_json_decrefp) json_t *root = NULL;
+    abl_code code =
+        abl_json_parse(json, json_bytes, "the dataset", "DATASET_NOT_JSON", &root, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
     }
     reader in = {.options = options, .bos_id = ABL_TOKEN_NONE};
     in.seq_len_max = options->seq_len_max > 0 && options->seq_len_max < ABL_SEQ_MAX
@@ -369,7 +364,7 @@ abl_code abl_dataset_create_json(const char *json, size_t json_bytes,
     if (options->bos == ABL_BOS_PREPEND && options->tokenizer != NULL) {
         in.bos_id = abl_tokenizer_bos_id(options->tokenizer);
     }
-    abl_code code = root_read(&in, root, ret_status);
+    code = root_read(&in, root, ret_status);
     if (code != ABL_CODE_OK) {
         abl_dataset_destroy(in.dataset);
         return code;

@@ -13,7 +13,7 @@
 
 #include "core/base/assert.h"
 #include "core/base/mem.h"
-#include "core/model/json.h"
+#include "core/json/json.h"
 #include "core/model/path.h"
 
 #include <stdio.h>

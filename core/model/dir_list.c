@@ -10,7 +10,7 @@
 #include "core/base/limits.h"
 #include "core/base/mem.h"
 #include "core/model/config.h"
-#include "core/model/json.h"
+#include "core/json/json.h"
 #include "core/model/path.h"
 
 #include <dirent.h>

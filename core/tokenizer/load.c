@@ -14,6 +14,7 @@
 #include "core/tokenizer/internal.h"
 
 #include "core/base/mem.h"
+#include "core/json/json.h"
 #include "core/tokenizer/pipeline.h"
 
 #include <jansson.h>
@@ -73,14 +74,10 @@ static bool token_bytes(const char *name, size_t size, char *bytes, size_t *ret_
 }
 
 static abl_code load_parse(loader *load, const char *json, size_t size) {
-    json_error_t error;
-    load->root = json_loadb(json, size, JSON_REJECT_DUPLICATES, &error);
-    if (load->root == NULL && (json_error_code(&error) == json_error_out_of_memory ||
-                               error.text[0] == '\0')) { /* jansson does not always say why */
-        return abl_fail_oom(load->ret_status);
-    }
-    if (load->root == NULL) {
-        return LOAD_INVALID(load, "line %d, column %d: %s", error.line, error.column, error.text);
+    abl_code code = abl_json_parse(json, size, "tokenizer.json", "TOKENIZER_INVALID", &load->root,
+                                   load->ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
     }
     load->model = json_object_get(load->root, "model");
     load->vocab = json_object_get(load->model, "vocab");

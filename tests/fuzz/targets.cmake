@@ -1,4 +1,4 @@
 # One line a fuzz target; keep it sorted. Its corpus is fuzz/corpus/<name without _fuzz>.
-abl_fuzz_target(config_fuzz SOURCES fuzz/config_fuzz.c LIBS abl_core abl_base)
+abl_fuzz_target(config_fuzz SOURCES fuzz/config_fuzz.c LIBS abl_loader abl_base)
 abl_fuzz_target(dataset_fuzz SOURCES fuzz/dataset_fuzz.c LIBS abl_data abl_base)
-abl_fuzz_target(safetensors_fuzz SOURCES fuzz/safetensors_fuzz.c LIBS abl_core abl_base)
+abl_fuzz_target(safetensors_fuzz SOURCES fuzz/safetensors_fuzz.c LIBS abl_loader abl_base)

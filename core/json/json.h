@@ -4,8 +4,8 @@
  * THREADS    Any thread.
  * ERRORS     Fallible calls return a code, fill *ret_status, leave every other ret_ alone.
  */
-#ifndef ABLATE_CORE_MODEL_JSON_H
-#define ABLATE_CORE_MODEL_JSON_H
+#ifndef ABLATE_CORE_JSON_JSON_H
+#define ABLATE_CORE_JSON_JSON_H
 
 #include "core/base/status.h"
 

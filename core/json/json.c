@@ -5,7 +5,7 @@
  * thread-local flag remembers that one failed: then the answer is RESOURCE_EXHAUSTED whatever
  * jansson said or returned. The allocators are
  * process-wide; they end in malloc and free, so values made before the switch are freed alike. */
-#include "core/model/json.h"
+#include "core/json/json.h"
 
 #include "core/base/assert.h"
 #include "core/base/mem.h"

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+/* A plain pass that keeps what every source emitted, and differences between such passes.
+ *
+ *     difference of Resid Start  start' - start
+ *     difference of a head       (z' - z)_h W_O,h          (all heads of a layer: one product)
+ *     difference of an MLP       mlp_out' - mlp_out
+ *
+ * where the primed run is the ablation; under ZERO there is none and the difference is minus the
+ * current value. b_O belongs to no source: it is in the residual and in no difference. */
+#include "core/patch/sources.h"
+
+#include "core/base/assert.h"
+#include "core/base/mem.h"
+#include "core/model/forward.h"
+
+/* ---- a run ----------------------------------------------------------------------------------- */
+
+static void layers_release(abl_tensor **tensors, int32_t count) {
+    for (int32_t i = 0; tensors != NULL && i < count; i++) {
+        abl_tensor_release(tensors[i]);
+    }
+    abl_free(tensors);
+}
+
+void abl_sources_destroy(abl_sources *sources) {
+    if (sources == NULL) {
+        return;
+    }
+    abl_tensor_release(sources->start);
+    abl_tensor_release(sources->end);
+    layers_release(sources->z, sources->layer_count);
+    layers_release(sources->mlp_out, sources->layer_count);
+    layers_release(sources->pre, sources->layer_count);
+    layers_release(sources->mid, sources->layer_count);
+    abl_free(sources);
+}
+
+static int64_t layers_bytes(abl_tensor *const *tensors, int32_t count) {
+    int64_t bytes = 0;
+    for (int32_t i = 0; tensors != NULL && i < count; i++) {
+        bytes += (int64_t)abl_tensor_bytes(tensors[i]);
+    }
+    return bytes;
+}
+
+int64_t abl_sources_bytes(const abl_sources *sources) {
+    int32_t n = sources->layer_count;
+    return (int64_t)abl_tensor_bytes(sources->start) + layers_bytes(sources->z, n) +
+           layers_bytes(sources->mlp_out, n) + layers_bytes(sources->pre, n) +
+           layers_bytes(sources->mid, n);
+}
+
+static abl_sources *sources_alloc(int32_t batch, int32_t seq, int32_t layer_count, bool residuals) {
+    abl_sources *sources = abl_calloc(1, sizeof *sources);
+    if (sources == NULL) {
+        return NULL;
+    }
+    size_t n = (size_t)layer_count;
+    sources->batch = batch;
+    sources->seq = seq;
+    sources->layer_count = layer_count;
+    sources->z = abl_calloc(n, sizeof *sources->z);
+    sources->mlp_out = abl_calloc(n, sizeof *sources->mlp_out);
+    bool ok = sources->z != NULL && sources->mlp_out != NULL;
+    if (residuals) {
+        sources->pre = abl_calloc(n, sizeof *sources->pre);
+        sources->mid = abl_calloc(n, sizeof *sources->mid);
+        ok = ok && sources->pre != NULL && sources->mid != NULL;
+    }
+    if (!ok) {
+        abl_sources_destroy(sources);
+        return NULL;
+    }
+    return sources;
+}
+
+/* One block of a plain pass; the residual after it. */
+static abl_tensor *block_run(abl_scope *scope, const abl_model *model, abl_sources *sources,
+                             int layer, abl_tensor *resid) {
+    bool parallel = abl_model_get_config(model)->parallel_attn_mlp;
+    abl_tensor *normed =
+        abl_block_norm_forward(scope, model, layer, ABL_BLOCK_NORM_1, resid, NULL, NULL);
+    abl_qkv qkv = abl_block_qkv(scope, model, layer, normed, 0);
+    abl_tensor *q = abl_block_rotate(scope, model, qkv.q, 0, false);
+    abl_tensor *k = abl_block_rotate(scope, model, qkv.k, 0, false);
+    abl_tensor *z =
+        abl_tensor_attention(scope, q, k, qkv.v, abl_model_attn_scale(model), NULL, NULL);
+    abl_tensor *mid = abl_tensor_add(scope, resid, abl_block_attn_out(scope, model, layer, z));
+    normed = abl_block_norm_forward(scope, model, layer, ABL_BLOCK_NORM_2, parallel ? resid : mid,
+                                    NULL, NULL);
+    abl_tensor *mlp_out = abl_block_mlp(scope, model, layer, normed, NULL);
+    sources->z[layer] = abl_tensor_keep(z);
+    sources->mlp_out[layer] = abl_tensor_keep(mlp_out);
+    if (sources->pre != NULL) {
+        sources->pre[layer] = abl_tensor_keep(resid);
+        sources->mid[layer] = abl_tensor_keep(mid);
+    }
+    return abl_tensor_add(scope, mid, mlp_out);
+}
+
+abl_code abl_sources_run(const abl_model *model, const int32_t *tokens, int32_t batch, int32_t seq,
+                         bool residuals, abl_sources **ret_sources, abl_status *ret_status) {
+    const abl_model_config *config = abl_model_get_config(model);
+    abl_code code = abl_tokens_check(config, tokens, batch, seq, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    abl_sources *sources = sources_alloc(batch, seq, config->n_layers, residuals);
+    abl_scope *scope = abl_scope_create(abl_model_device(model));
+    if (sources == NULL || scope == NULL) {
+        abl_sources_destroy(sources);
+        abl_scope_destroy(scope);
+        return abl_fail_oom(ret_status);
+    }
+    abl_tensor *ids = abl_block_tokens(scope, tokens, batch, seq);
+    abl_tensor *resid = abl_block_embed(scope, model, ids, NULL, NULL);
+    sources->start = abl_tensor_keep(resid);
+    for (int layer = 0; layer < config->n_layers && !abl_scope_failed(scope); layer++) {
+        size_t mark = abl_scope_mark(scope);
+        resid = block_run(scope, model, sources, layer, resid);
+        abl_scope_rewind(scope, mark, &resid, 1);
+    }
+    if (residuals) {
+        sources->end = abl_tensor_keep(resid);
+    }
+    code = abl_scope_status(scope, ret_status);
+    abl_scope_destroy(scope);
+    if (code != ABL_CODE_OK) {
+        abl_sources_destroy(sources);
+        return code;
+    }
+    *ret_sources = sources;
+    return ABL_CODE_OK;
+}
+
+abl_code abl_sources_create(abl_model *model, const int32_t *tokens, int32_t batch, int32_t seq,
+                            abl_sources **ret_sources, abl_status *ret_status) {
+    return abl_sources_run(model, tokens, batch, seq, true, ret_sources, ret_status);
+}
+
+abl_tensor *abl_sources_residual(abl_scope *scope, const abl_model *model,
+                                 const abl_sources *sources, int layer, bool mid) {
+    if (sources != NULL) {
+        ABL_ASSERT(sources->pre != NULL);
+        abl_tensor *residual = layer == sources->layer_count ? sources->end
+                               : mid                         ? sources->mid[layer]
+                                                             : sources->pre[layer];
+        return abl_scope_borrow(scope, residual);
+    }
+    abl_tensor *sum = NULL;
+    for (int i = 0; i < layer + (mid ? 1 : 0); i++) {
+        abl_tensor *bias = abl_model_get_block(model, i)->b_o;
+        if (bias != NULL) {
+            sum = sum == NULL ? abl_scope_borrow(scope, bias) : abl_tensor_add(scope, sum, bias);
+        }
+    }
+    return sum;
+}
+
+/* ---- differences ----------------------------------------------------------------------------- */
+
+/* out = ablated - current; ablated NULL is zero. */
+static void difference_into(abl_scope *scope, abl_tensor *out, const abl_tensor *ablated,
+                            const abl_tensor *current) {
+    if (ablated != NULL) {
+        abl_tensor_sub_into(scope, out, ablated, current);
+    } else {
+        abl_tensor_copy_into(scope, out, current);
+        abl_tensor_scale_(scope, out, -1);
+    }
+}
+
+void abl_differences_start(abl_differences *differences, const abl_sources *ablated,
+                           const abl_tensor *start) {
+    abl_scope *scope = differences->scope;
+    difference_into(scope, abl_tensor_select(scope, differences->arena, 0, 1),
+                    ablated == NULL ? NULL : ablated->start, start);
+}
+
+void abl_differences_heads(abl_scope *scope, abl_differences *differences, const abl_model *model,
+                           const abl_sources *ablated, int layer, int64_t slot,
+                           const abl_tensor *z) {
+    const abl_model_config *c = abl_model_get_config(model);
+    const int64_t rows = differences->batch * differences->seq;
+    abl_tensor *other = ablated == NULL ? NULL : ablated->z[layer];
+    abl_tensor *dz =
+        other == NULL ? abl_tensor_neg(scope, z) : abl_tensor_sub(scope, other, z);
+    dz = abl_tensor_view(scope, dz, 3, (const int64_t[]){rows, c->n_heads, c->d_head});
+    abl_tensor *out = abl_tensor_slice(scope, differences->arena, 0, slot, slot + c->n_heads);
+    out = abl_tensor_view(scope, out, 3, (const int64_t[]){c->n_heads, rows, differences->width});
+    out = abl_tensor_permute(scope, out, 3, (const int64_t[]){1, 0, 2});
+    (void)abl_block_head_results(scope, model, layer, dz, out);
+}
+
+void abl_differences_mlp(abl_scope *scope, abl_differences *differences, const abl_sources *ablated,
+                         int layer, int64_t slot, const abl_tensor *mlp_out) {
+    difference_into(scope, abl_tensor_select(scope, differences->arena, 0, slot),
+                    ablated == NULL ? NULL : ablated->mlp_out[layer], mlp_out);
+}

@@ -1,0 +1,63 @@
+/* sources.h -- what a run's sources emitted, in the compact form that patching needs; internal to
+ * core/patch and core/prune.
+ *
+ * An attention head's output is z_h W_O,h, linear in z: so a run is kept as z (one residual's width
+ * a layer) and the difference of two runs' heads is (z' - z)_h W_O,h, one product, instead of one
+ * residual's width a head. For 12 heads that is a twelfth of the memory, and half the products.
+ *
+ * OWNERSHIP  Tensors in it are kept (the sources own them).
+ * THREADS    The device's executor thread only.
+ * ERRORS     As tensor.h: sticky in scopes.
+ */
+#ifndef ABLATE_CORE_PATCH_SOURCES_H
+#define ABLATE_CORE_PATCH_SOURCES_H
+
+#include "core/model/block.h"
+#include "core/patch/patch.h"
+
+ABL_BEGIN_DECLS
+
+struct abl_sources {
+    int32_t batch;
+    int32_t seq;
+    int32_t layer_count;
+    abl_tensor *start;    /* (batch, pos, d_model): Resid Start */
+    abl_tensor **z;       /* a layer: (batch, pos, head, d_head) */
+    abl_tensor **mlp_out; /* a layer: (batch, pos, d_model) */
+    abl_tensor **pre;     /* a layer: the residual before it; NULL when not asked for */
+    abl_tensor **mid;     /* a layer: after attention; likewise */
+    abl_tensor *end;      /* the last residual; likewise */
+};
+
+/* As abl_sources_create(); residuals only when asked for. */
+ABL_MUST_CHECK abl_code abl_sources_run(const abl_model *model, const int32_t *tokens,
+                                        int32_t batch, int32_t seq, bool residuals,
+                                        abl_sources **ret_sources, abl_status *ret_status);
+
+/* What a destination would read if every one of its sources were ablated: the other run's
+ * residual, or under ZERO (sources NULL) the attention biases so far. Borrowed from the scope;
+ * NULL means all zeros. `mid`: after layer's attention; layer may be the layer count: Resid End. */
+abl_tensor *abl_sources_residual(abl_scope *scope, const abl_model *model,
+                                 const abl_sources *sources, int layer, bool mid);
+
+/* The source differences of one pass, ablated - current, filled as the pass proceeds: an arena of
+ * (1 + sources, batch, pos, d_model). Slot 0 is for the residual, so that "residual + sum of mask *
+ * difference" is one product with a row (1, mask). */
+typedef struct abl_differences {
+    abl_scope *scope; /* of the arena; outlives the pass */
+    abl_tensor *arena;
+    int64_t batch;
+    int64_t seq;
+    int64_t width;
+} abl_differences;
+
+void abl_differences_start(abl_differences *differences, const abl_sources *ablated,
+                           const abl_tensor *start);
+void abl_differences_heads(abl_scope *scope, abl_differences *differences, const abl_model *model,
+                           const abl_sources *ablated, int layer, int64_t slot,
+                           const abl_tensor *z);
+void abl_differences_mlp(abl_scope *scope, abl_differences *differences, const abl_sources *ablated,
+                         int layer, int64_t slot, const abl_tensor *mlp_out);
+
+ABL_END_DECLS
+#endif

@@ -21,11 +21,14 @@ typedef enum abl_metric {
     ABL_METRIC_ANSWER_DIFF,         /* mean answer logit - mean wrong-answer logit */
     ABL_METRIC_ANSWER_DIFF_PERCENT, /* 100 * sum over rows of the above / that of the clean run */
     ABL_METRIC_ANSWER_VALUE,        /* mean answer logit */
+    ABL_METRIC_WRONG_ANSWER_VALUE,  /* mean wrong-answer logit */
     ABL_METRIC_ANSWER_PROB,         /* mean answer probability */
     ABL_METRIC_ANSWER_LOGPROB,      /* mean answer log probability */
     ABL_METRIC_ANSWER_PROB_DIFF,    /* mean answer probability - mean wrong-answer probability */
-    ABL_METRIC_CORRECT_PERCENT,     /* rows whose top answer beats every wrong answer, in percent */
-    ABL_METRIC_MSE,                 /* mean over the vocabulary of (circuit - clean)^2 */
+    ABL_METRIC_ANSWER_LOGPROB_DIFF, /* likewise for log probabilities */
+    ABL_METRIC_CORRECT_PERCENT,     /* rows whose first answer has the highest logit of all */
+    ABL_METRIC_CORRECT_OVER_WRONG_PERCENT, /* ... that beats every wrong answer */
+    ABL_METRIC_MSE,                        /* mean over the vocabulary of (circuit - clean)^2 */
     ABL_METRIC_COUNT,
 } abl_metric;
 
@@ -49,6 +52,27 @@ typedef struct abl_metric_input {
  *   INVALID_ARGUMENT  METRIC_NEEDS_WRONG_ANSWERS  a row has none */
 ABL_MUST_CHECK abl_code abl_metric_rows(abl_metric metric, const abl_metric_input *input,
                                         double *ret_rows, abl_status *ret_status);
+
+/* What of the last position's logits the loss sees. */
+typedef enum abl_grad_function {
+    ABL_GRAD_LOGIT = 0,
+    ABL_GRAD_PROB,
+    ABL_GRAD_LOGPROB,
+    ABL_GRAD_LOGIT_EXP, /* exp(logit) over the sum of exp, whose gradient is stopped */
+    ABL_GRAD_FUNCTION_COUNT,
+} abl_grad_function;
+
+/* loss = - (this), a mean over the batch. */
+typedef enum abl_answer_function {
+    ABL_ANSWER_AVG_DIFF = 0, /* mean over answers - mean over wrong answers */
+    ABL_ANSWER_AVG_VAL,      /* mean over answers */
+    ABL_ANSWER_MSE,          /* AutoCircuit's: the answer's token id is every entry's target */
+    ABL_ANSWER_FUNCTION_COUNT,
+} abl_answer_function;
+
+/* Names as in requests: "logit", ...; "avg_diff", ...; NULL for none. */
+const char *abl_grad_function_name(abl_grad_function function);
+const char *abl_answer_function_name(abl_answer_function function);
 
 ABL_END_DECLS
 #endif

@@ -183,8 +183,7 @@ void abl_differences_heads(abl_scope *scope, abl_differences *differences, const
     const abl_model_config *c = abl_model_get_config(model);
     const int64_t rows = differences->batch * differences->seq;
     abl_tensor *other = ablated == NULL ? NULL : ablated->z[layer];
-    abl_tensor *dz =
-        other == NULL ? abl_tensor_neg(scope, z) : abl_tensor_sub(scope, other, z);
+    abl_tensor *dz = other == NULL ? abl_tensor_neg(scope, z) : abl_tensor_sub(scope, other, z);
     dz = abl_tensor_view(scope, dz, 3, (const int64_t[]){rows, c->n_heads, c->d_head});
     abl_tensor *out = abl_tensor_slice(scope, differences->arena, 0, slot, slot + c->n_heads);
     out = abl_tensor_view(scope, out, 3, (const int64_t[]){c->n_heads, rows, differences->width});

@@ -16,6 +16,7 @@
 #ifndef ABLATE_CORE_PRUNE_PRUNE_H
 #define ABLATE_CORE_PRUNE_PRUNE_H
 
+#include "core/metric/metric.h"
 #include "core/patch/patch.h"
 
 ABL_BEGIN_DECLS
@@ -30,34 +31,14 @@ typedef enum abl_prune_algorithm {
     ABL_PRUNE_ALGORITHM_COUNT,
 } abl_prune_algorithm;
 
-/* What of the last position's logits the loss sees. */
-typedef enum abl_grad_function {
-    ABL_GRAD_LOGIT = 0,
-    ABL_GRAD_PROB,
-    ABL_GRAD_LOGPROB,
-    ABL_GRAD_LOGIT_EXP, /* exp(logit) over the sum of exp, whose gradient is stopped */
-    ABL_GRAD_FUNCTION_COUNT,
-} abl_grad_function;
-
-/* loss = - (this), a mean over the batch. */
-typedef enum abl_answer_function {
-    ABL_ANSWER_AVG_DIFF = 0, /* mean over answers - mean over wrong answers */
-    ABL_ANSWER_AVG_VAL,      /* mean over answers */
-    ABL_ANSWER_MSE,          /* AutoCircuit's: the answer's token id is every entry's target */
-    ABL_ANSWER_FUNCTION_COUNT,
-} abl_answer_function;
-
 /* ground_truth: what is compared with the clean run. */
 typedef enum abl_exact_metric {
     ABL_EXACT_LOSS = 0, /* grad function and answer function above */
     ABL_EXACT_KL_DIV,   /* KL(clean || patched), mean over the batch */
 } abl_exact_metric;
 
-/* Names as in requests: "eap", "mask_gradient", "ground_truth", "random"; "logit", ...;
- * "avg_diff", ...; "loss", "kl_div". NULL for a number that is none. */
+/* Names as in requests: "eap", "mask_gradient", "ground_truth", "random"; NULL for none. */
 const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm);
-const char *abl_grad_function_name(abl_grad_function function);
-const char *abl_answer_function_name(abl_answer_function function);
 /*   NOT_FOUND  ALGORITHM_UNKNOWN  naming those that exist */
 ABL_MUST_CHECK abl_code abl_prune_algorithm_find(const char *name, size_t length,
                                                  abl_prune_algorithm *ret_algorithm,

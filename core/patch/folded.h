@@ -1,0 +1,53 @@
+/* folded.h -- each layer's q, k, v projection as destinations see it; internal to core/patch and
+ * core/prune.
+ *
+ * Every destination head has its own input, hence its own norm: qkv_j = xhat_j W'_j + b'_j, the
+ * norm's gain (and centring) folded into W'. Heads are those of the graph: with an expanded graph
+ * over grouped weights, or one with joined q, k and v, each query head gets its own copy of its
+ * group's K and V columns.
+ *
+ * OWNERSHIP  abl_folded_create() hands it to the caller; it borrows the model.
+ * THREADS    The device's executor thread only.
+ */
+#ifndef ABLATE_CORE_PATCH_FOLDED_H
+#define ABLATE_CORE_PATCH_FOLDED_H
+
+#include "core/graph/graph.h"
+#include "core/model/block.h"
+
+ABL_BEGIN_DECLS
+
+typedef struct abl_folded_layer {
+    abl_tensor *w; /* (d_model, heads * d_head); any strides */
+    abl_tensor *b; /* (heads * d_head); NULL when all zero */
+} abl_folded_layer;
+
+typedef struct abl_folded {
+    int32_t layer_count;
+    int32_t q_heads;
+    int32_t kv_heads; /* K's, and V's */
+    int32_t heads;    /* q_heads + 2 * kv_heads */
+    int32_t d_head;
+    abl_folded_layer *layers;
+} abl_folded;
+
+/* Whatever the model has folded at load is borrowed; the rest is computed once.
+ *   RESOURCE_EXHAUSTED  OUT_OF_HOST_MEMORY, OUT_OF_DEVICE_MEMORY */
+ABL_MUST_CHECK abl_code abl_folded_create(const abl_model *model, const abl_graph *graph,
+                                          abl_folded **ret_folded, abl_status *ret_status);
+void abl_folded_destroy(abl_folded *folded); /* NULL is allowed */
+/* Bytes that it holds beyond the model's, at most. */
+int64_t abl_folded_bytes(const abl_model *model, const abl_graph *graph);
+
+/* xhat (batch, pos, d_model) of one input for all heads: (batch, pos, heads, d_head). */
+abl_tensor *abl_folded_project(abl_scope *scope, const abl_folded *folded, int layer,
+                               const abl_tensor *xhat);
+/* The views of such a projection. */
+abl_qkv abl_folded_views(abl_scope *scope, const abl_folded *folded, const abl_tensor *qkv);
+
+/*   INVALID_ARGUMENT  GRAPH_MODEL_MISMATCH  another number of layers or heads */
+ABL_MUST_CHECK abl_code abl_graph_check_model(const abl_graph *graph, const abl_model *model,
+                                              abl_status *ret_status);
+
+ABL_END_DECLS
+#endif

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The mask gradient at one value, summed over points (integrated gradients), and edge attribution
+ * patching, which is the gradient at mask 0. A step is one batch at one mask value; the batch's
+ * ablation is computed once and kept over its points. */
+#include "core/prune/algorithm.h"
+
+#include "core/base/mem.h"
+#include "core/prune/gradient.h"
+
+typedef struct mask_gradient {
+    abl_folded *folded;
+    abl_sources *ablated; /* of the current batch; NULL before it, and under ZERO */
+    int32_t point_count;
+    int32_t point; /* of the current batch */
+    bool integrated;
+} mask_gradient;
+
+static abl_loss loss_of(const abl_prune_options *options) {
+    return (abl_loss){.grad_function = options->grad_function,
+                      .answer_function = options->answer_function};
+}
+
+static abl_code answers_check(const abl_prune *prune, abl_status *ret_status) {
+    abl_code code = ABL_CODE_OK;
+    for (int32_t i = 0; code == ABL_CODE_OK && i < prune->batch_count; i++) {
+        abl_batch batch = abl_batches_at(&prune->options.batches, i);
+        code = abl_loss_check(loss_of(&prune->options), &batch, ret_status);
+    }
+    return code;
+}
+
+static abl_code open_points(abl_prune *prune, int32_t point_count, bool integrated,
+                            abl_status *ret_status) {
+    abl_code code = answers_check(prune, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    mask_gradient *state = abl_calloc(1, sizeof *state);
+    if (state == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    state->point_count = point_count;
+    state->integrated = integrated;
+    prune->state = state;
+    prune->progress.total = (int64_t)prune->batch_count * point_count;
+    return ABL_CODE_OK;
+}
+
+static abl_code eap_open(abl_prune *prune, abl_status *ret_status) {
+    prune->options.mask_value = 0;
+    return open_points(prune, 1, false, ret_status);
+}
+
+static abl_code mask_gradient_open(abl_prune *prune, abl_status *ret_status) {
+    const abl_prune_options *o = &prune->options;
+    if (!(o->mask_value >= -100 && o->mask_value <= 100)) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS_INVALID",
+                        "mask_value is %g; it must be a number from -100 to 100, and usually is 0 "
+                        "to 1",
+                        (double)o->mask_value);
+    }
+    if (o->integrated_grad_samples < 0 || o->integrated_grad_samples > 1000) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS_INVALID",
+                        "integrated_grad_samples is %d; it must be 0 (use mask_value) to 1000",
+                        o->integrated_grad_samples);
+    }
+    bool integrated = o->integrated_grad_samples > 0;
+    return open_points(prune, integrated ? o->integrated_grad_samples + 1 : 1, integrated,
+                       ret_status);
+}
+
+static float point_value(const abl_prune *prune, const mask_gradient *state) {
+    return state->integrated ? (float)state->point / (float)prune->options.integrated_grad_samples
+                             : prune->options.mask_value;
+}
+
+/* The ablation of the batch, at its first point; residuals only where a mask is not 0. */
+static abl_code ablate(const abl_prune *prune, mask_gradient *state, const abl_batch *batch,
+                       abl_status *ret_status) {
+    abl_sources_destroy(state->ablated);
+    state->ablated = NULL;
+    if (prune->options.ablation == ABL_ABLATION_ZERO) {
+        return ABL_CODE_OK;
+    }
+    bool residuals = state->integrated || prune->options.mask_value != 0.0F;
+    return abl_sources_run(prune->options.model, batch->corrupt, batch->size, batch->seq_len,
+                           residuals, &state->ablated, ret_status);
+}
+
+static abl_code step(abl_prune *prune, abl_status *ret_status) {
+    mask_gradient *state = prune->state;
+    const abl_prune_options *o = &prune->options;
+    abl_code code = ABL_CODE_OK;
+    if (state->folded == NULL) {
+        code = abl_folded_create(o->model, o->graph, &state->folded, ret_status);
+    }
+    abl_batch batch = abl_batches_at(&o->batches, prune->progress.batch);
+    if (code == ABL_CODE_OK && state->point == 0) {
+        code = ablate(prune, state, &batch, ret_status);
+    }
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    abl_gradient_options gradient = {.model = o->model,
+                                     .graph = o->graph,
+                                     .folded = state->folded,
+                                     .loss = loss_of(o),
+                                     .batch = &batch,
+                                     .ablated = state->ablated,
+                                     .mask_value = point_value(prune, state)};
+    code = abl_gradient_add(&gradient, prune->scores, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    prune->progress.done++;
+    state->point++;
+    prune->progress.batch_finished = state->point == state->point_count;
+    if (prune->progress.batch_finished) {
+        state->point = 0;
+    }
+    return ABL_CODE_OK;
+}
+
+static void close(abl_prune *prune) {
+    mask_gradient *state = prune->state;
+    if (state == NULL) {
+        return;
+    }
+    abl_folded_destroy(state->folded);
+    abl_sources_destroy(state->ablated);
+    abl_free(state);
+    prune->state = NULL;
+}
+
+static int64_t bytes_estimate(const abl_prune_options *options) {
+    const abl_model_config *c = abl_model_get_config(options->model);
+    int64_t batch = options->batches.batch_size < options->batches.count
+                        ? options->batches.batch_size
+                        : options->batches.count;
+    int64_t seq = abl_dataset_seq_len(options->batches.dataset);
+    int64_t ablated =
+        options->ablation == ABL_ABLATION_ZERO
+            ? 0
+            : 4 * batch * seq * c->n_layers * ((int64_t)c->n_heads * c->d_head + 3LL * c->d_model);
+    return abl_gradient_bytes(c, options->graph, batch, seq) + ablated +
+           abl_folded_bytes(options->model, options->graph) +
+           4 * abl_graph_edge_count(options->graph);
+}
+
+const abl_prune_vtable abl_prune_eap = {
+    .open = eap_open, .step = step, .close = close, .bytes_estimate = bytes_estimate};
+const abl_prune_vtable abl_prune_mask_gradient = {
+    .open = mask_gradient_open, .step = step, .close = close, .bytes_estimate = bytes_estimate};

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What all prune algorithms share: names, the checks of options, the scores, counting steps. */
+#include "core/prune/prune.h"
+
+#include "core/base/assert.h"
+#include "core/base/mem.h"
+#include "core/patch/folded.h"
+#include "core/prune/algorithm.h"
+
+#include <string.h>
+
+typedef struct algorithm_entry {
+    const char *name;
+    const abl_prune_vtable *vtable;
+} algorithm_entry;
+
+static const algorithm_entry ALGORITHMS[ABL_PRUNE_ALGORITHM_COUNT] = {
+    [ABL_PRUNE_EAP] = {"eap", &abl_prune_eap},
+    [ABL_PRUNE_MASK_GRADIENT] = {"mask_gradient", &abl_prune_mask_gradient},
+    [ABL_PRUNE_GROUND_TRUTH] = {"ground_truth", &abl_prune_ground_truth},
+    [ABL_PRUNE_RANDOM] = {"random", &abl_prune_random},
+};
+
+const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm) {
+    bool known = (unsigned)algorithm < ABL_PRUNE_ALGORITHM_COUNT;
+    return known ? ALGORITHMS[algorithm].name : NULL;
+}
+
+abl_code abl_prune_algorithm_find(const char *name, size_t length,
+                                  abl_prune_algorithm *ret_algorithm, abl_status *ret_status) {
+    for (int i = 0; i < ABL_PRUNE_ALGORITHM_COUNT; i++) {
+        if (strlen(ALGORITHMS[i].name) == length && memcmp(ALGORITHMS[i].name, name, length) == 0) {
+            *ret_algorithm = (abl_prune_algorithm)i;
+            return ABL_CODE_OK;
+        }
+    }
+    return abl_fail(ret_status, ABL_CODE_NOT_FOUND, "ALGORITHM_UNKNOWN",
+                    "there is no prune algorithm '%.*s'; there are eap, mask_gradient, "
+                    "ground_truth and random",
+                    length > 60 ? 60 : (int)length, name);
+}
+
+static abl_code options_check(const abl_prune_options *o, abl_status *ret_status) {
+    if ((unsigned)o->algorithm >= ABL_PRUNE_ALGORITHM_COUNT ||
+        (unsigned)o->grad_function >= ABL_GRAD_FUNCTION_COUNT ||
+        (unsigned)o->answer_function >= ABL_ANSWER_FUNCTION_COUNT) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS_INVALID",
+                        "algorithm %d, grad function %d, answer function %d: not all of them exist",
+                        (int)o->algorithm, (int)o->grad_function, (int)o->answer_function);
+    }
+    abl_code code = abl_graph_check_model(o->graph, o->model, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_batches_check(&o->batches, ret_status);
+    }
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    int32_t positions = abl_graph_options_of(o->graph)->seq_len;
+    int32_t seq = abl_dataset_seq_len(o->batches.dataset);
+    if (positions != 0 && positions != seq && o->algorithm != ABL_PRUNE_RANDOM) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SEQ_LEN_MISMATCH",
+                        "the graph has %d positions, the prompts have %d tokens%s", positions, seq,
+                        abl_dataset_has_bos(o->batches.dataset) ? " (BOS included)" : "");
+    }
+    return ABL_CODE_OK;
+}
+
+abl_code abl_prune_create(const abl_prune_options *options, abl_prune **ret_prune,
+                          abl_status *ret_status) {
+    ABL_ASSERT(options != NULL && options->model != NULL && options->graph != NULL);
+    abl_code code = options_check(options, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    abl_prune *prune = abl_calloc(1, sizeof *prune);
+    if (prune == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    prune->options = *options;
+    prune->vtable = ALGORITHMS[options->algorithm].vtable;
+    prune->edge_count = abl_graph_edge_count(options->graph);
+    prune->batch_count = abl_batches_count(&options->batches);
+    prune->scores = abl_calloc((size_t)prune->edge_count, sizeof *prune->scores);
+    code =
+        prune->scores == NULL ? abl_fail_oom(ret_status) : prune->vtable->open(prune, ret_status);
+    if (code != ABL_CODE_OK) {
+        abl_prune_destroy(prune);
+        return code;
+    }
+    prune->progress.batch_count = prune->batch_count;
+    *ret_prune = prune;
+    return ABL_CODE_OK;
+}
+
+abl_code abl_prune_step(abl_prune *prune, abl_prune_progress *ret_progress,
+                        abl_status *ret_status) {
+    ABL_ASSERT(!prune->progress.finished);
+    if (prune->progress.batch_finished) {
+        prune->progress.batch_finished = false;
+        prune->progress.batch++;
+    }
+    abl_code code = prune->vtable->step(prune, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    prune->progress.finished = prune->progress.done == prune->progress.total;
+    *ret_progress = prune->progress;
+    return ABL_CODE_OK;
+}
+
+const float *abl_prune_scores(const abl_prune *prune) {
+    return prune->scores;
+}
+
+const uint8_t *abl_prune_scored(const abl_prune *prune) {
+    return prune->scored;
+}
+
+void abl_prune_destroy(abl_prune *prune) {
+    if (prune == NULL) {
+        return;
+    }
+    if (prune->vtable != NULL) {
+        prune->vtable->close(prune);
+    }
+    abl_free(prune->scores);
+    abl_free(prune->scored);
+    abl_free(prune);
+}
+
+int64_t abl_prune_bytes_estimate(const abl_prune_options *options) {
+    ABL_ASSERT((unsigned)options->algorithm < ABL_PRUNE_ALGORITHM_COUNT);
+    return ALGORITHMS[options->algorithm].vtable->bytes_estimate(options);
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Reading the recorded cases that are about edges. Arrays are stored by destination module, in the
+ * shape of its patch mask, which is a dense block of the flat array (core/graph/scores.h). */
+#include "tests/golden/edges.h"
+
+#include "core/base/mem.h"
+#include "core/graph/scores.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const edges_variant EDGES_VARIANTS[] = {
+    {"proc_fact_qkv", false, false, false},  {"proc_fact_qkv_seq", false, false, true},
+    {"proc_fact_noqkv", false, true, false}, {"proc_fact_noqkv_seq", false, true, true},
+    {"raw_fact_qkv", true, false, false},
+};
+const size_t EDGES_VARIANT_COUNT = ABL_COUNT_OF(EDGES_VARIANTS);
+const char *const EDGES_MODELS[2] = {"tiny-ioi", "tiny-rand"};
+const char *const EDGES_SMOLLM2[4] = {"ioi_ABBA_template_0", "greaterthan_4", "capital_cities",
+                                      "docstring"};
+
+static void *need(void *block) {
+    if (block == NULL) {
+        (void)fprintf(stderr, "golden: no memory\n");
+        exit(2);
+    }
+    return block;
+}
+
+abl_graph *edges_graph(const abl_model *model, const edges_variant *variant, int seq_len) {
+    const abl_model_config *c = abl_model_get_config(model);
+    const abl_graph_options options = {.layer_count = c->n_layers,
+                                       .head_count = c->n_heads,
+                                       .kv_head_count = c->n_kv_heads,
+                                       .parallel_attn_mlp = c->parallel_attn_mlp,
+                                       .joined_qkv = variant->joined_qkv,
+                                       .seq_len = variant->seq ? seq_len : 0};
+    abl_graph *graph = NULL;
+    abl_status status;
+    golden_must(abl_graph_create(&options, &graph, &status), &status);
+    return graph;
+}
+
+/* ---- datasets -------------------------------------------------------------------------------- */
+
+/* Two recorded (8, n) integer arrays, one after the other. */
+static int32_t *two_halves(const abl_safetensors *set, const char *name) {
+    char test_name[64];
+    (void)snprintf(test_name, sizeof test_name, "test_%s", name);
+    const abl_safetensors_tensor *train = golden_tensor(set, name);
+    const abl_safetensors_tensor *test = golden_tensor(set, test_name);
+    int32_t *a = golden_ints(train);
+    int32_t *b = golden_ints(test);
+    int32_t *all = need(abl_calloc(train->elements + test->elements, sizeof *all));
+    memcpy(all, a, train->elements * sizeof *a);
+    memcpy(all + train->elements, b, test->elements * sizeof *b);
+    abl_free(a);
+    abl_free(b);
+    return all;
+}
+
+static abl_dataset *dataset_create(const abl_dataset_tokens *tokens) {
+    abl_dataset *dataset = NULL;
+    abl_status status;
+    golden_must(abl_dataset_create_tokens(tokens, &dataset, &status), &status);
+    return dataset;
+}
+
+abl_dataset *edges_abba(const char *model_name) {
+    abl_safetensors *set =
+        golden_open_tensors(golden_path("cases/%s/a_logits.safetensors", model_name));
+    int32_t *clean = two_halves(set, "tokens_clean");
+    int32_t *corrupt = two_halves(set, "tokens_corrupt");
+    int32_t *answers = two_halves(set, "answers");
+    int32_t *wrong = two_halves(set, "wrong_answers");
+    int32_t offsets[17];
+    for (int32_t i = 0; i < 17; i++) {
+        offsets[i] = i;
+    }
+    abl_dataset *dataset = dataset_create(&(abl_dataset_tokens){.clean = clean,
+                                                                .corrupt = corrupt,
+                                                                .prompt_count = 16,
+                                                                .seq_len = 16,
+                                                                .answers = answers,
+                                                                .answer_offsets = offsets,
+                                                                .wrong_answers = wrong,
+                                                                .wrong_answer_offsets = offsets});
+    abl_free(clean);
+    abl_free(corrupt);
+    abl_free(answers);
+    abl_free(wrong);
+    abl_safetensors_close(set);
+    return dataset;
+}
+
+/* A list of lists of ids, end to end; *ret_offsets has one entry more than rows. */
+static int32_t *rows_read(const json_t *rows, int32_t **ret_offsets) {
+    size_t total = 0;
+    size_t count = json_array_size(rows);
+    for (size_t i = 0; i < count; i++) {
+        total += json_array_size(json_array_get(rows, i));
+    }
+    int32_t *ids = need(abl_calloc(total + 1, sizeof *ids));
+    int32_t *offsets = need(abl_calloc(count + 1, sizeof *offsets));
+    for (size_t i = 0; i < count; i++) {
+        const json_t *row = json_array_get(rows, i);
+        offsets[i + 1] = offsets[i] + (int32_t)json_array_size(row);
+        for (size_t j = 0; j < json_array_size(row); j++) {
+            ids[offsets[i] + (int32_t)j] = (int32_t)json_integer_value(json_array_get(row, j));
+        }
+    }
+    *ret_offsets = offsets;
+    return ids;
+}
+
+abl_dataset *edges_smollm2(const char *task) {
+    json_t *json = golden_open_json(golden_path("cases/smollm2-135m/%s/inputs.json", task));
+    const json_t *ids = json_object_get(json, "token_ids");
+    int32_t *offsets[4];
+    int32_t *clean = rows_read(json_object_get(ids, "clean"), &offsets[0]);
+    int32_t *corrupt = rows_read(json_object_get(ids, "corrupt"), &offsets[1]);
+    int32_t *answers = rows_read(json_object_get(ids, "answers"), &offsets[2]);
+    int32_t *wrong = rows_read(json_object_get(ids, "wrong_answers"), &offsets[3]);
+    abl_dataset *dataset = dataset_create(&(abl_dataset_tokens){
+        .clean = clean,
+        .corrupt = corrupt,
+        .prompt_count = (int32_t)json_array_size(json_object_get(ids, "clean")),
+        .seq_len = offsets[0][1],
+        .answers = answers,
+        .answer_offsets = offsets[2],
+        .wrong_answers = wrong,
+        .wrong_answer_offsets = offsets[3]});
+    int32_t *const blocks[] = {clean, corrupt, answers, wrong};
+    for (size_t i = 0; i < 4; i++) {
+        abl_free(blocks[i]);
+        abl_free(offsets[i]);
+    }
+    json_decref(json);
+    return dataset;
+}
+
+/* ---- arrays ---------------------------------------------------------------------------------- */
+
+float *edges_floats(const abl_safetensors_tensor *tensor) {
+    float *values = need(abl_malloc(tensor->bytes + 1));
+    memcpy(values, tensor->data, tensor->bytes);
+    return values;
+}
+
+float *edges_flat(const abl_graph *graph, const abl_safetensors *set, const char *prefix) {
+    float *flat = need(abl_calloc((size_t)abl_graph_edge_count(graph), sizeof *flat));
+    for (int32_t m = 0; m < abl_graph_module_count(graph); m++) {
+        char name[160];
+        (void)snprintf(name, sizeof name, "%s/%s", prefix, abl_graph_module_at(graph, m)->name);
+        if (abl_safetensors_find(set, name) == NULL && m == 0) {
+            abl_free(flat);
+            return NULL;
+        }
+        const abl_safetensors_tensor *tensor = golden_tensor(set, name);
+        if ((int64_t)tensor->elements != abl_scores_module_shape(graph, m).count) {
+            (void)fprintf(stderr, "golden: %s has another shape than the graph's module\n", name);
+            exit(2);
+        }
+        float *values = edges_floats(tensor);
+        abl_scores_write_module(graph, flat, m, values);
+        abl_free(values);
+    }
+    return flat;
+}
+
+double edges_max_abs(const float *values, int64_t count) {
+    double max = 0;
+    for (int64_t i = 0; i < count; i++) {
+        max = fabs((double)values[i]) > max ? fabs((double)values[i]) : max;
+    }
+    return max;
+}
+
+int64_t *edges_list(const json_t *list, int64_t *ret_count) {
+    size_t count = json_array_size(list);
+    int64_t *values = need(abl_calloc(count + 1, sizeof *values));
+    for (size_t i = 0; i < count; i++) {
+        values[i] = json_integer_value(json_array_get(list, i));
+    }
+    *ret_count = (int64_t)count;
+    return values;
+}
+
+/* ---- cases ----------------------------------------------------------------------------------- */
+
+bool edges_case_open(edges_case *opened, const char *model_name, const char *format, ...) {
+    char name[64];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    *opened = (edges_case){.set = NULL};
+    (void)snprintf(opened->title, sizeof opened->title, "%s/%s", model_name, name);
+    const char *path = golden_path("cases/%s/%s.json", model_name, name);
+    if (!golden_has(path)) {
+        return false;
+    }
+    opened->json = golden_open_json(path);
+    path = golden_path("cases/%s/%s.safetensors", model_name, name);
+    if (access(path, R_OK) == 0) {
+        opened->set = golden_open_tensors(path);
+    }
+    return true;
+}
+
+void edges_case_close(edges_case *opened) {
+    abl_safetensors_close(opened->set);
+    json_decref(opened->json);
+}

@@ -1,0 +1,49 @@
+/* edges.h -- graphs, datasets and per-edge arrays of the recorded cases, for the golden tests that
+ * are about edges. Built on golden.h: what cannot be read ends the process. */
+#ifndef ABLATE_TESTS_GOLDEN_EDGES_H
+#define ABLATE_TESTS_GOLDEN_EDGES_H
+
+#include "core/data/dataset.h"
+#include "core/graph/graph.h"
+#include "tests/golden/golden.h"
+
+/* How AutoCircuit's model was made: goldens/README.md, "Model variants". */
+typedef struct edges_variant {
+    const char *name; /* "proc_fact_qkv" */
+    bool raw;
+    bool joined_qkv;
+    bool seq;
+} edges_variant;
+
+extern const edges_variant EDGES_VARIANTS[];
+extern const size_t EDGES_VARIANT_COUNT;
+
+extern const char *const EDGES_MODELS[2];  /* tiny-ioi, tiny-rand */
+extern const char *const EDGES_SMOLLM2[4]; /* the task folders */
+
+abl_graph *edges_graph(const abl_model *model, const edges_variant *variant, int seq_len);
+/* Rows 0..7 of ioi_abba, then its rows 8..15, as recorded token ids (BOS included). */
+abl_dataset *edges_abba(const char *model_name);
+/* The eight prompts of a SmolLM2 task. */
+abl_dataset *edges_smollm2(const char *task);
+
+/* The recorded arrays "<prefix>/<module>" as one flat array; NULL when the set has none of them.
+ * End with abl_free(). */
+float *edges_flat(const abl_graph *graph, const abl_safetensors *set, const char *prefix);
+float *edges_floats(const abl_safetensors_tensor *tensor);
+double edges_max_abs(const float *values, int64_t count);
+/* A JSON list of integers; ends with abl_free(). */
+int64_t *edges_list(const json_t *list, int64_t *ret_count);
+
+/* Case "<model>/<case>_<variant>" under cases/; NULL when the compact set leaves it out. */
+typedef struct edges_case {
+    char title[96];
+    abl_safetensors *set; /* NULL: the case has no arrays */
+    json_t *json;
+} edges_case;
+
+bool edges_case_open(edges_case *opened, const char *model_name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void edges_case_close(edges_case *opened);
+
+#endif

@@ -48,11 +48,13 @@ void abl_call_finish(abl_call *call, const abl_message *last, const abl_status *
 }
 
 void abl_call_fail(abl_call *call, abl_code code, const char *reason, const char *format, ...) {
-    abl_status status = {.code = code, .reason = reason};
+    char message[sizeof((abl_status *)NULL)->message];
     va_list arguments;
     va_start(arguments, format);
-    (void)vsnprintf(status.message, sizeof status.message, format, arguments);
+    (void)vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
+    abl_status status = {0};
+    (void)abl_fail(&status, code, reason, "%s", message); /* makes it printable */
     abl_call_finish(call, NULL, &status);
 }
 

@@ -168,6 +168,7 @@ void abl_web_call_resume(web_call *call) {
     if (call->suspended && call->connection != NULL) {
         call->suspended = false;
         MHD_resume_connection(call->connection);
+        abl_web_server_kick(call->server);
     }
 }
 

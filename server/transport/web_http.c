@@ -2,7 +2,8 @@
  *
  * The HTTP port: libmicrohttpd without threads of its own. It keeps its sockets in one epoll
  * descriptor, which the loop watches; each time it is ready, and when a timeout of the library is
- * due, MHD_run() handles what there is. Resuming a connection makes the descriptor ready, too.
+ * due, MHD_run() handles what there is. Resuming a connection makes nothing ready (the library's
+ * channel for that exists with threads of its own only), so it asks for a turn by the timer.
  *
  * A request's way: who asks (Host and Origin), then by method and path
  *
@@ -302,13 +303,21 @@ static void on_completed(void *user_data, struct MHD_Connection *connection, voi
 static void on_timer(void *user_data);
 
 static void run(abl_web_server *server) {
+    server->kicked = false;
     (void)MHD_run(server->daemon);
     unsigned MHD_LONG_LONG timeout_ms = 0;
-    if (MHD_get_timeout(server->daemon, &timeout_ms) == MHD_YES) {
+    if (server->kicked) {
+        abl_timer_start(server->timer, 0, 0);
+    } else if (MHD_get_timeout(server->daemon, &timeout_ms) == MHD_YES) {
         abl_timer_start(server->timer, timeout_ms, 0);
     } else {
         abl_timer_stop(server->timer);
     }
+}
+
+void abl_web_server_kick(abl_web_server *server) {
+    server->kicked = true;
+    abl_timer_start(server->timer, 0, 0);
 }
 
 static void on_timer(void *user_data) {

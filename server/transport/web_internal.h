@@ -80,6 +80,7 @@ struct abl_web_server {
     size_t call_count;
     size_t service_count; /* of them, those that a service holds */
     size_t body_bytes;
+    bool kicked; /* a connection was resumed since the last MHD_run() */
     bool draining;
     bool forced; /* the grace is over */
     bool stopping;
@@ -88,6 +89,8 @@ struct abl_web_server {
     void *done_user_data;
 };
 
+/* A connection was resumed, which libmicrohttpd does not notice by itself. */
+void abl_web_server_kick(abl_web_server *server);
 /* After a call was freed or finished: the server may have waited for it. */
 void abl_web_server_call_ended(abl_web_server *server);
 

@@ -20,3 +20,6 @@ abl_unit_test(core/model/family_test LIBS abl_loader abl_base)
 abl_unit_test(core/model/safetensors_test LIBS abl_loader abl_base)
 abl_unit_test(server/transport/grpc_server_test
     LIBS abl_test_server abl_transport abl_runtime abl_proto abl_base PkgConfig::GRPC Threads::Threads)
+abl_unit_test(server/transport/web_frame_test LIBS abl_transport abl_proto abl_base)
+abl_unit_test(server/transport/web_http_test
+    LIBS abl_test_server abl_transport abl_runtime abl_base Threads::Threads)

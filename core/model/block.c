@@ -260,17 +260,17 @@ abl_tensor *abl_block_mlp(abl_scope *scope, const abl_model *model, int layer,
     const abl_model_config *c = &model->config;
     const abl_block_weights *block = abl_model_get_block(model, layer);
     abl_tensor_act act = abl_model_act(model);
-    abl_tensor *pre = abl_tensor_linear(scope, normed, block->w_in, block->b_in);
+    abl_tensor *pre = NULL;
     abl_tensor *up = NULL;
-    abl_tensor *post = pre;
+    abl_tensor *post = NULL;
     if (c->gated) {
+        pre = abl_tensor_linear(scope, normed, block->w_in, block->b_in);
         up = abl_tensor_slice(scope, pre, -1, c->d_mlp, 2LL * c->d_mlp);
         pre = abl_tensor_slice(scope, pre, -1, 0, c->d_mlp);
         post = abl_tensor_gate(scope, act, pre, up);
-    } else if (ret_saved != NULL) {
-        post = abl_tensor_activate(scope, act, pre);
     } else {
-        abl_tensor_activate_(scope, act, post);
+        post = abl_tensor_linear_activate(scope, act, normed, block->w_in, block->b_in,
+                                          ret_saved != NULL ? &pre : NULL);
     }
     if (ret_saved != NULL) {
         *ret_saved = (abl_mlp_saved){.pre = pre, .up = up, .post = post};

@@ -2,6 +2,7 @@
  *
  * What the process runs on: version, BLAS, threads, devices. The only file with an #if, for what
  * differs between libtorch 1.13 and 2.x. */
+#include "core/tensor/gemm.hpp"
 #include "core/tensor/tensor_internal.hpp"
 
 #include <ATen/Parallel.h>
@@ -13,20 +14,30 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <malloc.h>
+#include <mutex>
+
+void abl::set_up_backend() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        /* Activations are a few MB each: below these thresholds glibc hands them out again instead
+         * of returning them to the system, which would fault in every page of the next one. */
+        (void)mallopt(M_MMAP_THRESHOLD, 32 << 20);
+        (void)mallopt(M_TRIM_THRESHOLD, 512 << 20);
+        (void)mallopt(M_TOP_PAD, 16 << 20);
+        set_up_blas();
+        pool_set_threads(0);
+    });
+}
 
 extern "C" void abl_backend_init(int threads) {
-    /* Activations are a few MB each: below these thresholds glibc hands them out again instead of
-     * returning them to the system, which would fault in every page of the next one. */
-    (void)mallopt(M_MMAP_THRESHOLD, 32 << 20);
-    (void)mallopt(M_TRIM_THRESHOLD, 512 << 20);
-    (void)mallopt(M_TOP_PAD, 16 << 20);
+    abl::set_up_backend();
     if (threads > 0) {
-        at::set_num_threads(threads);
+        abl::pool_set_threads(threads);
     }
 }
 
 extern "C" int abl_backend_threads(void) {
-    return at::get_num_threads();
+    return abl::pool_threads();
 }
 
 extern "C" const char *abl_backend_version(void) {

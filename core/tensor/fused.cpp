@@ -5,11 +5,10 @@
  *
  * On the CPU in float32 the row-wise ones are loops of our own: a norm is one pass over its row in
  * cache, where libtorch would make five temporaries. Elsewhere they are libtorch operations. */
+#include "core/tensor/gemm.hpp"
+#include "core/tensor/kernels.hpp"
 #include "core/tensor/tensor_internal.hpp"
 
-#include <ATen/Parallel.h>
-
-#include <cmath>
 #include <limits>
 
 using abl::act;
@@ -19,102 +18,6 @@ using abl::make;
 /* ---- Norms ------------------------------------------------------------------------------- */
 
 namespace {
-
-struct norm_rows {
-    const float *x;
-    const float *w; /* may be NULL, as for the next three */
-    const float *b;
-    float *y;
-    float *xhat;
-    float *rstd;
-    int64_t width;
-    double eps;
-    bool centre;
-};
-
-/* Four partial sums: the compiler keeps them in vector registers, and the rounding error of a
- * row's sum shrinks with them. */
-float row_sum(const float *x, int64_t n) {
-    float total[16] = {0};
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        for (int lane = 0; lane < 16; lane++) {
-            total[lane] += x[i + lane];
-        }
-    }
-    double sum = 0;
-    for (float lane : total) {
-        sum += static_cast<double>(lane);
-    }
-    for (; i < n; i++) {
-        sum += static_cast<double>(x[i]);
-    }
-    return static_cast<float>(sum);
-}
-
-double row_square_sum(const float *x, int64_t n, float mean) {
-    float total[16] = {0};
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        for (int lane = 0; lane < 16; lane++) {
-            float d = x[i + lane] - mean;
-            total[lane] += d * d;
-        }
-    }
-    double sum = 0;
-    for (float lane : total) {
-        sum += static_cast<double>(lane);
-    }
-    for (; i < n; i++) {
-        double d = static_cast<double>(x[i] - mean);
-        sum += d * d;
-    }
-    return sum;
-}
-
-double row_dot(const float *a, const float *b, int64_t n) {
-    float total[16] = {0};
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        for (int lane = 0; lane < 16; lane++) {
-            total[lane] += a[i + lane] * b[i + lane];
-        }
-    }
-    double sum = 0;
-    for (float lane : total) {
-        sum += static_cast<double>(lane);
-    }
-    for (; i < n; i++) {
-        sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-    }
-    return sum;
-}
-
-void norm_row(const norm_rows &p, int64_t row) {
-    const int64_t n = p.width;
-    const float *x = p.x + row * n;
-    float mean = p.centre ? row_sum(x, n) / static_cast<float>(n) : 0.0F;
-    double variance = row_square_sum(x, n, mean) / static_cast<double>(n);
-    float rstd = static_cast<float>(1.0 / std::sqrt(variance + p.eps));
-    if (p.rstd != nullptr) {
-        p.rstd[row] = rstd;
-    }
-    float *xhat = (p.xhat != nullptr) ? p.xhat + row * n : p.y + row * n;
-    for (int64_t i = 0; i < n; i++) {
-        xhat[i] = (x[i] - mean) * rstd;
-    }
-    if (p.w != nullptr && p.b != nullptr) {
-        float *y = p.y + row * n;
-        for (int64_t i = 0; i < n; i++) {
-            y[i] = xhat[i] * p.w[i] + p.b[i];
-        }
-    } else if (p.w != nullptr) {
-        float *y = p.y + row * n;
-        for (int64_t i = 0; i < n; i++) {
-            y[i] = xhat[i] * p.w[i];
-        }
-    }
-}
 
 struct normed {
     at::Tensor y;
@@ -139,21 +42,18 @@ normed norm_host(const at::Tensor &input, const at::Tensor &w, const at::Tensor 
     if (want_xhat) {
         out.xhat = w.defined() ? at::empty(x.sizes(), x.options()) : out.y;
     }
-    const norm_rows rows = {x.data_ptr<float>(),
-                            w.defined() ? w.data_ptr<float>() : nullptr,
-                            b.defined() ? b.data_ptr<float>() : nullptr,
-                            out.y.data_ptr<float>(),
-                            want_xhat ? out.xhat.data_ptr<float>() : nullptr,
-                            want_rstd ? out.rstd.data_ptr<float>() : nullptr,
-                            x.size(-1),
-                            eps,
-                            centre};
-    const int64_t count = x.numel() / x.size(-1);
-    at::parallel_for(0, count, 1 + 32768 / x.size(-1), [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; row++) {
-            norm_row(rows, row);
-        }
-    });
+    abl::norm_args args{};
+    args.x = x.data_ptr<float>();
+    args.w = w.defined() ? w.data_ptr<float>() : nullptr;
+    args.b = b.defined() ? b.data_ptr<float>() : nullptr;
+    args.y = out.y.data_ptr<float>();
+    args.xhat = want_xhat ? out.xhat.data_ptr<float>() : nullptr;
+    args.rstd = want_rstd ? out.rstd.data_ptr<float>() : nullptr;
+    args.width = x.size(-1);
+    args.eps = static_cast<float>(eps);
+    args.centre = centre;
+    abl::for_each_range(x.numel() / args.width, 1 + 16384 / args.width,
+                        [&](int64_t begin, int64_t end) { abl::kernels().norm(args, begin, end); });
     return out;
 }
 
@@ -187,23 +87,11 @@ at::Tensor norm_backward_host(const at::Tensor &g_in, const at::Tensor &xhat_in,
     at::Tensor xhat = xhat_in.contiguous();
     at::Tensor rstd = rstd_in.contiguous();
     at::Tensor out = at::empty(g.sizes(), g.options());
-    const float *gp = g.data_ptr<float>();
-    const float *xp = xhat.data_ptr<float>();
-    const float *rp = rstd.data_ptr<float>();
-    float *op = out.data_ptr<float>();
     const int64_t n = g.size(-1);
-    at::parallel_for(0, g.numel() / n, 1 + 32768 / n, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; row++) {
-            const float *gr = gp + row * n;
-            const float *xr = xp + row * n;
-            const float width = static_cast<float>(n);
-            float mean = centre ? row_sum(gr, n) / width : 0.0F;
-            float along = static_cast<float>(row_dot(gr, xr, n)) / width;
-            float r = rp[row];
-            for (int64_t i = 0; i < n; i++) {
-                op[row * n + i] = r * (gr[i] - mean - xr[i] * along);
-            }
-        }
+    abl::for_each_range(g.numel() / n, 1 + 16384 / n, [&](int64_t begin, int64_t end) {
+        abl::kernels().norm_backward(out.data_ptr<float>(), g.data_ptr<float>(),
+                                     xhat.data_ptr<float>(), rstd.data_ptr<float>(), n, centre,
+                                     begin, end);
     });
     return out;
 }
@@ -255,7 +143,26 @@ extern "C" abl_tensor *abl_tensor_norm_backward(abl_scope *scope, abl_tensor_nor
 
 namespace {
 
-at::Tensor activate(abl_tensor_act kind, const at::Tensor &x) {
+/* (rows, width) with contiguous rows: a view where the strides allow it. */
+at::Tensor as_rows(const at::Tensor &x) {
+    at::Tensor rows = (x.dim() == 2) ? x : x.reshape({-1, x.size(-1)});
+    return (rows.stride(1) == 1 || rows.size(1) == 1) ? rows : rows.contiguous();
+}
+
+bool rows_viewable(const at::Tensor &x) {
+    return x.dim() >= 1 && x.numel() > 0 && (x.stride(-1) == 1 || x.size(-1) == 1);
+}
+
+/* body(row) for all rows, in chunks worth a thread's while. */
+template <typename Body> void for_each_row(int64_t rows, int64_t width, Body &&body) {
+    abl::for_each_range(rows, 1 + 8192 / width, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; row++) {
+            body(row);
+        }
+    });
+}
+
+at::Tensor activate_generic(abl_tensor_act kind, const at::Tensor &x) {
     switch (kind) {
     case ABL_TENSOR_ACT_GELU:
         return at::gelu(x, "none");
@@ -264,12 +171,13 @@ at::Tensor activate(abl_tensor_act kind, const at::Tensor &x) {
     case ABL_TENSOR_ACT_RELU:
         return at::relu(x);
     case ABL_TENSOR_ACT_SILU:
-        return at::silu(x);
+        break;
     }
-    throw std::bad_alloc(); /* not reached: the switch is over all kinds */
+    return at::silu(x);
 }
 
-at::Tensor activate_backward(abl_tensor_act kind, const at::Tensor &grad, const at::Tensor &x) {
+at::Tensor activate_backward_generic(abl_tensor_act kind, const at::Tensor &grad,
+                                     const at::Tensor &x) {
     switch (kind) {
     case ABL_TENSOR_ACT_GELU:
         return at::gelu_backward(grad, x, "none");
@@ -278,29 +186,48 @@ at::Tensor activate_backward(abl_tensor_act kind, const at::Tensor &grad, const 
     case ABL_TENSOR_ACT_RELU:
         return at::threshold_backward(grad, x, 0);
     case ABL_TENSOR_ACT_SILU:
-        return at::silu_backward(grad, x);
+        break;
     }
-    throw std::bad_alloc(); /* not reached */
+    return at::silu_backward(grad, x);
 }
 
-void activate_in_place(abl_tensor_act kind, at::Tensor &x) {
-    switch (kind) {
-    case ABL_TENSOR_ACT_GELU:
-        (void)at::gelu_(x, "none");
-        return;
-    case ABL_TENSOR_ACT_GELU_NEW:
-        (void)at::gelu_(x, "tanh");
-        return;
-    case ABL_TENSOR_ACT_RELU:
-        (void)at::relu_(x);
-        return;
-    case ABL_TENSOR_ACT_SILU:
-        (void)at::silu_(x);
-        return;
+at::Tensor activate(abl_tensor_act kind, const at::Tensor &x) {
+    at::Tensor out = at::empty(x.sizes(), x.options());
+    abl::activate_to(out, kind, x);
+    return out;
+}
+
+at::Tensor activate_backward(abl_tensor_act kind, const at::Tensor &grad, const at::Tensor &x) {
+    if (!abl::is_host_f32(grad) || !abl::is_host_f32(x) || !rows_viewable(x) ||
+        grad.sizes() != x.sizes()) {
+        return activate_backward_generic(kind, grad, x);
     }
+    at::Tensor out = at::empty(x.sizes(), x.options());
+    at::Tensor g = as_rows(grad);
+    at::Tensor rows = as_rows(x);
+    const int64_t width = rows.size(1);
+    for_each_row(rows.size(0), width, [&](int64_t r) {
+        abl::kernels().activate_backward(kind, out.data_ptr<float>() + r * width,
+                                         g.data_ptr<float>() + r * g.stride(0),
+                                         rows.data_ptr<float>() + r * rows.stride(0), width);
+    });
+    return out;
 }
 
 } // namespace
+
+void abl::activate_to(at::Tensor &out, abl_tensor_act kind, const at::Tensor &x) {
+    if (!is_host_f32(x) || !is_host_f32(out) || !rows_viewable(x) || !out.is_contiguous()) {
+        out.copy_(activate_generic(kind, x));
+        return;
+    }
+    at::Tensor rows = as_rows(x);
+    const int64_t width = rows.size(1);
+    for_each_row(rows.size(0), width, [&](int64_t r) {
+        kernels().activate(kind, out.data_ptr<float>() + r * width,
+                           rows.data_ptr<float>() + r * rows.stride(0), width);
+    });
+}
 
 extern "C" abl_tensor *abl_tensor_activate(abl_scope *scope, abl_tensor_act kind,
                                            const abl_tensor *x) {
@@ -308,7 +235,7 @@ extern "C" abl_tensor *abl_tensor_activate(abl_scope *scope, abl_tensor_act kind
 }
 
 extern "C" void abl_tensor_activate_(abl_scope *scope, abl_tensor_act kind, abl_tensor *x) {
-    act(scope, [&] { activate_in_place(kind, get(x)); });
+    act(scope, [&] { abl::activate_to(get(x), kind, get(x)); });
 }
 
 extern "C" abl_tensor *abl_tensor_activate_backward(abl_scope *scope, abl_tensor_act kind,
@@ -318,7 +245,24 @@ extern "C" abl_tensor *abl_tensor_activate_backward(abl_scope *scope, abl_tensor
 
 extern "C" abl_tensor *abl_tensor_gate(abl_scope *scope, abl_tensor_act kind,
                                        const abl_tensor *gate, const abl_tensor *up) {
-    return make(scope, [&] { return activate(kind, get(gate)).mul_(get(up)); });
+    return make(scope, [&] {
+        const at::Tensor &g = get(gate);
+        const at::Tensor &u = get(up);
+        if (!abl::is_host_f32(g) || !abl::is_host_f32(u) || !rows_viewable(g) ||
+            !rows_viewable(u) || g.sizes() != u.sizes()) {
+            return activate_generic(kind, g).mul_(u);
+        }
+        at::Tensor out = at::empty(g.sizes(), g.options());
+        at::Tensor gates = as_rows(g);
+        at::Tensor ups = as_rows(u);
+        const int64_t width = gates.size(1);
+        for_each_row(gates.size(0), width, [&](int64_t r) {
+            abl::kernels().gate(kind, out.data_ptr<float>() + r * width,
+                                gates.data_ptr<float>() + r * gates.stride(0),
+                                ups.data_ptr<float>() + r * ups.stride(0), width);
+        });
+        return out;
+    });
 }
 
 extern "C" void abl_tensor_gate_backward(abl_scope *scope, abl_tensor_act kind,
@@ -357,28 +301,89 @@ at::Tensor future_mask(int64_t queries, int64_t keys, const at::Device &device) 
 
 } // namespace
 
+namespace {
+
+struct attended {
+    at::Tensor z, scores, pattern;
+};
+
+/* By products: long contexts, other dtypes, other devices. */
+attended attend_by_products(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
+                            double scale) {
+    const int64_t kv_heads = k.size(2);
+    const int64_t keys = k.size(1);
+    attended out;
+    at::Tensor key = grouped(k, kv_heads);
+    at::Tensor scores = abl::bmm(grouped(q, kv_heads), key.transpose(1, 2));
+    out.scores = scores.view({q.size(0), q.size(2), q.size(1), keys}).mul_(scale);
+    out.scores.masked_fill_(future_mask(q.size(1), keys, q.device()),
+                            -std::numeric_limits<double>::infinity());
+    out.pattern = at::softmax(out.scores, -1, at::kFloat).to(q.scalar_type());
+    at::Tensor z = abl::bmm(out.pattern.view({key.size(0), -1, keys}), grouped(v, kv_heads));
+    out.z = ungrouped(z, q).contiguous();
+    return out;
+}
+
+/* By loops, a head of a row a task: short contexts fit the first cache, and nothing is copied. */
+attended attend_by_loops(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
+                         double scale, bool want_scores) {
+    const int64_t heads = q.size(2);
+    const int64_t group = heads / k.size(2);
+    const int64_t cells = q.size(1) * k.size(1);
+    attended out;
+    out.z = at::empty(q.sizes(), q.options());
+    out.pattern = at::empty({q.size(0), heads, q.size(1), k.size(1)}, q.options());
+    out.scores = want_scores ? at::empty_like(out.pattern) : out.pattern;
+    abl::for_each_task(q.size(0) * heads, [&](int64_t task) {
+        const int64_t b = task / heads;
+        const int64_t h = task % heads;
+        abl::attention_args args{};
+        args.q = q.data_ptr<float>() + b * q.stride(0) + h * q.stride(2);
+        args.k = k.data_ptr<float>() + b * k.stride(0) + (h / group) * k.stride(2);
+        args.v = v.data_ptr<float>() + b * v.stride(0) + (h / group) * v.stride(2);
+        args.z = out.z.data_ptr<float>() + b * out.z.stride(0) + h * out.z.stride(2);
+        args.scores = out.scores.data_ptr<float>() + task * cells;
+        args.pattern = out.pattern.data_ptr<float>() + task * cells;
+        args.q_stride = q.stride(1);
+        args.k_stride = k.stride(1);
+        args.v_stride = v.stride(1);
+        args.z_stride = out.z.stride(1);
+        args.queries = q.size(1);
+        args.keys = k.size(1);
+        args.d_head = q.size(3);
+        args.scale = static_cast<float>(scale);
+        abl::kernels().attention(args);
+    });
+    return out;
+}
+
+constexpr int64_t LOOP_KEYS_MAX = 128;
+
+bool loops_apply(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v) {
+    return abl::is_host_f32(q) && abl::is_host_f32(k) && abl::is_host_f32(v) &&
+           k.size(1) <= LOOP_KEYS_MAX && q.stride(3) == 1 && k.stride(3) == 1 && v.stride(3) == 1;
+}
+
+} // namespace
+
 extern "C" abl_tensor *abl_tensor_attention(abl_scope *scope, const abl_tensor *q,
                                             const abl_tensor *k, const abl_tensor *v, double scale,
                                             abl_tensor **ret_scores, abl_tensor **ret_pattern) {
     return make(scope, [&] {
         const at::Tensor &query = get(q);
-        const int64_t kv_heads = get(k).size(2);
-        const int64_t queries = query.size(1);
-        const int64_t keys = get(k).size(1);
-        at::Tensor key = grouped(get(k), kv_heads);
-        at::Tensor scores = at::bmm(grouped(query, kv_heads), key.transpose(1, 2));
-        scores = scores.view({query.size(0), query.size(2), queries, keys}).mul_(scale);
-        scores.masked_fill_(future_mask(queries, keys, query.device()),
-                            -std::numeric_limits<double>::infinity());
-        at::Tensor pattern = at::softmax(scores, -1, at::kFloat).to(query.scalar_type());
-        at::Tensor z = at::bmm(pattern.view({key.size(0), -1, keys}), grouped(get(v), kv_heads));
+        abl::require(query.dim() == 4 && get(k).dim() == 4 && get(k).sizes() == get(v).sizes() &&
+                         query.size(1) <= get(k).size(1) && query.size(2) % get(k).size(2) == 0,
+                     "attention: q, k and v do not fit each other");
+        attended out = loops_apply(query, get(k), get(v))
+                           ? attend_by_loops(query, get(k), get(v), scale, ret_scores != nullptr)
+                           : attend_by_products(query, get(k), get(v), scale);
         if (ret_scores != nullptr) {
-            *ret_scores = abl::adopt(scope, std::move(scores));
+            *ret_scores = abl::adopt(scope, std::move(out.scores));
         }
         if (ret_pattern != nullptr) {
-            *ret_pattern = abl::adopt(scope, std::move(pattern));
+            *ret_pattern = abl::adopt(scope, std::move(out.pattern));
         }
-        return ungrouped(z, query).contiguous();
+        return out.z;
     });
 }
 
@@ -391,23 +396,50 @@ extern "C" void abl_tensor_attention_backward(abl_scope *scope, const abl_tensor
         const int64_t keys = get(k).size(1);
         at::Tensor gz = grouped(get(grad_z), kv_heads);
         at::Tensor p = get(pattern).reshape({gz.size(0), -1, keys});
-        at::Tensor ds = at::bmm(gz, grouped(get(v), kv_heads).transpose(1, 2));
+        at::Tensor ds = abl::bmm(gz, grouped(get(v), kv_heads).transpose(1, 2));
         ds.mul_(p);
         ds.sub_(p * ds.sum(-1, true)).mul_(scale);
-        get(out_grads->q).copy_(ungrouped(at::bmm(ds, grouped(get(k), kv_heads)), get(q)));
+        get(out_grads->q).copy_(ungrouped(abl::bmm(ds, grouped(get(k), kv_heads)), get(q)));
         get(out_grads->k)
-            .copy_(ungrouped(at::bmm(ds.transpose(1, 2), grouped(get(q), kv_heads)), get(k)));
-        get(out_grads->v).copy_(ungrouped(at::bmm(p.transpose(1, 2), gz), get(v)));
+            .copy_(ungrouped(abl::bmm(ds.transpose(1, 2), grouped(get(q), kv_heads)), get(k)));
+        get(out_grads->v).copy_(ungrouped(abl::bmm(p.transpose(1, 2), gz), get(v)));
     });
 }
 
 /* ---- Rotation ---------------------------------------------------------------------------- */
+
+static at::Tensor rope_host(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin,
+                            bool inverse) {
+    at::Tensor out = at::empty(x.sizes(), x.options());
+    const int64_t half = x.size(3) / 2;
+    const int64_t positions = x.size(1);
+    abl::require(cos.size(0) == positions && sin.size(0) == positions && cos.size(1) == half,
+                 "rope: cos and sin are of other positions");
+    abl::for_each_range(x.size(0) * positions, 16, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; row++) {
+            const int64_t b = row / positions;
+            const int64_t p = row % positions;
+            for (int64_t h = 0; h < x.size(2); h++) {
+                abl::kernels().rope(out.data_ptr<float>() + b * out.stride(0) + p * out.stride(1) +
+                                        h * out.stride(2),
+                                    x.data_ptr<float>() + b * x.stride(0) + p * x.stride(1) +
+                                        h * x.stride(2),
+                                    cos.data_ptr<float>() + p * half,
+                                    sin.data_ptr<float>() + p * half, half, inverse ? -1.0F : 1.0F);
+            }
+        }
+    });
+    return out;
+}
 
 extern "C" abl_tensor *abl_tensor_rope(abl_scope *scope, const abl_tensor *x, const abl_tensor *cos,
                                        const abl_tensor *sin, bool inverse) {
     return make(scope, [&] {
         const at::Tensor &input = get(x);
         const int64_t half = input.size(-1) / 2;
+        if (abl::is_host_f32(input) && input.dim() == 4 && input.stride(3) == 1) {
+            return rope_host(input, get(cos).contiguous(), get(sin).contiguous(), inverse);
+        }
         at::Tensor c = get(cos).unsqueeze(1); /* (pos, 1, half): over the heads */
         at::Tensor s = inverse ? get(sin).unsqueeze(1).neg() : get(sin).unsqueeze(1);
         at::Tensor wide = input.to(at::kFloat);

@@ -5,6 +5,7 @@
  * The only decision here is how a linear layer meets the BLAS: leading dimensions collapse to rows,
  * the bias goes in as the product's C matrix, and weights keep the strides that their file had,
  * because BLAS takes a transposed operand at full speed. */
+#include "core/tensor/gemm.hpp"
 #include "core/tensor/tensor_internal.hpp"
 
 using abl::act;
@@ -36,7 +37,6 @@ BINARY(sub, sub)
 BINARY(mul, mul)
 BINARY(div, div)
 BINARY(equal, eq)
-BINARY(matmul, matmul)
 #undef BINARY
 
 extern "C" abl_tensor *abl_tensor_scale(abl_scope *scope, const abl_tensor *x, double factor) {
@@ -215,16 +215,93 @@ static at::Tensor as_rows(const at::Tensor &x) {
     return (x.dim() == 2) ? x : x.reshape({-1, x.size(-1)});
 }
 
+/* torch.matmul of at least rank 2 on both sides, as one mm or bmm. */
+static at::Tensor matmul_of(const at::Tensor &a, const at::Tensor &b) {
+    if (a.dim() < 2 || b.dim() < 2) {
+        return at::matmul(a, b);
+    }
+    std::vector<int64_t> shape(a.sizes().begin(), a.sizes().end());
+    if (b.dim() == 2) {
+        shape.back() = b.size(1);
+        return abl::mm(as_rows(a), b).view(shape);
+    }
+    std::vector<int64_t> leading =
+        at::infer_size(a.sizes().slice(0, static_cast<size_t>(a.dim() - 2)),
+                       b.sizes().slice(0, static_cast<size_t>(b.dim() - 2)));
+    const auto batched = [&leading](const at::Tensor &x) {
+        std::vector<int64_t> wide = leading;
+        wide.push_back(x.size(-2));
+        wide.push_back(x.size(-1));
+        return x.expand(wide).reshape({-1, x.size(-2), x.size(-1)});
+    };
+    at::Tensor out = abl::bmm(batched(a), batched(b));
+    leading.push_back(a.size(-2));
+    leading.push_back(b.size(-1));
+    return out.view(leading);
+}
+
+extern "C" abl_tensor *abl_tensor_matmul(abl_scope *scope, const abl_tensor *a,
+                                         const abl_tensor *b) {
+    return make(scope, [&] { return matmul_of(get(a), get(b)); });
+}
+
+/* target (rows, out) = x w + bias, then `act`: its result in `activated`, or in place. */
+static void linear_to(at::Tensor &target, const at::Tensor &rows, const at::Tensor &w,
+                      const abl_tensor *bias, const abl_tensor_act *act, at::Tensor *activated) {
+    const bool host = abl::blas_is_ours() && abl::is_host_f32(rows) && abl::is_host_f32(w) &&
+                      abl::is_host_f32(target) && target.stride(1) == 1;
+    if (host && (bias == nullptr || get(bias).is_contiguous())) {
+        abl::epilogue after;
+        after.bias = (bias == nullptr) ? nullptr : get(bias).data_ptr<float>();
+        after.act = act;
+        if (activated != nullptr) {
+            after.activated = activated->data_ptr<float>();
+            after.activated_stride = activated->stride(0);
+        }
+        abl::host_gemm(target, rows, w, 0.0F, 1.0F, after);
+        return;
+    }
+    if (bias == nullptr) {
+        at::mm_out(target, rows, w);
+    } else {
+        at::addmm_out(target, get(bias), rows, w);
+    }
+    if (act != nullptr) {
+        abl::activate_to((activated == nullptr) ? target : *activated, *act, target);
+    }
+}
+
+static std::vector<int64_t> shape_of_linear(const at::Tensor &x, const at::Tensor &w) {
+    std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end());
+    shape.back() = w.size(1);
+    return shape;
+}
+
 extern "C" abl_tensor *abl_tensor_linear(abl_scope *scope, const abl_tensor *x, const abl_tensor *w,
                                          const abl_tensor *bias) {
     return make(scope, [&] {
-        const at::Tensor &input = get(x);
-        at::Tensor rows = as_rows(input);
-        at::Tensor out =
-            (bias == nullptr) ? at::mm(rows, get(w)) : at::addmm(get(bias), rows, get(w));
-        std::vector<int64_t> shape(input.sizes().begin(), input.sizes().end());
-        shape.back() = out.size(1);
-        return out.view(shape);
+        at::Tensor rows = as_rows(get(x));
+        at::Tensor out = at::empty({rows.size(0), get(w).size(1)}, rows.options());
+        linear_to(out, rows, get(w), bias, nullptr, nullptr);
+        return out.view(shape_of_linear(get(x), get(w)));
+    });
+}
+
+extern "C" abl_tensor *abl_tensor_linear_activate(abl_scope *scope, abl_tensor_act kind,
+                                                  const abl_tensor *x, const abl_tensor *w,
+                                                  const abl_tensor *bias, abl_tensor **ret_pre) {
+    return make(scope, [&] {
+        at::Tensor rows = as_rows(get(x));
+        std::vector<int64_t> shape = shape_of_linear(get(x), get(w));
+        at::Tensor pre = at::empty({rows.size(0), get(w).size(1)}, rows.options());
+        if (ret_pre == nullptr) {
+            linear_to(pre, rows, get(w), bias, &kind, nullptr);
+            return pre.view(shape);
+        }
+        at::Tensor post = at::empty_like(pre);
+        linear_to(pre, rows, get(w), bias, &kind, &post);
+        *ret_pre = abl::adopt(scope, pre.view(shape));
+        return post.view(shape);
     });
 }
 
@@ -233,24 +310,11 @@ extern "C" void abl_tensor_linear_into(abl_scope *scope, abl_tensor *out, const 
     act(scope, [&] {
         at::Tensor rows = as_rows(get(x));
         at::Tensor target = get(out).view({rows.size(0), get(w).size(1)});
-        if (bias == nullptr) {
-            at::mm_out(target, rows, get(w));
-        } else {
-            at::addmm_out(target, get(bias), rows, get(w));
-        }
+        linear_to(target, rows, get(w), bias, nullptr, nullptr);
     });
 }
 
 extern "C" void abl_tensor_gemm_into(abl_scope *scope, abl_tensor *out, const abl_tensor *a,
                                      const abl_tensor *b, double beta, double alpha) {
-    act(scope, [&] {
-        at::Tensor &target = get(out);
-        if (target.dim() == 3 && beta == 0 && alpha == 1) {
-            (void)at::bmm_out(target, get(a), get(b)); /* baddbmm_ reads small outputs: 0 * NaN */
-        } else if (target.dim() == 3) {
-            target.baddbmm_(get(a), get(b), beta, alpha);
-        } else {
-            target.addmm_(get(a), get(b), beta, alpha);
-        }
-    });
+    act(scope, [&] { abl::gemm(get(out), get(a), get(b), beta, alpha); });
 }

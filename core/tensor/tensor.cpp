@@ -133,6 +133,7 @@ abl_scope::~abl_scope() {
 }
 
 extern "C" abl_scope *abl_scope_create(abl_device device) {
+    abl::set_up_backend();
     void *memory = abl_malloc(sizeof(abl_scope));
     return (memory == nullptr) ? nullptr : new (memory) abl_scope(device);
 }

@@ -250,11 +250,23 @@ abl_tensor *abl_tensor_kl(abl_scope *scope, const abl_tensor *logp, const abl_te
 
 /* ---- Products ---------------------------------------------------------------------------- */
 
+typedef enum abl_tensor_act {
+    ABL_TENSOR_ACT_GELU,     /* by erf */
+    ABL_TENSOR_ACT_GELU_NEW, /* by tanh */
+    ABL_TENSOR_ACT_RELU,
+    ABL_TENSOR_ACT_SILU,
+} abl_tensor_act;
+
 /* torch.matmul. */
 abl_tensor *abl_tensor_matmul(abl_scope *scope, const abl_tensor *a, const abl_tensor *b);
 /* x (..., in) times w (in, out; any strides) plus bias (out; may be NULL) -> (..., out). */
 abl_tensor *abl_tensor_linear(abl_scope *scope, const abl_tensor *x, const abl_tensor *w,
                               const abl_tensor *bias);
+/* act(x w + bias), the activation applied while a block is in cache. ret_pre (may be NULL): x w +
+ * bias, kept beside it. */
+abl_tensor *abl_tensor_linear_activate(abl_scope *scope, abl_tensor_act act, const abl_tensor *x,
+                                       const abl_tensor *w, const abl_tensor *bias,
+                                       abl_tensor **ret_pre);
 void abl_tensor_linear_into(abl_scope *scope, abl_tensor *out, const abl_tensor *x,
                             const abl_tensor *w, const abl_tensor *bias);
 /* out = beta * out + alpha * a b; all of rank 2, or all of rank 3 (batched). beta 0 never reads. */
@@ -279,13 +291,6 @@ abl_tensor *abl_tensor_norm(abl_scope *scope, abl_tensor_norm_kind kind, const a
 abl_tensor *abl_tensor_norm_backward(abl_scope *scope, abl_tensor_norm_kind kind,
                                      const abl_tensor *grad_xhat, const abl_tensor *xhat,
                                      const abl_tensor *rstd);
-
-typedef enum abl_tensor_act {
-    ABL_TENSOR_ACT_GELU,     /* by erf */
-    ABL_TENSOR_ACT_GELU_NEW, /* by tanh */
-    ABL_TENSOR_ACT_RELU,
-    ABL_TENSOR_ACT_SILU,
-} abl_tensor_act;
 
 abl_tensor *abl_tensor_activate(abl_scope *scope, abl_tensor_act act, const abl_tensor *x);
 void abl_tensor_activate_(abl_scope *scope, abl_tensor_act act, abl_tensor *x);

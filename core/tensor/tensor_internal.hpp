@@ -63,6 +63,12 @@ abl_dtype dtype_of(at::ScalarType type);
 at::Device device_of(abl_device device);
 at::TensorOptions options_of(const abl_scope *scope, abl_dtype dtype);
 
+/* Once: malloc's thresholds, and who multiplies. Every scope asks for it. */
+void set_up_backend();
+
+/* out = act(x), elementwise; out may be x. */
+void activate_to(at::Tensor &out, abl_tensor_act act, const at::Tensor &x);
+
 /* Fills the scope's status from the exception being handled. */
 void record_current_exception(abl_scope *scope) noexcept;
 

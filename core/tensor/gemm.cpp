@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Products on the CPU. BLAS multiplies, but on our threads (pool.cpp says why): OpenBLAS is told to
+ * use one, and a product is cut into column or row blocks that the pool's threads take one by one.
+ * Many small products run side by side instead of each on all threads, and the bias and the
+ * activation are applied to a block while it is in cache.
+ *
+ * Few rows are not for BLAS: it copies the weights into panels before it uses them, and on 8 rows
+ * that costs more than the product. Those stream the weights once (kernels.cpp).
+ *
+ * Where BLAS is another one (pip's libtorch has MKL), libtorch multiplies. */
+#include "core/tensor/gemm.hpp"
+
+#include "core/tensor/kernels.hpp"
+
+#include <algorithm>
+#include <dlfcn.h>
+
+namespace abl {
+
+namespace {
+
+/* Fortran's interface: column major, everything by address. */
+using sgemm_fn = void (*)(const char *trans_a, const char *trans_b, const int *m, const int *n,
+                          const int *k, const float *alpha, const float *a, const int *lda,
+                          const float *b, const int *ldb, const float *beta, float *c,
+                          const int *ldc);
+
+sgemm_fn sgemm = nullptr;
+
+/* A matrix that BLAS can read: one of its strides is 1. */
+struct operand {
+    const float *data;
+    int64_t batch_stride;
+    int64_t ld;
+    bool transposed; /* stored column major */
+};
+
+bool readable(int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns) {
+    return (column_stride == 1 && row_stride >= std::max<int64_t>(1, columns)) ||
+           (row_stride == 1 && column_stride >= std::max<int64_t>(1, rows));
+}
+
+at::Tensor as_readable(const at::Tensor &x) {
+    const int64_t d = x.dim();
+    return readable(x.stride(d - 2), x.stride(d - 1), x.size(d - 2), x.size(d - 1))
+               ? x
+               : x.contiguous();
+}
+
+operand operand_of(const at::Tensor &x) {
+    const int64_t d = x.dim();
+    const bool plain =
+        x.stride(d - 1) == 1 && x.stride(d - 2) >= std::max<int64_t>(1, x.size(d - 1));
+    operand o{};
+    o.data = x.data_ptr<float>();
+    o.batch_stride = (d == 3) ? x.stride(0) : 0;
+    o.ld = plain ? x.stride(d - 2) : x.stride(d - 1);
+    o.transposed = !plain;
+    return o;
+}
+
+struct problem {
+    operand a;
+    operand b;
+    float *out;
+    int64_t out_batch_stride;
+    int64_t ldc;
+    int64_t m, n, k;
+    float beta, alpha;
+    const epilogue *after;
+};
+
+/* Row-major out(m, n) = a b is column-major out'(n, m) = b' a'. */
+void multiply(const problem &p, const float *a, const float *b, float *out, int64_t rows,
+              int64_t columns) {
+    const int m = static_cast<int>(columns);
+    const int n = static_cast<int>(rows);
+    const int k = static_cast<int>(p.k);
+    const int lda = static_cast<int>(p.b.ld);
+    const int ldb = static_cast<int>(p.a.ld);
+    const int ldc = static_cast<int>(p.ldc);
+    sgemm(p.b.transposed ? "T" : "N", p.a.transposed ? "T" : "N", &m, &n, &k, &p.alpha, b, &lda, a,
+          &ldb, &p.beta, out, &ldc);
+}
+
+void run_epilogue(const problem &p, float *out, int64_t row, int64_t column, int64_t rows,
+                  int64_t columns) {
+    const epilogue &e = *p.after;
+    for (int64_t r = 0; r < rows; r++) {
+        float *line = out + r * p.ldc;
+        if (e.bias != nullptr) {
+            kernels().add_row(line, e.bias + column, columns);
+        }
+        if (e.act != nullptr) {
+            float *to = (e.activated == nullptr)
+                            ? line
+                            : e.activated + (row + r) * e.activated_stride + column;
+            kernels().activate(*e.act, to, line, columns);
+        }
+    }
+}
+
+/* Few rows: bound by reading b once, so BLAS, which copies b into panels first, would read it thrice. */
+bool is_skinny(const problem &p) {
+    return p.m <= skinny_rows_max && !p.a.transposed && p.beta == 0.0F && p.alpha == 1.0F;
+}
+
+/* One block of one matrix of the batch. */
+void run_block(const problem &p, int64_t batch, int64_t row, int64_t column, int64_t rows,
+               int64_t columns) {
+    const float *a = p.a.data + batch * p.a.batch_stride + row * (p.a.transposed ? 1 : p.a.ld);
+    const float *b = p.b.data + batch * p.b.batch_stride + column * (p.b.transposed ? p.b.ld : 1);
+    float *out = p.out + batch * p.out_batch_stride + row * p.ldc + column;
+    if (is_skinny(p)) {
+        kernels().skinny(out, p.ldc, a, p.a.ld, b, p.b.ld, p.b.transposed, rows, p.k, 0, columns);
+    } else {
+        multiply(p, a, b, out, rows, columns);
+    }
+    if (p.after->bias != nullptr || p.after->act != nullptr) {
+        run_epilogue(p, out, row, column, rows, columns);
+    }
+}
+
+/* Blocks a matrix is cut into: about 100 MFLOP each, a multiple of the threads (so that none idles
+ * at the end), never narrower than a BLAS kernel is fast at. */
+int64_t block_count(int64_t m, int64_t n, int64_t k, int64_t batch) {
+    const double flops =
+        2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+    const int64_t threads = pool_threads();
+    if (flops < 2e6 || (batch >= 4 * threads && flops < 2e8)) {
+        return 1;
+    }
+    const int64_t wanted = std::max<int64_t>(1, static_cast<int64_t>(flops / 1e8));
+    const int64_t even = (wanted + threads - 1) / threads * threads;
+    return std::max<int64_t>(1, std::min(even, std::max(m, n) / 48));
+}
+
+void run(const problem &p, int64_t batch) {
+    const int64_t blocks = block_count(p.m, p.n, p.k, batch);
+    const bool by_columns = p.n >= p.m || is_skinny(p);
+    const int64_t length = by_columns ? p.n : p.m;
+    /* A whole number of 16-float lines, so that no two threads write to one. */
+    const int64_t step = ((length + blocks - 1) / blocks + 15) / 16 * 16;
+    const int64_t steps = (length + step - 1) / step;
+    for_each_task(batch * steps, [&](int64_t task) {
+        const int64_t start = (task % steps) * step;
+        const int64_t count = std::min(step, length - start);
+        if (by_columns) {
+            run_block(p, task / steps, 0, start, p.m, count);
+        } else {
+            run_block(p, task / steps, start, 0, count, p.n);
+        }
+    });
+}
+
+bool all_host_f32(const at::Tensor &out, const at::Tensor &a, const at::Tensor &b) {
+    return blas_is_ours() && is_host_f32(out) && is_host_f32(a) && is_host_f32(b);
+}
+
+} // namespace
+
+void set_up_blas() {
+    void *symbol = dlsym(RTLD_DEFAULT, "sgemm_");
+    void *setter = dlsym(RTLD_DEFAULT, "openblas_set_num_threads");
+    if (at::hasMKL() || symbol == nullptr || setter == nullptr) {
+        return;
+    }
+    reinterpret_cast<void (*)(int)>(setter)(1);
+    sgemm = reinterpret_cast<sgemm_fn>(symbol);
+}
+
+bool blas_is_ours() {
+    return sgemm != nullptr;
+}
+
+void host_gemm(at::Tensor &out, const at::Tensor &a, const at::Tensor &b, float beta, float alpha,
+               const epilogue &after) {
+    const int64_t d = out.dim();
+    require(d == a.dim() && d == b.dim() && (d == 2 || d == 3),
+            "products need equal ranks, 2 or 3");
+    require(a.size(d - 1) == b.size(d - 2) && out.size(d - 2) == a.size(d - 2) &&
+                out.size(d - 1) == b.size(d - 1) &&
+                (d == 2 || (a.size(0) == b.size(0) && a.size(0) == out.size(0))),
+            "the shapes of a product do not fit");
+    if (out.numel() == 0) {
+        return;
+    }
+    const bool writable = out.stride(d - 1) == 1 && out.stride(d - 2) >= out.size(d - 1);
+    if (!writable || a.size(d - 1) == 0) {
+        at::Tensor plain =
+            (beta == 0.0F) ? at::zeros(out.sizes(), out.options()) : out.contiguous();
+        if (a.size(d - 1) > 0) {
+            host_gemm(plain, a, b, beta, alpha, after);
+        }
+        out.copy_(plain);
+        return;
+    }
+    at::Tensor left = as_readable(a);
+    at::Tensor right = as_readable(b);
+    problem p{};
+    p.a = operand_of(left);
+    p.b = operand_of(right);
+    p.out = out.data_ptr<float>();
+    p.out_batch_stride = (d == 3) ? out.stride(0) : 0;
+    p.ldc = out.stride(d - 2);
+    p.m = out.size(d - 2);
+    p.n = out.size(d - 1);
+    p.k = left.size(d - 1);
+    p.beta = beta;
+    p.alpha = alpha;
+    p.after = &after;
+    run(p, d == 3 ? out.size(0) : 1);
+}
+
+void gemm(at::Tensor &out, const at::Tensor &a, const at::Tensor &b, double beta, double alpha) {
+    if (all_host_f32(out, a, b)) {
+        host_gemm(out, a, b, static_cast<float>(beta), static_cast<float>(alpha), epilogue{});
+    } else if (out.dim() == 3 && beta == 0 && alpha == 1) {
+        (void)at::bmm_out(out, a, b); /* baddbmm_ reads small outputs: 0 * NaN */
+    } else if (out.dim() == 3) {
+        out.baddbmm_(a, b, beta, alpha);
+    } else {
+        out.addmm_(a, b, beta, alpha);
+    }
+}
+
+at::Tensor mm(const at::Tensor &a, const at::Tensor &b) {
+    if (!blas_is_ours() || !is_host_f32(a) || !is_host_f32(b)) {
+        return at::mm(a, b);
+    }
+    at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
+    host_gemm(out, a, b, 0.0F, 1.0F, epilogue{});
+    return out;
+}
+
+at::Tensor bmm(const at::Tensor &a, const at::Tensor &b) {
+    if (!blas_is_ours() || !is_host_f32(a) || !is_host_f32(b)) {
+        return at::bmm(a, b);
+    }
+    at::Tensor out = at::empty({a.size(0), a.size(1), b.size(2)}, a.options());
+    host_gemm(out, a, b, 0.0F, 1.0F, epilogue{});
+    return out;
+}
+
+} // namespace abl

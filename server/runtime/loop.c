@@ -11,6 +11,7 @@
 
 #include "core/base/mem.h"
 
+#include <dlfcn.h>
 #include <uv.h>
 
 struct abl_loop {
@@ -42,9 +43,30 @@ static void on_wake(uv_async_t *wake) {
     (void)abl_mailbox_drain(&loop->mailbox);
 }
 
+/* The libtorch of pip carries a libuv of its own and exports it. Linked in the wrong order, the
+ * program would call one copy with the structures of the other: all that we call must come from
+ * one library, and that library must be the one whose header we were compiled with. */
+static bool libuv_is_one(void) {
+    static const char *const names[] = {"uv_loop_init", "uv_run",       "uv_async_send",
+                                        "uv_close",     "uv_poll_init", "uv_timer_start"};
+    Dl_info ours = {0};
+    if (uv_version() != UV_VERSION_HEX || uv_loop_size() != sizeof(uv_loop_t) ||
+        dladdr((const void *)(uintptr_t)uv_version, &ours) == 0) {
+        return false;
+    }
+    for (size_t i = 0; i < ABL_COUNT_OF(names); i++) {
+        const void *symbol = dlsym(RTLD_DEFAULT, names[i]);
+        Dl_info info = {0};
+        /* NULL: linked statically, and hidden, so it cannot be taken for another. */
+        if (symbol != NULL && (dladdr(symbol, &info) == 0 || info.dli_fbase != ours.dli_fbase)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 abl_code abl_loop_create(abl_loop **ret_loop, abl_status *ret_status) {
-    /* libtorch's wheels carry a libuv of their own; see tests/unit/server/runtime/libuv_test.c. */
-    ABL_ASSERT(uv_version() == UV_VERSION_HEX && uv_loop_size() == sizeof(uv_loop_t));
+    ABL_ASSERT(libuv_is_one());
     abl_loop *loop = abl_calloc(1, sizeof *loop);
     if (loop == NULL) {
         return abl_fail_oom(ret_status);

@@ -90,6 +90,12 @@ typedef struct abl_encoder {
 ABL_MUST_CHECK abl_code abl_encode_piece(abl_encoder *encoder, abl_text piece);
 /* Appends the ids of one word. */
 ABL_MUST_CHECK abl_code abl_encode_word(abl_encoder *encoder, abl_text word);
+/* Whether a word character stands right before `start` or right after `end`. */
+ABL_MUST_CHECK abl_code abl_touches_word(abl_encoder *encoder, abl_text text, size_t start,
+                                         size_t end, bool *ret_touches);
+/* Where the white space before an offset begins, and where that after it ends. */
+size_t abl_white_space_before(abl_text text, size_t at);
+size_t abl_white_space_after(abl_text text, size_t at);
 void abl_encoder_finish(abl_encoder *encoder);
 
 ABL_END_DECLS

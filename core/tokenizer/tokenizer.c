@@ -142,71 +142,6 @@ abl_code abl_encode_word(abl_encoder *encoder, abl_text word) {
                           encoder->ret_status);
 }
 
-/* Rust's \s: the characters that have the property White_Space. */
-static bool is_white_space(uint32_t codepoint) {
-    return (codepoint >= 0x09 && codepoint <= 0x0D) || codepoint == 0x20 || codepoint == 0x85 ||
-           codepoint == 0xA0 || codepoint == 0x1680 ||
-           (codepoint >= 0x2000 && codepoint <= 0x200A) || codepoint == 0x2028 ||
-           codepoint == 0x2029 || codepoint == 0x202F || codepoint == 0x205F || codepoint == 0x3000;
-}
-
-/* The length of the character that begins at, or (before) ends at, an offset; 0 at an end. */
-static size_t character_size(abl_text text, size_t at, bool before) {
-    if (!before) {
-        return at < text.size ? abl_utf8_length(text.data + at, text.size - at, NULL) : 0;
-    }
-    size_t size = 0;
-    while (size < at && ((unsigned char)text.data[at - size - 1] & 0xC0) == 0x80) {
-        size++;
-    }
-    return size < at ? size + 1 : 0;
-}
-
-/* Whether the character beside an offset is a word character to Hugging Face's added tokens. They
- * use Rust's \w: Oniguruma's, less six numbers, plus the two joiners. */
-static abl_code touches_word(abl_encoder *encoder, abl_text text, size_t at, bool before,
-                             bool *ret_touches) {
-    size_t size = character_size(text, at, before);
-    *ret_touches = false;
-    if (size == 0) {
-        return ABL_CODE_OK;
-    }
-    abl_text character = {.data = text.data + (before ? at - size : at), .size = size};
-    uint32_t codepoint = abl_utf8_decode(character.data, size);
-    if (codepoint == 0x200C || codepoint == 0x200D) {
-        *ret_touches = true;
-        return ABL_CODE_OK;
-    }
-    if (codepoint == 0xB2 || codepoint == 0xB3 || codepoint == 0xB9 ||
-        (codepoint >= 0xBC && codepoint <= 0xBE)) {
-        return ABL_CODE_OK;
-    }
-    size_t start = 0;
-    size_t end = 0;
-    return abl_regex_find(encoder->tokenizer->word, &encoder->run, character, 0, ret_touches,
-                          &start, &end, encoder->ret_status);
-}
-
-static size_t white_space_before(abl_text text, size_t at) {
-    for (;;) {
-        size_t size = character_size(text, at, true);
-        if (size == 0 || !is_white_space(abl_utf8_decode(text.data + at - size, size))) {
-            return at;
-        }
-        at -= size;
-    }
-}
-
-static size_t white_space_after(abl_text text, size_t at) {
-    for (;;) {
-        size_t size = character_size(text, at, false);
-        if (size == 0 || !is_white_space(abl_utf8_decode(text.data + at, size))) {
-            return at;
-        }
-        at += size;
-    }
-}
-
 typedef abl_code (*encode_rest)(abl_encoder *encoder, abl_text rest);
 
 /* Appends the ids of the added tokens in the text, and hands what lies between to `rest`. Written
@@ -225,15 +160,12 @@ static abl_code encode_around(abl_encoder *encoder, const abl_added *added, abl_
         abl_code code = ABL_CODE_OK;
         bool touches = false;
         if (token->single_word) {
-            code = touches_word(encoder, text, start, true, &touches);
-            if (code == ABL_CODE_OK && !touches) {
-                code = touches_word(encoder, text, end, false, &touches);
-            }
+            code = abl_touches_word(encoder, text, start, end, &touches);
         }
         if (code == ABL_CODE_OK && touches) {
             continue;
         }
-        size_t left = token->lstrip ? white_space_before(text, start) : start;
+        size_t left = token->lstrip ? abl_white_space_before(text, start) : start;
         left = token->lstrip && left < used ? used : left;
         if (code == ABL_CODE_OK && used < left) {
             code = rest(encoder, (abl_text){.data = text.data + used, .size = left - used});
@@ -244,7 +176,7 @@ static abl_code encode_around(abl_encoder *encoder, const abl_added *added, abl_
         if (code != ABL_CODE_OK) {
             return code;
         }
-        used = token->rstrip ? white_space_after(text, end) : end;
+        used = token->rstrip ? abl_white_space_after(text, end) : end;
     }
     return used < text.size
                ? rest(encoder, (abl_text){.data = text.data + used, .size = text.size - used})

@@ -189,6 +189,15 @@ def test_every_code_point_gets_the_ids_of_hugging_face(tmp_path):
     compare(path, texts)
 
 
+def test_every_code_point_beside_an_added_token_gets_the_ids_of_hugging_face(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(variant("added"), ensure_ascii=False), encoding="utf-8")
+    points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    texts = ["".join(f"{c}word,word{c},<eos>{c}" for c in points[i:i + 64])
+             for i in range(0, len(points), 64)]
+    compare(path, texts)
+
+
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_the_parts_of_other_families_give_the_ids_of_hugging_face(name, tmp_path):
     path = tmp_path / "tokenizer.json"

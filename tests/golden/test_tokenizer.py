@@ -41,6 +41,11 @@ GPT4O = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}
          r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 
+# Every code point of the planes in use, and some of the empty ones, which hold nothing different.
+POINTS = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000
+          and (c < 0x33480 or 0xE0000 <= c < 0xE0200 or c % 251 == 0)]
+
+
 def split(pattern, behavior="Isolated", invert=False):
     return {"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert}
 
@@ -184,17 +189,15 @@ def test_every_code_point_gets_the_ids_of_hugging_face(tmp_path):
     data["normalizer"] = {"type": "NFC"}
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
-    points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
-    texts = ["".join(f"a{c}\u0323 1{c}" for c in points[i:i + 64]) for i in range(0, len(points), 64)]
+    texts = ["".join(f"a{c}\u0323 1{c}" for c in POINTS[i:i + 64]) for i in range(0, len(POINTS), 64)]
     compare(path, texts)
 
 
 def test_every_code_point_beside_an_added_token_gets_the_ids_of_hugging_face(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(variant("added"), ensure_ascii=False), encoding="utf-8")
-    points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
-    texts = ["".join(f"{c}word,word{c},<eos>{c}" for c in points[i:i + 64])
-             for i in range(0, len(points), 64)]
+    texts = ["".join(f"{c}word,word{c},<eos>{c}" for c in POINTS[i:i + 64])
+             for i in range(0, len(POINTS), 64)]
     compare(path, texts)
 
 

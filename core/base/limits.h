@@ -26,6 +26,7 @@
 #define ABL_ADDED_TOKEN_COUNT_MAX 65536        /* added tokens of one tokenizer */
 #define ABL_ADDED_TOKEN_BYTES_MAX 4096         /* text of one of them */
 #define ABL_REGEX_BYTES_MAX 4096               /* one pattern of a tokenizer.json */
+#define ABL_REGEX_MS_MAX 2000                  /* processor time of patterns on one text */
 #define ABL_PRE_TOKENIZER_COUNT_MAX 32         /* in one sequence */
 #define ABL_SAFETENSORS_HEADER_BYTES_MAX (16 << 20)
 #define ABL_SHARD_COUNT_MAX 1024

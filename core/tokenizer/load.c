@@ -34,6 +34,9 @@ typedef struct loader {
     abl_status *ret_status;
 } loader;
 
+/* Unused ids that any file may have, however few tokens it has. */
+#define LOAD_GAPS_MAX 65536
+
 #define LOAD_INVALID(load, ...)                                                                    \
     abl_fail((load)->ret_status, ABL_CODE_INVALID_ARGUMENT, "TOKENIZER_INVALID",                   \
              "tokenizer.json: " __VA_ARGS__)
@@ -155,7 +158,16 @@ static abl_code load_measure(loader *load) {
         }
         load->tokenizer->pool_size += size;
     }
-    return load->id_end > 0 ? ABL_CODE_OK : LOAD_INVALID(load, "there is no token");
+    size_t count = json_object_size(load->vocab) + json_array_size(load->added);
+    if (count == 0) {
+        return LOAD_INVALID(load, "there is no token");
+    }
+    if ((size_t)load->id_end > 4 * count + LOAD_GAPS_MAX) { /* memory goes with the largest id */
+        return abl_fail(load->ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "TOKENIZER_TOO_BIG",
+                        "tokenizer.json: %zu tokens have ids up to %d, which leaves too many gaps",
+                        count, load->id_end - 1);
+    }
+    return ABL_CODE_OK;
 }
 
 /* Sets the text of an id in both tables. */

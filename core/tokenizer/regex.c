@@ -22,12 +22,15 @@
 #include "core/base/mem.h"
 
 #include <string.h>
+#include <time.h>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-/* Backtracking steps in one find; a pattern of a real tokenizer needs less than one a byte. */
-#define REGEX_MATCH_STEPS_MAX 20000000
+/* Backtracking steps in one find; a pattern of a real tokenizer needs a few a byte at most. */
+#define REGEX_STEPS_MAX(text_bytes) (1000000U + 8U * (uint32_t)(text_bytes))
+/* The time of a run is looked at once in so many finds. */
+#define REGEX_FINDS_A_LOOK 64
 #define REGEX_HEAP_KIB_MAX (64 * 1024)
 /* The longest thing that one byte of a pattern is rewritten to. */
 #define REGEX_GROWTH_MAX 64
@@ -361,8 +364,28 @@ static abl_code run_start(abl_regex_run *run, abl_status *ret_status) {
         abl_regex_run_finish(run);
         return abl_fail_oom(ret_status);
     }
-    (void)pcre2_set_match_limit(run->match_context, REGEX_MATCH_STEPS_MAX);
     (void)pcre2_set_heap_limit(run->match_context, REGEX_HEAP_KIB_MAX);
+    return ABL_CODE_OK;
+}
+
+static uint64_t thread_ms(void) {
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Finds are bounded one by one, but a text may need as many as it has bytes. */
+static abl_code run_check_time(abl_regex_run *run, abl_status *ret_status) {
+    if (run->find_count++ % REGEX_FINDS_A_LOOK != 0) {
+        return ABL_CODE_OK;
+    }
+    uint64_t now_ms = thread_ms();
+    run->start_ms = run->find_count == 1 ? now_ms : run->start_ms;
+    if (now_ms - run->start_ms > ABL_REGEX_MS_MAX) {
+        return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "REGEX_LIMIT",
+                        "the tokenizer's pattern takes more than %d ms on this text",
+                        ABL_REGEX_MS_MAX);
+    }
     return ABL_CODE_OK;
 }
 
@@ -375,12 +398,12 @@ void abl_regex_run_finish(abl_regex_run *run) {
 abl_code abl_regex_find(const abl_regex *regex, abl_regex_run *run, abl_text text, size_t from,
                         bool *ret_found, size_t *ret_start, size_t *ret_end,
                         abl_status *ret_status) {
-    if (run->match_data == NULL) {
-        abl_code code = run_start(run, ret_status);
-        if (code != ABL_CODE_OK) {
-            return code;
-        }
+    abl_code code = run->match_data == NULL ? run_start(run, ret_status) : ABL_CODE_OK;
+    code = code == ABL_CODE_OK ? run_check_time(run, ret_status) : code;
+    if (code != ABL_CODE_OK) {
+        return code;
     }
+    (void)pcre2_set_match_limit(run->match_context, REGEX_STEPS_MAX(text.size));
     int found = pcre2_match(regex->code, (PCRE2_SPTR)text.data, text.size, from, PCRE2_NO_UTF_CHECK,
                             run->match_data, run->match_context);
     if (found == PCRE2_ERROR_JIT_STACKLIMIT) { /* the interpreter's stack is on the heap */

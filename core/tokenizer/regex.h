@@ -24,12 +24,14 @@ size_t abl_regex_bytes(const abl_regex *regex);
 typedef struct abl_regex_run {
     void *match_data;
     void *match_context;
+    uint64_t find_count;
+    uint64_t start_ms; /* processor time of the thread at the first find */
 } abl_regex_run;
 
 void abl_regex_run_finish(abl_regex_run *run);
 
 /* The first match at or after `from` in valid UTF-8; *ret_found says whether there is one.
- *   RESOURCE_EXHAUSTED  REGEX_LIMIT  backtracks without end */
+ *   RESOURCE_EXHAUSTED  REGEX_LIMIT  backtracks too long, in this find or in all of the run */
 ABL_MUST_CHECK abl_code abl_regex_find(const abl_regex *regex, abl_regex_run *run, abl_text text,
                                        size_t from, bool *ret_found, size_t *ret_start,
                                        size_t *ret_end, abl_status *ret_status);

@@ -334,19 +334,39 @@ static void the_longest_text_is_one_word_and_one_byte_more_is_refused(void **sta
     abl_tokenizer_destroy(tokenizer);
 }
 
-static void a_pattern_that_backtracks_without_end_is_stopped(void **state) {
-    (void)state;
-    abl_tokenizer *tokenizer = tokenizer_of(FILE_OF(
-        "", "null", SEQUENCE(SPLIT("{\"Regex\":\"(?:a|aa|a+)+[bc]\"}", "Isolated", "false")), ""));
-    char text[401];
-    memset(text, 'a', sizeof text);
+/* What the text of so many 'a' gives with a pattern. */
+static void expect_limit(const char *json, size_t size, const char *words) {
+    abl_tokenizer *tokenizer = tokenizer_of(json);
+    char *text = abl_malloc(size);
+    assert_non_null(text);
+    memset(text, 'a', size);
     int32_t *ids = NULL;
     size_t count = 0;
     abl_status status = {0};
-    assert_int_equal(abl_tokenizer_encode(tokenizer, text, sizeof text, &ids, &count, &status),
+    assert_int_equal(abl_tokenizer_encode(tokenizer, text, size, &ids, &count, &status),
                      ABL_CODE_RESOURCE_EXHAUSTED);
     assert_string_equal(status.reason, "REGEX_LIMIT");
+    assert_non_null(strstr(status.message, words));
+    abl_free(text);
     abl_tokenizer_destroy(tokenizer);
+}
+
+static void a_pattern_that_backtracks_without_end_is_stopped(void **state) {
+    (void)state;
+    expect_limit(FILE_OF("", "null",
+                         SEQUENCE(SPLIT("{\"Regex\":\"(?:a|aa|a+)+[bc]\"}", "Isolated", "false")),
+                         ""),
+                 401, "too long");
+}
+
+static void many_slow_finds_are_stopped_as_one_is(void **state) {
+    (void)state;
+    /* Each find tries every way to split the 18 before it gives the one a. */
+    expect_limit(
+        FILE_OF("", "null",
+                SEQUENCE(SPLIT("{\"Regex\":\"(?=(?:a|aa){18}[bc])a|a\"}", "Isolated", "false")),
+                ""),
+        ABL_TEXT_BYTES_MAX, "ms");
 }
 
 typedef struct refusal {
@@ -379,6 +399,7 @@ static const refusal refusals[] = {
     {MODEL("{\"a\":\"0\"}", "[]", ""), INVALID, "model.vocab"},
     {MODEL("{\"a\":2000000000}", "[]", ""), ABL_CODE_RESOURCE_EXHAUSTED, "2000000000"},
     {MODEL("{\"a\":9223372036854775807}", "[]", ""), ABL_CODE_RESOURCE_EXHAUSTED, "largest"},
+    {MODEL("{\"a\":4000000}", "[]", ""), ABL_CODE_RESOURCE_EXHAUSTED, "gaps"},
     {MODEL("{\"a\":99999999999999999999}", "[]", ""), INVALID, "line 1"},
     {MODEL("{\"a\":0,\"b\":1}", "[\"a b\"]", ""), INVALID, "model.merges[0]: what it merges to"},
     {MODEL("{\"a\":0,\"b\":1}", "[\"a x\"]", ""), INVALID, "its right token"},
@@ -560,6 +581,7 @@ int main(void) {
         cmocka_unit_test(text_that_is_not_utf8_is_refused_with_its_place),
         cmocka_unit_test(the_longest_text_is_one_word_and_one_byte_more_is_refused),
         cmocka_unit_test(a_pattern_that_backtracks_without_end_is_stopped),
+        cmocka_unit_test(many_slow_finds_are_stopped_as_one_is),
         cmocka_unit_test(a_bad_file_is_refused_with_words),
         cmocka_unit_test(deep_nesting_is_refused),
         cmocka_unit_test(a_missing_file_is_not_found),

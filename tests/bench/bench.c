@@ -90,6 +90,8 @@ void bench_parse(int argc, char **argv, bench_args *ret_args) {
                                             {"corrupt", required_argument, NULL, 'c'},
                                             {"answers", required_argument, NULL, 'a'},
                                             {"out", required_argument, NULL, 'o'},
+                                            {"mask", required_argument, NULL, 'k'},
+                                            {"edges", required_argument, NULL, 'e'},
                                             {"mode", required_argument, NULL, 'M'},
                                             {"reps", required_argument, NULL, 'r'},
                                             {"threads", required_argument, NULL, 'T'},
@@ -109,6 +111,12 @@ void bench_parse(int argc, char **argv, bench_args *ret_args) {
             break;
         case 'a':
             args.answers_path = optarg;
+            break;
+        case 'k':
+            args.mask_path = optarg;
+            break;
+        case 'e':
+            args.edges_path = optarg;
             break;
         case 'o':
             args.out_path = optarg;

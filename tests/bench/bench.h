@@ -16,6 +16,8 @@ typedef struct bench_args {
     const char *tokens_path;
     const char *corrupt_path; /* NULL unless given, as for the next */
     const char *answers_path;
+    const char *mask_path;
+    const char *edges_path;
     const char *out_path;
     const char *mode; /* "hf" or "tl" */
     int reps;
@@ -43,5 +45,9 @@ bench_timing bench_time(void (*body)(void *user_data), void *user_data, int reps
 /* {"tool": "ablate", "op": ..., "min_s": ..., ...}: the keys that the peers' scripts print. */
 void bench_emit(const abl_model_config *config, const bench_args *args, const char *op,
                 int64_t edge_count, const bench_timing *timing);
+
+/* prune_bench.c: the benches that need a graph. */
+void bench_eap(const bench_args *args, const char *op);
+void bench_exact(const bench_args *args, const char *op);
 
 #endif

@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD = Path(os.environ.get("ABLATE_BUILD", ROOT / "build" / "release"))
 WORK = ROOT / "build" / "bench"
-VENV = Path(os.environ.get("ABLATE_BENCH_VENV", ROOT / "build" / "bench-venv"))
+VENV = Path(os.environ.get("ABLATE_BENCH_VENV", ROOT / "build" / "bench-venv")).resolve()
 
 BATCH, SEQ, SEED = 8, 16, 0
 EXACT_EDGES, EXACT_EDGES_PEER = 192, 6
@@ -47,7 +47,7 @@ def ensure_venv() -> None:
         pip = [VENV / "bin" / "python", "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, "-r", HERE / "requirements.txt"], check=True)
         stamp.write_text(want)
-    if Path(sys.prefix) != VENV:
+    if Path(sys.prefix).resolve() != VENV:
         python = str(VENV / "bin" / "python")
         os.execv(python, [python, *sys.argv])
 

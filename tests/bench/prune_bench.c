@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The benches of core_bench that need a graph:
+ *
+ *   masked  the forward pass under --mask FILE (float32, canonical order), ablations from --corrupt;
+ *           the corrupt run is made once, outside the time, as the peer does
+ *   eap     edge attribution patching of the one batch, both forward passes included
+ *   exact   exact effects of the edges in --edges FILE (an index a line); --out has them in that
+ *           order; the cached clean and corrupt runs are part of the time
+ *
+ * All need --corrupt; eap and exact need --answers, "right wrong" a line. */
+#include "tests/bench/bench.h"
+
+#include "core/base/mem.h"
+#include "core/data/dataset.h"
+#include "core/graph/graph.h"
+#include "core/patch/patch.h"
+#include "core/prune/prune.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct setting {
+    const bench_args *args;
+    abl_model *model;
+    abl_graph *graph;
+    abl_dataset *dataset;
+    int64_t edge_count; /* of the graph */
+    int64_t *edges;     /* exact: those asked for */
+    int64_t asked;
+    float *scores; /* (edge_count), of the last repetition */
+    float *mask;   /* masked: (edge_count) */
+    float *logits;
+    abl_sources *ablated;
+} setting;
+
+static void check(abl_code code, const abl_status *status) {
+    if (code != ABL_CODE_OK) {
+        bench_die("%s: %s", status->reason, status->message);
+    }
+}
+
+static void *need(void *block) {
+    if (block == NULL) {
+        bench_die("no memory");
+    }
+    return block;
+}
+
+static void make_dataset(setting *s) {
+    const bench_args *args = s->args;
+    size_t batch = (size_t)args->batch;
+    int32_t *answers = need(abl_calloc(2 * batch + 1, sizeof *answers));
+    int32_t *offsets = need(abl_calloc(batch + 1, sizeof *offsets));
+    for (size_t i = 0; i < batch; i++) {
+        answers[i] = args->answers == NULL ? 0 : args->answers[2 * i];
+        answers[batch + i] = args->answers == NULL ? 0 : args->answers[2 * i + 1];
+        offsets[i + 1] = (int32_t)(i + 1);
+    }
+    abl_dataset_tokens tokens = {
+        .clean = args->tokens,
+        .corrupt = args->corrupt,
+        .prompt_count = (int32_t)args->batch,
+        .seq_len = (int32_t)args->seq,
+        .answers = answers,
+        .answer_offsets = offsets,
+        .wrong_answers = answers + batch,
+        .wrong_answer_offsets = offsets,
+    };
+    abl_status status;
+    check(abl_dataset_create_tokens(&tokens, &s->dataset, &status), &status);
+    abl_free(answers);
+    abl_free(offsets);
+}
+
+static setting make_setting(const bench_args *args) {
+    if (args->corrupt == NULL) {
+        bench_die("this bench needs --corrupt");
+    }
+    setting s = {.args = args, .model = bench_load_model(args)};
+    const abl_model_config *config = abl_model_get_config(s.model);
+    abl_graph_options options = {
+        .layer_count = config->n_layers,
+        .head_count = config->n_heads,
+        .kv_head_count = config->n_kv_heads,
+        .parallel_attn_mlp = config->parallel_attn_mlp,
+    };
+    abl_status status;
+    check(abl_graph_create(&options, &s.graph, &status), &status);
+    s.edge_count = abl_graph_edge_count(s.graph);
+    s.scores = need(abl_calloc((size_t)s.edge_count, sizeof *s.scores));
+    make_dataset(&s);
+    return s;
+}
+
+static void finish_setting(setting *s) {
+    abl_sources_destroy(s->ablated);
+    abl_dataset_destroy(s->dataset);
+    abl_graph_destroy(s->graph);
+    abl_model_unref(s->model);
+    abl_free(s->edges);
+    abl_free(s->scores);
+    abl_free(s->mask);
+    abl_free(s->logits);
+}
+
+static void write_floats(const char *path, const float *data, size_t count) {
+    if (path == NULL) {
+        return;
+    }
+    FILE *file = fopen(path, "wb");
+    if (file == NULL || fwrite(data, sizeof *data, count, file) != count || fclose(file) != 0) {
+        bench_die("cannot write '%s'", path);
+    }
+}
+
+/* --- eap and exact ----------------------------------------------------------------------------- */
+
+static void prune_once(setting *s, const abl_prune_options *options) {
+    abl_prune *prune = NULL;
+    abl_prune_progress progress = {0};
+    abl_status status;
+    check(abl_prune_create(options, &prune, &status), &status);
+    while (!progress.finished) {
+        check(abl_prune_step(prune, &progress, &status), &status);
+    }
+    memcpy(s->scores, abl_prune_scores(prune), (size_t)s->edge_count * sizeof *s->scores);
+    abl_prune_destroy(prune);
+}
+
+static abl_prune_options prune_options(const setting *s, abl_prune_algorithm algorithm) {
+    return (abl_prune_options){
+        .algorithm = algorithm,
+        .model = s->model,
+        .graph = s->graph,
+        .batches = {.dataset = s->dataset,
+                    .count = (int32_t)s->args->batch,
+                    .batch_size = (int32_t)s->args->batch},
+        .edges = s->edges,
+        .edge_count = s->asked,
+    };
+}
+
+static void eap_once(void *user_data) {
+    setting *s = user_data;
+    abl_prune_options options = prune_options(s, ABL_PRUNE_EAP);
+    prune_once(s, &options);
+}
+
+static void exact_once(void *user_data) {
+    setting *s = user_data;
+    abl_prune_options options = prune_options(s, ABL_PRUNE_GROUND_TRUTH);
+    prune_once(s, &options);
+}
+
+void bench_eap(const bench_args *args, const char *op) {
+    setting s = make_setting(args);
+    bench_timing timing = bench_time(eap_once, &s, args->reps);
+    bench_emit(abl_model_get_config(s.model), args, op, s.edge_count, &timing);
+    write_floats(args->out_path, s.scores, (size_t)s.edge_count);
+    finish_setting(&s);
+}
+
+static void read_edges(setting *s) {
+    FILE *file = s->args->edges_path == NULL ? NULL : fopen(s->args->edges_path, "r");
+    if (file == NULL) {
+        bench_die("this bench needs --edges FILE");
+    }
+    s->edges = need(abl_calloc((size_t)s->edge_count, sizeof *s->edges));
+    long long edge = 0;
+    while (s->asked < s->edge_count && fscanf(file, "%lld", &edge) == 1) {
+        s->edges[s->asked++] = edge;
+    }
+    (void)fclose(file);
+}
+
+void bench_exact(const bench_args *args, const char *op) {
+    setting s = make_setting(args);
+    read_edges(&s);
+    bench_timing timing = bench_time(exact_once, &s, args->reps);
+    bench_emit(abl_model_get_config(s.model), args, op, s.asked, &timing);
+    float *effects = need(abl_calloc((size_t)s.asked + 1, sizeof *effects));
+    for (int64_t i = 0; i < s.asked; i++) {
+        effects[i] = s.scores[s.edges[i]];
+    }
+    write_floats(args->out_path, effects, (size_t)s.asked);
+    abl_free(effects);
+    finish_setting(&s);
+}

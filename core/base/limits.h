@@ -3,6 +3,9 @@
 #ifndef ABLATE_CORE_BASE_LIMITS_H
 #define ABLATE_CORE_BASE_LIMITS_H
 
+/* The comments are a column: */
+/* clang-format off */
+
 /* Names and text */
 #define ABL_NAME_BYTES_MAX 256         /* ids, node, edge and hook names, without the NUL */
 #define ABL_PATH_BYTES_MAX 4096

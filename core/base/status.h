@@ -42,7 +42,7 @@ typedef enum abl_code {
 typedef struct abl_status {
     abl_code code;
     const char *reason; /* static storage; "" when OK */
-    char message[480];  /* what was wrong, with what, what would be right; truncated, never missing */
+    char message[480];  /* what was wrong, with what, what would be right; cut, never missing */
 } abl_status;
 
 /* The canonical name of a code, "INVALID_ARGUMENT"; "UNKNOWN" for a number that is none. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* All losses but mse are linear in f(logits): loss = sum over rows and columns of w f(l), where w is
- * -1 / (rows * answers) at an answer and +1 / (rows * wrong) at a wrong answer (avg_diff only). So
- * with G the matrix of w (zero elsewhere) and p = softmax(l), the gradients are
+/* All losses but mse are linear in f(logits): loss = sum over rows and columns of w f(l), where w
+ * is -1 / (rows * answers) at an answer and +1 / (rows * wrong) at a wrong answer (avg_diff only).
+ * So with G the matrix of w (zero elsewhere) and p = softmax(l), the gradients are
  *
  *     logit      G                                (sparse: a few columns a row)
  *     prob       p * (G - sum_v p G)

@@ -2,8 +2,8 @@
  *
  * The mathematics of one block, an operation a line. A decoder block is, with x the residual:
  *
- *   q, k, v = norm1(x) Wqkv + b        attention: z_h = softmax(q_h k_g^T / sqrt(d)) v_g,  g = h / G
- *   x      += sum_h z_h W_O,h + b_O
+ *   q, k, v = norm1(x) Wqkv + b        attention: z_h = softmax(q_h k_g^T / sqrt(d)) v_g,  g = h /
+ *   G x      += sum_h z_h W_O,h + b_O
  *   x      += act(norm2(x) W_in + b) W_out + b_out          gated: (act(gate) * up) W_out
  *
  * Biases that a family lacks are NULL and cost nothing. Nothing here decides what is captured. */

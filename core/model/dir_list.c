@@ -9,8 +9,8 @@
 #include "core/base/assert.h"
 #include "core/base/limits.h"
 #include "core/base/mem.h"
-#include "core/model/config.h"
 #include "core/json/json.h"
+#include "core/model/config.h"
 #include "core/model/path.h"
 
 #include <dirent.h>

@@ -278,7 +278,8 @@ static abl_tensor *run_block(pass *p, int layer, abl_tensor *resid, int64_t q_po
 
 /* ---- The pass ---------------------------------------------------------------------------- */
 
-/* Nobody sees any position but the last one of what comes after the last block's keys and values. */
+/* Nobody sees any position but the last one of what comes after the last block's keys and
+ * values. */
 static bool only_last_position(const pass *p) {
     if (p->options->out_slice != ABL_OUT_SLICE_LAST || p->options->stop_at_layer >= 0) {
         return false;

@@ -41,8 +41,8 @@ void abl_model_release_weights(abl_model *model);
 void abl_model_process_block(abl_scope *scope, const abl_model *model, abl_block_weights *block);
 void abl_model_process_ends(abl_scope *scope, const abl_model *model, abl_model_weights *weights);
 
-/* Folds a norm's gain and bias into the matrix [in, out] that reads it, and its bias; centres it over
- * `in` for layer norms. Sets the norm's pointers to NULL. */
+/* Folds a norm's gain and bias into the matrix [in, out] that reads it, and its bias; centres it
+ * over `in` for layer norms. Sets the norm's pointers to NULL. */
 void abl_model_fold_norm(abl_scope *scope, const abl_model *model, abl_tensor **norm_w,
                          abl_tensor **norm_b, abl_tensor **w, abl_tensor **bias);
 

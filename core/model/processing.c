@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Weight processing as TransformerLens does it, in its order: fold the norms, center what writes to
- * the residual stream, center the unembedding, fold the value biases. None changes the function (the
- * unembedding's centering shifts all logits alike); they change what single weights mean.
+ * the residual stream, center the unembedding, fold the value biases. None changes the function
+ * (the unembedding's centering shifts all logits alike); they change what single weights mean.
  *
  * A norm's gain and bias go into the matrix that reads it: (xhat * w + b) W = xhat (w * W) + b W.
- * xhat of a layer norm has mean 0, so the rows' mean of w * W can be taken out, too. An RMS norm has
- * neither bias nor mean: only the gain is folded, and nothing that writes is centred. */
+ * xhat of a layer norm has mean 0, so the rows' mean of w * W can be taken out, too. An RMS norm
+ * has neither bias nor mean: only the gain is folded, and nothing that writes is centred. */
 #include "core/model/model_internal.h"
 
 #define MEAN_DIMS(dim) ((const int64_t[]){dim}), 1

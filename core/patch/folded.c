@@ -5,7 +5,8 @@
 
 #include "core/base/mem.h"
 
-/* (rows, kv * d_head) to (rows, kv * group * d_head), each head `group` times. Rank 1 for a bias. */
+/* (rows, kv * d_head) to (rows, kv * group * d_head), each head `group` times. Rank 1 for a
+ * bias. */
 static abl_tensor *heads_repeat(abl_scope *scope, const abl_tensor *x, int64_t kv, int64_t group,
                                 int64_t d_head) {
     bool bias = abl_tensor_rank(x) == 1;

@@ -22,7 +22,7 @@ struct abl_prune {
 };
 
 typedef struct abl_prune_vtable {
-    /* Sets prune->state and prune->progress.total; what is wrong with the algorithm's own options. */
+    /* Sets prune->state and prune->progress.total; what is wrong with its own options. */
     abl_code (*open)(abl_prune *prune, abl_status *ret_status);
     /* Does one unit, adds to prune->scores, and moves prune->progress (done, batch,
      * batch_finished). */

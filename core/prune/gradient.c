@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* d loss / d mask at a uniform mask value a, exactly, from one forward and one backward of the plain
- * model's size (ALGORITHMS: edge attribution and mask gradient).
+/* d loss / d mask at a uniform mask value a, exactly, from one forward and one backward of the
+ * plain model's size (ALGORITHMS: edge attribution and mask gradient).
  *
  * At a uniform mask all destinations of a layer read the same input,
  *     x = (1 - a) resid + a ablated_resid,

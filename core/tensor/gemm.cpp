@@ -101,7 +101,8 @@ void run_epilogue(const problem &p, float *out, int64_t row, int64_t column, int
     }
 }
 
-/* Few rows: bound by reading b once, so BLAS, which copies b into panels first, would read it thrice. */
+/* Few rows: bound by reading b once, so BLAS, which copies b into panels first, would read it
+ * thrice. */
 bool is_skinny(const problem &p) {
     return p.m <= skinny_rows_max && !p.a.transposed && p.beta == 0.0F && p.alpha == 1.0F;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The best table of kernels.cpp that this machine runs. ABLATE_KERNELS=baseline (or avx2) asks for a
- * lesser one, to compare. */
+ * The best table of kernels.cpp that this machine runs. ABLATE_KERNELS=baseline (or avx2) asks for
+ * a lesser one, to compare. */
 #include "core/tensor/kernels.hpp"
 
 #include <cstdlib>

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One pool instead of two. Debian's libtorch computes on OpenMP's threads and its OpenBLAS on threads
- * of its own; workers of each burn a core while the other's are at work, and OpenMP's go on spinning
- * whoever else needs the machine. Measured on GPT-2 small, batch 8, 16 tokens, 2 cores: 305 ms with
- * both pools, 170 ms with OpenMP off; and 500 ms against 300 ms when another process has one core.
+ * One pool instead of two. Debian's libtorch computes on OpenMP's threads and its OpenBLAS on
+ * threads of its own; workers of each burn a core while the other's are at work, and OpenMP's go on
+ * spinning whoever else needs the machine. Measured on GPT-2 small, batch 8, 16 tokens, 2 cores:
+ * 305 ms with both pools, 170 ms with OpenMP off; and 500 ms against 300 ms when another process
+ * has one core.
  *
  * So where BLAS is ours to call (gemm.cpp), OpenBLAS and OpenMP get one thread each, and products and
  * loops run here. A worker spins for SPIN_NS after a run, because the next follows in microseconds

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Scopes, handles, making, moving and viewing. A handle is a counted box around an at::Tensor, and a
- * scope is a list of boxes with a sticky status: C code writes one operation a line, and checks once.
+ * Scopes, handles, making, moving and viewing. A handle is a counted box around an at::Tensor, and
+ * a scope is a list of boxes with a sticky status: C code writes one operation a line, and checks
+ * once.
  *
  * Rejected: libtorch's own AOTInductor C shim (2.x only, a bare failure without words), and one
  * status an operation (five lines of checks for each line of mathematics). */

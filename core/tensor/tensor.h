@@ -11,7 +11,7 @@
  *            at the end of a block, with abl_scope_status(). No exception passes through here.
  *              RESOURCE_EXHAUSTED  OUT_OF_DEVICE_MEMORY, OUT_OF_HOST_MEMORY
  *              INTERNAL            TENSOR_NULL        an operand is NULL though nothing failed
- *              INTERNAL            BACKEND_EXCEPTION  shapes or dtypes that do not fit; device fault
+ *              INTERNAL            BACKEND_EXCEPTION  shapes, dtypes that do not fit, device fault
  * UNITS      Shapes outermost dimension first; negative dimensions count from the end.
  *
  * `_into` and `_` functions write to an existing tensor (also to a view: a slice of a stack made

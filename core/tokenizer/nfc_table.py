@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes nfc_table.h: canonical decompositions, compositions and combining classes.
 
 usage: nfc_table.py > nfc_table.h    (needs the Python package `tokenizers` 0.20.3)

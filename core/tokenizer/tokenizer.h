@@ -46,7 +46,7 @@ typedef struct abl_tokenizer_options {
 
 /* Reads and checks the whole file.
  *   NOT_FOUND           TOKENIZER_FILE_MISSING   no file at path
- *   RESOURCE_EXHAUSTED  TOKENIZER_TOO_BIG        the file, the vocabulary or an id is over its limit
+ *   RESOURCE_EXHAUSTED  TOKENIZER_TOO_BIG        the file, the vocabulary or an id is over a limit
  *   INVALID_ARGUMENT    TOKENIZER_INVALID        not JSON, a key missing or of a wrong type, an id
  *                                                given twice, a merge of tokens that do not exist
  *   UNIMPLEMENTED       TOKENIZER_UNSUPPORTED    see REFUSED above */
@@ -58,7 +58,7 @@ void abl_tokenizer_destroy(abl_tokenizer *tokenizer);
 /* The ids of `text`; *ret_ids is never NULL on success, also when *ret_count is 0.
  *   INVALID_ARGUMENT    TEXT_NOT_UTF8   with the offset of the first bad byte
  *   INVALID_ARGUMENT    TEXT_TOO_LONG   more than ABL_TEXT_BYTES_MAX bytes
- *   RESOURCE_EXHAUSTED  REGEX_LIMIT     the file's own pattern backtracks without end on this text */
+ *   RESOURCE_EXHAUSTED  REGEX_LIMIT     the file's pattern backtracks without end on this text */
 ABL_MUST_CHECK abl_code abl_tokenizer_encode(const abl_tokenizer *tokenizer, const char *text,
                                              size_t text_bytes, int32_t **ret_ids,
                                              size_t *ret_count, abl_status *ret_status);

@@ -2,8 +2,8 @@
  *
  * One gRPC call as batches on the completion queue. The batches of a call:
  *
- *     RECV_CLOSE_ON_SERVER            from the start; completes with `cancelled` set when the client
- *                                     cancels or leaves, or the deadline passes: on_cancel_cb
+ *     RECV_CLOSE_ON_SERVER            from the start; completes with `cancelled` set when the
+ *                                     client cancels or leaves, or at the deadline: on_cancel_cb
  *     [HEADERS +] SEND_MESSAGE        one at a time; completion means that flow control took it,
  *                                     which is the backpressure: on_sent_cb
  *     RECV_MESSAGE                    one at a time, for client streams: on_message_cb

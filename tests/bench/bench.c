@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Timing is by the monotonic clock, minimum and median: the minimum is what the machine can do, the
- * median what it did, and on a shared machine only ratios of minima taken together mean something. */
+ * median what it did, and on a shared machine only ratios of minima taken together mean
+ * something. */
 #include "tests/bench/bench.h"
 
 #include "core/base/mem.h"
@@ -63,11 +64,12 @@ static int32_t *read_ids(const char *path, int64_t *ret_rows, int64_t *ret_colum
 }
 
 static int number(const char *text, const char *name) {
-    int value = atoi(text);
-    if (value < 1 || value > REPS_MAX) {
+    char *end = NULL;
+    long value = strtol(text, &end, 10);
+    if (*end != '\0' || value < 1 || value > REPS_MAX) {
         bench_die("--%s takes 1 to %d", name, REPS_MAX);
     }
-    return value;
+    return (int)value;
 }
 
 static int32_t *read_like(const bench_args *args, const char *path, int64_t columns) {

@@ -7,7 +7,6 @@
 #include "core/data/dataset.h"
 #include "core/tokenizer/tokenizer.h"
 
-
 struct abl_tokenizer {
     int unused;
 };

@@ -2,7 +2,8 @@
  *
  * Runs a fuzz target over files, without libFuzzer: what every build does with the committed
  * corpora, so that an input that once broke something is a plain test ever after. Arguments are
- * files or folders; each input is handed over in a block of its exact size, for AddressSanitizer. */
+ * files or folders; each input is handed over in a block of its exact size, for
+ * AddressSanitizer. */
 #include "core/base/mem.h"
 
 #include <dirent.h>

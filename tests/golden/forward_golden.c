@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The plain forward pass against TransformerLens, Hugging Face and the float64 SmolLM2 reference:
- * logits of raw and processed weights, every activation that run_with_cache names, the weights after
- * processing, and what the out_slice options return. */
+ * logits of raw and processed weights, every activation that run_with_cache names, the weights
+ * after processing, and what the out_slice options return. */
 #include "core/base/mem.h"
 #include "core/model/block.h"
 #include "core/model/forward.h"

@@ -15,8 +15,8 @@
 #define TOL_SCORES_RELATIVE 2e-5 /* of the largest |score| of the set (goldens/README.md) */
 #define TOL_NOISE 1e-6           /* scores that are zero but for rounding */
 #define TOL_PROB_RELATIVE 4e-5   /* AutoCircuit's own are 1.4e-5 from float64 there */
-/* The mse target is a token id (hundreds), the same for all of the vocabulary, and the unembedding's
- * mean over it is zero: the gradient is the small rest of a sum that cancels. */
+/* The mse target is a token id (hundreds), the same for all of the vocabulary, and the
+ * unembedding's mean over it is zero: the gradient is the small rest of a sum that cancels. */
 #define TOL_MSE_RELATIVE 3e-4
 #define TOL_SMOLLM2 1e-4
 #define TOL_SMOLLM2_ZERO 1e-3
@@ -90,7 +90,8 @@ static bool options_of(const char *key, const json_t *config, abl_prune_options 
     return strcmp(key, "eap") == 0 || strcmp(key, "eap_answer_val") == 0;
 }
 
-/* AutoCircuit's eap writes the sum over positions at every position; ours are the positions' own. */
+/* AutoCircuit's eap writes the sum over positions at every position; ours are the positions'
+ * own. */
 static void sum_positions(const abl_graph *graph, float *scores) {
     int64_t per = abl_graph_edges_per_position(graph);
     for (int64_t i = 0; i < per; i++) {

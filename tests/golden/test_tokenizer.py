@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The C tokenizer against Hugging Face `tokenizers`: recorded strings, then a differential fuzz.
 
 Needs the package `tokenizers` (0.20.3, whose Unicode tables are those of Debian 12's PCRE2) and the

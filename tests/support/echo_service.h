@@ -7,7 +7,7 @@
  *   Echo   unary          the request's bytes
  *   Fail   unary          FAILED_PRECONDITION, reason TEST_REASON, message: the request's bytes
  *   Hang   unary          ends only by cancellation, with CANCELLED
- *   Count  server stream  request "<n> <bytes>": n messages of so many bytes, message i filled with i
+ *   Count  server stream  request "<n> <bytes>": n messages of so many bytes, message i full of i
  *   Sum    client stream  the number of bytes received, as text
  *   Chat   both           each message back
  */

@@ -476,9 +476,8 @@ static void reflect_over(fixture *f, const char *path) {
                                    "google.rpc.Status", "google.rpc.ErrorInfo.MetadataEntry"};
     for (size_t i = 0; i < ABL_COUNT_OF(symbols); i++) {
         response = ask(&stream, 4, symbols[i]);
-        assert_int_equal(
-            response->message_response_case,
-            GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE);
+        /* The enumerator's own name is wider than a line: 4 is its field's number. */
+        assert_int_equal((int)response->message_response_case, 4);
         assert_int_equal(response->file_descriptor_response->n_file_descriptor_proto,
                          i == 3 ? 2 : 1); /* Status imports Any */
         grpc__reflection__v1__server_reflection_response__free_unpacked(response, NULL);

@@ -178,7 +178,7 @@ static answer read_answer(int fd) {
         free(all);
         return result;
     }
-    result.status = atoi(all + 9);
+    result.status = (int)strtol(all + 9, NULL, 10);
     result.head = strndup(all, (size_t)(end - all));
     const char *from = end + 4;
     size_t left = bytes - (size_t)(from - all);

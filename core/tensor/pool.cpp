@@ -6,10 +6,10 @@
  * 305 ms with both pools, 170 ms with OpenMP off; and 500 ms against 300 ms when another process
  * has one core.
  *
- * So where BLAS is ours to call (gemm.cpp), OpenBLAS and OpenMP get one thread each, and products and
- * loops run here. A worker spins for SPIN_NS after a run, because the next follows in microseconds
- * within a pass, and then sleeps. Tasks are taken one by one from a counter, so a worker that the
- * system suspends holds up one task only. Results do not depend on who took which.
+ * So where BLAS is ours to call (gemm.cpp), OpenBLAS and OpenMP get one thread each, and products
+ * and loops run here. A worker spins for SPIN_NS after a run, because the next follows in
+ * microseconds within a pass, and then sleeps. Tasks are taken one by one from a counter, so a
+ * worker that the system suspends holds up one task only. Results do not depend on who took which.
  *
  * With another BLAS (pip's libtorch: MKL), which shares OpenMP's threads, runs go there, too. */
 #include "core/tensor/pool.hpp"

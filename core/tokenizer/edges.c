@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What stands beside an added token. Hugging Face decides single_word, lstrip and rstrip with Rust's
- * regex crate, not with Oniguruma. Its \s is White_Space. Its \w is Oniguruma's, less six numbers of
- * Latin-1, plus the two joiners and the letters and marks that are newer than Unicode 14; those are a
- * table here. Both were compared for each code point. */
+ * What stands beside an added token. Hugging Face decides single_word, lstrip and rstrip with
+ * Rust's regex crate, not with Oniguruma. Its \s is White_Space. Its \w is Oniguruma's, less six
+ * numbers of Latin-1, plus the two joiners and the letters and marks that are newer than Unicode
+ * 14; those are a table here. Both were compared for each code point. */
 #include "core/tokenizer/internal.h"
 
 typedef struct edges_range {

@@ -26,8 +26,8 @@ typedef enum abl_metric {
     ABL_METRIC_ANSWER_LOGPROB,      /* mean answer log probability */
     ABL_METRIC_ANSWER_PROB_DIFF,    /* mean answer probability - mean wrong-answer probability */
     ABL_METRIC_ANSWER_LOGPROB_DIFF, /* likewise for log probabilities */
-    ABL_METRIC_CORRECT_PERCENT,     /* rows whose first answer has the highest logit of all */
-    ABL_METRIC_CORRECT_OVER_WRONG_PERCENT, /* ... that beats every wrong answer */
+    ABL_METRIC_CORRECT_PERCENT,     /* rows whose best answer has the highest logit of all */
+    ABL_METRIC_CORRECT_OVER_WRONG_PERCENT, /* ... no wrong answer has a higher one */
     ABL_METRIC_MSE,                        /* mean over the vocabulary of (circuit - clean)^2 */
     ABL_METRIC_COUNT,
 } abl_metric;
@@ -37,7 +37,13 @@ const char *abl_metric_name(abl_metric metric);
 /*   NOT_FOUND  METRIC_UNKNOWN  naming those that exist */
 ABL_MUST_CHECK abl_code abl_metric_find(const char *name, size_t length, abl_metric *ret_metric,
                                         abl_status *ret_status);
+bool abl_metric_needs_clean(abl_metric metric);
 bool abl_metric_needs_corrupt(abl_metric metric);
+
+/* Rows that the metric cannot be computed for.
+ *   INVALID_ARGUMENT  METRIC_NEEDS_WRONG_ANSWERS  a row has none (or no answer) */
+ABL_MUST_CHECK abl_code abl_metric_check(abl_metric metric, const abl_batch *batch,
+                                         abl_status *ret_status);
 
 typedef struct abl_metric_input {
     const abl_batch *batch;
@@ -49,7 +55,7 @@ typedef struct abl_metric_input {
 
 /* One value a row into ret_rows (batch size). The percent metric's rows are the ratio of that row's
  * difference to the clean one, times 100; a sweep uses the ratio of the sums (diff of means).
- *   INVALID_ARGUMENT  METRIC_NEEDS_WRONG_ANSWERS  a row has none */
+ * Fails as abl_metric_check() does. */
 ABL_MUST_CHECK abl_code abl_metric_rows(abl_metric metric, const abl_metric_input *input,
                                         double *ret_rows, abl_status *ret_status);
 

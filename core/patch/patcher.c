@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The forward pass under any edge mask (ALGORITHMS: forward with any edge mask).
+ *
+ * With D[s] = ablated[s] - current[s], stacked behind the residual in one arena
+ *     slot 0: residual | slot 1 + s: D[s], (batch, pos, d_model) each
+ * the inputs of a layer's heads are one product: rows (1, mask row) times the arena's first 1 + n
+ * slots, n being the sources below the layer. Each distinct row is mixed and normed once; rows that
+ * are all 0 read the residual itself, rows that are all 1 the ablation's residual, so that an empty
+ * mask is the plain pass and a full one the ablation's, not a sum that comes close to it.
+ *
+ * Projection: destinations side by side that read the same input are one product with a slice of
+ * the folded weights' columns; each writes its slice of (batch, pos, heads, d_head). Attention, the
+ * attention's output and the MLP are then the plain ones. Differences of a layer's heads come from
+ * z (sources.h).
+ *
+ * A mask with positions makes the mix a product per position (batched); all else is the same. */
+#include "core/patch/patcher.h"
+
+#include "core/base/assert.h"
+#include "core/base/mem.h"
+#include "core/patch/mask_rows.h"
+
+#include <string.h>
+
+struct abl_patcher {
+    const abl_model *model;
+    const abl_model_config *config;
+    const abl_graph *graph;
+    abl_folded *folded;
+    abl_scope *scope; /* of the arena */
+    abl_differences differences;
+    int32_t *group; /* a row of a layer: its mix, or ABL_MASK_ROW_... */
+    int32_t *first; /* a mix: its first row */
+};
+
+typedef struct pass {
+    abl_patcher *patcher;
+    const abl_patch_options *options;
+    abl_scope *scope;
+    int64_t batch;
+    int64_t seq;
+    int64_t width;     /* d_model */
+    int64_t positions; /* of the mask */
+} pass;
+
+abl_code abl_patcher_create(const abl_model *model, const abl_graph *graph,
+                            abl_patcher **ret_patcher, abl_status *ret_status) {
+    abl_code code = abl_graph_check_model(graph, model, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    abl_patcher *patcher = abl_calloc(1, sizeof *patcher);
+    if (patcher == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    patcher->model = model;
+    patcher->config = abl_model_get_config(model);
+    patcher->graph = graph;
+    code = abl_folded_create(model, graph, &patcher->folded, ret_status);
+    if (code == ABL_CODE_OK) {
+        size_t rows = (size_t)patcher->folded->heads;
+        patcher->group = abl_calloc(rows, sizeof *patcher->group);
+        patcher->first = abl_calloc(rows, sizeof *patcher->first);
+        if (patcher->group == NULL || patcher->first == NULL) {
+            code = abl_fail_oom(ret_status);
+        }
+    }
+    if (code != ABL_CODE_OK) {
+        abl_patcher_destroy(patcher);
+        return code;
+    }
+    *ret_patcher = patcher;
+    return ABL_CODE_OK;
+}
+
+void abl_patcher_destroy(abl_patcher *patcher) {
+    if (patcher == NULL) {
+        return;
+    }
+    abl_scope_destroy(patcher->scope);
+    abl_folded_destroy(patcher->folded);
+    abl_free(patcher->group);
+    abl_free(patcher->first);
+    abl_free(patcher);
+}
+
+/* An arena of this batch's shape; the last one when that fits. */
+static abl_code arena_prepare(abl_patcher *patcher, int64_t batch, int64_t seq,
+                              abl_status *ret_status) {
+    abl_differences *d = &patcher->differences;
+    if (patcher->scope != NULL && d->batch == batch && d->seq == seq) {
+        return ABL_CODE_OK;
+    }
+    abl_scope_destroy(patcher->scope);
+    patcher->scope = abl_scope_create(abl_model_device(patcher->model));
+    if (patcher->scope == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    int64_t width = patcher->config->d_model;
+    const int64_t shape[] = {1 + abl_graph_src_count(patcher->graph), batch, seq, width};
+    *d = (abl_differences){.arena = abl_tensor_empty(patcher->scope, ABL_DTYPE_F32, 4, shape),
+                           .batch = batch,
+                           .seq = seq,
+                           .width = width};
+    abl_code code = abl_scope_status(patcher->scope, ret_status);
+    if (code != ABL_CODE_OK) {
+        abl_scope_destroy(patcher->scope);
+        patcher->scope = NULL;
+    }
+    return code;
+}
+
+/* ---- inputs of destinations ------------------------------------------------------------------ */
+
+/* The mask of one module's destinations, and of `blocks` modules with as many sources behind it. */
+static abl_mask_rows rows_of(const pass *p, const abl_graph_module *module, int32_t row_count) {
+    return (abl_mask_rows){.values = p->options->mask + module->edge_offset,
+                           .positions = p->positions,
+                           .stride = abl_graph_edges_per_position(p->patcher->graph),
+                           .row_count = row_count,
+                           .column_count = module->src_count};
+}
+
+static void fail_oom(pass *p) {
+    abl_status status;
+    (void)abl_fail_oom(&status);
+    abl_scope_fail(p->scope, &status);
+}
+
+/* (positions, mixes, 1 + columns) on the device: the chosen rows, each with a 1 for the residual.
+ * From position `begin` on, `count` of them. */
+static abl_tensor *mix_matrix(pass *p, const abl_mask_rows *rows, const int32_t *chosen,
+                              int32_t mixes, int64_t begin, int64_t count) {
+    const int64_t width = 1 + rows->column_count;
+    ABL_CLEANUP(abl_freep)
+    float *matrix = abl_calloc((size_t)(count * mixes * width), sizeof *matrix);
+    if (matrix == NULL) {
+        fail_oom(p);
+        return NULL;
+    }
+    for (int64_t t = 0; t < count; t++) {
+        for (int32_t mix = 0; mix < mixes; mix++) {
+            float *to = matrix + (t * mixes + mix) * width;
+            to[0] = 1;
+            memcpy(to + 1,
+                   rows->values + (begin + t) * rows->stride +
+                       (int64_t)chosen[mix] * rows->column_count,
+                   (size_t)rows->column_count * sizeof *to);
+        }
+    }
+    return abl_tensor_from_host(p->scope, ABL_DTYPE_F32, 3, (const int64_t[]){count, mixes, width},
+                                matrix);
+}
+
+/* The mixes (mixes, batch, pos, d_model) of the chosen rows. Slot 0 holds the residual. */
+static abl_tensor *mix(pass *p, const abl_mask_rows *rows, const int32_t *chosen, int32_t mixes) {
+    abl_scope *scope = p->scope;
+    const int64_t n = 1 + rows->column_count;
+    abl_tensor *matrix = mix_matrix(p, rows, chosen, mixes, 0, p->positions);
+    abl_tensor *stack = abl_tensor_slice(scope, p->patcher->differences.arena, 0, 0, n);
+    const int64_t shape[] = {mixes, p->batch, p->seq, p->width};
+    abl_tensor *out = abl_tensor_empty(scope, ABL_DTYPE_F32, 4, shape);
+    if (p->positions == 1 && abl_graph_options_of(p->patcher->graph)->seq_len == 0) {
+        const int64_t inner = p->batch * p->seq * p->width;
+        abl_tensor_gemm_into(scope, abl_tensor_view(scope, out, 2, (const int64_t[]){mixes, inner}),
+                             abl_tensor_select(scope, matrix, 0, 0),
+                             abl_tensor_view(scope, stack, 2, (const int64_t[]){n, inner}), 0, 1);
+        return out;
+    }
+    const int64_t position_first[] = {1, 0, 2};
+    for (int64_t row = 0; row < p->batch; row++) {
+        abl_tensor *from = abl_tensor_select(scope, stack, 1, row); /* (n, pos, d) */
+        abl_tensor *to = abl_tensor_select(scope, out, 1, row);     /* (mixes, pos, d) */
+        abl_tensor *mixed =
+            abl_tensor_matmul(scope, matrix, abl_tensor_permute(scope, from, 3, position_first));
+        abl_tensor_copy_into(scope, to, abl_tensor_permute(scope, mixed, 3, position_first));
+    }
+    return out;
+}
+
+/* What a destination whose sources are all ablated reads; zeros where that is nothing. */
+static abl_tensor *all_ablated(pass *p, int layer, bool mid) {
+    const abl_sources *ablated =
+        p->options->ablation == ABL_ABLATION_ZERO ? NULL : p->options->ablated;
+    const int64_t shape[] = {p->batch, p->seq, p->width};
+    abl_tensor *x = abl_sources_residual(p->scope, p->patcher->model, ablated, layer, mid);
+    if (x == NULL) {
+        return abl_tensor_zeros(p->scope, ABL_DTYPE_F32, 3, shape);
+    }
+    return ablated != NULL
+               ? x
+               : abl_tensor_contiguous(p->scope, abl_tensor_expand(p->scope, x, 3, shape));
+}
+
+/* The input of a module with one destination (an MLP). */
+static abl_tensor *single_input(pass *p, const abl_graph_module *module, int layer, bool mid,
+                                abl_tensor *resid) {
+    if (p->options->mask == NULL) {
+        return resid;
+    }
+    abl_mask_rows rows = rows_of(p, module, 1);
+    int32_t group = 0;
+    int32_t first = 0;
+    (void)abl_mask_rows_group(&rows, &group, &first);
+    if (group == ABL_MASK_ROW_ZERO) {
+        return resid;
+    }
+    if (group == ABL_MASK_ROW_ONE) {
+        return all_ablated(p, layer, mid);
+    }
+    abl_tensor_copy_into(p->scope, abl_tensor_select(p->scope, p->patcher->differences.arena, 0, 0),
+                         resid);
+    return abl_tensor_select(p->scope, mix(p, &rows, &first, 1), 0, 0);
+}
+
+/* ---- attention ------------------------------------------------------------------------------- */
+
+static abl_tensor *xhat_of(pass *p, const abl_tensor *x) {
+    return abl_tensor_norm(p->scope, abl_model_norm_kind(p->patcher->model), x, NULL, NULL,
+                           p->patcher->config->norm_eps, NULL, NULL);
+}
+
+/* Heads begin..end of the projection of one input, into their slice of `qkv`. */
+static void project_into(pass *p, int layer, const abl_tensor *xhat, int64_t begin, int64_t end,
+                         abl_tensor *qkv) {
+    abl_scope *scope = p->scope;
+    const abl_folded *f = p->patcher->folded;
+    const int64_t from = begin * f->d_head;
+    const int64_t to = end * f->d_head;
+    abl_tensor *bias = f->layers[layer].b;
+    abl_tensor_linear_into(scope, abl_tensor_slice(scope, qkv, 1, from, to),
+                           abl_tensor_view(scope, xhat, 2, (const int64_t[]){-1, p->width}),
+                           abl_tensor_slice(scope, f->layers[layer].w, 1, from, to),
+                           bias == NULL ? NULL : abl_tensor_slice(scope, bias, 0, from, to));
+}
+
+/* q, k, v of every head from its own input: (batch, pos, heads, d_head). */
+static abl_tensor *project_rows(pass *p, int layer, const abl_mask_rows *rows, int32_t mixes,
+                                abl_tensor *resid) {
+    abl_scope *scope = p->scope;
+    abl_patcher *patcher = p->patcher;
+    const abl_folded *f = patcher->folded;
+    abl_tensor *zero = NULL;
+    abl_tensor *one = NULL;
+    abl_tensor *mixed = NULL;
+    if (mixes > 0) {
+        abl_tensor_copy_into(scope, abl_tensor_select(scope, patcher->differences.arena, 0, 0),
+                             resid);
+        mixed = xhat_of(p, mix(p, rows, patcher->first, mixes));
+    }
+    abl_tensor *qkv =
+        abl_tensor_empty(scope, ABL_DTYPE_F32, 2,
+                         (const int64_t[]){p->batch * p->seq, (int64_t)f->heads * f->d_head});
+    for (int32_t begin = 0; begin < f->heads && !abl_scope_failed(scope);) {
+        int32_t group = patcher->group[begin];
+        int32_t end = begin + 1;
+        while (end < f->heads && patcher->group[end] == group) {
+            end++;
+        }
+        abl_tensor *xhat = NULL;
+        if (group == ABL_MASK_ROW_ZERO) {
+            xhat = zero = zero == NULL ? xhat_of(p, resid) : zero;
+        } else if (group == ABL_MASK_ROW_ONE) {
+            xhat = one = one == NULL ? xhat_of(p, all_ablated(p, layer, false)) : one;
+        } else {
+            xhat = abl_tensor_select(scope, mixed, 0, group);
+        }
+        project_into(p, layer, xhat, begin, end, qkv);
+        begin = end;
+    }
+    return abl_tensor_view(scope, qkv, 4, (const int64_t[]){p->batch, p->seq, f->heads, f->d_head});
+}
+
+/* The module of a layer's q (or joined qkv), or of its MLP; each block has as many modules. */
+static const abl_graph_module *module_of(const pass *p, int layer, bool mlp) {
+    const abl_graph *graph = p->patcher->graph;
+    int32_t attn_modules = abl_graph_options_of(graph)->joined_qkv ? 1 : 3;
+    return abl_graph_module_at(graph, layer * (attn_modules + 1) + (mlp ? attn_modules : 0));
+}
+
+static abl_tensor *project(pass *p, int layer, abl_tensor *resid) {
+    abl_patcher *patcher = p->patcher;
+    const abl_folded *f = patcher->folded;
+    if (p->options->mask == NULL) {
+        return abl_folded_project(p->scope, f, layer, xhat_of(p, resid));
+    }
+    bool joined = abl_graph_options_of(patcher->graph)->joined_qkv;
+    abl_mask_rows rows = rows_of(p, module_of(p, layer, false), joined ? f->q_heads : f->heads);
+    int32_t mixes = abl_mask_rows_group(&rows, patcher->group, patcher->first);
+    for (int32_t i = rows.row_count; i < f->heads; i++) {
+        patcher->group[i] = patcher->group[i - rows.row_count]; /* joined: k and v as q */
+    }
+    return project_rows(p, layer, &rows, mixes, resid);
+}
+
+static int64_t head_slot(const pass *p, int layer) {
+    return 2 + (int64_t)layer * (p->patcher->config->n_heads + 1);
+}
+
+static const abl_sources *ablated_of(const pass *p) {
+    return p->options->ablation == ABL_ABLATION_ZERO ? NULL : p->options->ablated;
+}
+
+static abl_tensor *attention(pass *p, int layer, abl_tensor *resid) {
+    abl_scope *scope = p->scope;
+    const abl_model *model = p->patcher->model;
+    abl_qkv qkv = abl_folded_views(scope, p->patcher->folded, project(p, layer, resid));
+    abl_tensor *q = abl_block_rotate(scope, model, qkv.q, 0, false);
+    abl_tensor *k = abl_block_rotate(scope, model, qkv.k, 0, false);
+    abl_tensor *z =
+        abl_tensor_attention(scope, q, k, qkv.v, abl_model_attn_scale(model), NULL, NULL);
+    if (p->options->mask != NULL) {
+        abl_differences_heads(scope, &p->patcher->differences, model, ablated_of(p), layer,
+                              head_slot(p, layer), z);
+    }
+    return abl_block_attn_out(scope, model, layer, z);
+}
+
+static abl_tensor *mlp(pass *p, int layer, bool mid, abl_tensor *resid) {
+    const abl_model *model = p->patcher->model;
+    abl_tensor *x = single_input(p, module_of(p, layer, true), layer, mid, resid);
+    x = abl_block_norm_forward(p->scope, model, layer, ABL_BLOCK_NORM_2, x, NULL, NULL);
+    abl_tensor *out = abl_block_mlp(p->scope, model, layer, x, NULL);
+    if (p->options->mask != NULL) {
+        abl_differences_mlp(p->scope, &p->patcher->differences, ablated_of(p), layer,
+                            head_slot(p, layer) + p->patcher->config->n_heads, out);
+    }
+    return out;
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+/* Resid End at the last position only: (batch, d_model). */
+static abl_tensor *end_last(pass *p, abl_tensor *resid) {
+    abl_scope *scope = p->scope;
+    const abl_graph *graph = p->patcher->graph;
+    abl_tensor *last = abl_tensor_select(scope, resid, 1, p->seq - 1);
+    const abl_graph_module *module = abl_graph_module_at(graph, abl_graph_module_count(graph) - 1);
+    if (p->options->mask == NULL) {
+        return last;
+    }
+    abl_mask_rows rows = rows_of(p, module, 1);
+    rows.values += (p->positions - 1) * rows.stride; /* the last one's row */
+    rows.positions = 1;
+    int32_t group = 0;
+    int32_t first = 0;
+    (void)abl_mask_rows_group(&rows, &group, &first);
+    if (group == ABL_MASK_ROW_ZERO) {
+        return last;
+    }
+    if (group == ABL_MASK_ROW_ONE) {
+        abl_tensor *x = all_ablated(p, p->patcher->config->n_layers, false);
+        return abl_tensor_select(scope, x, 1, p->seq - 1);
+    }
+    const int64_t n = module->src_count;
+    const int64_t inner = p->batch * p->width;
+    abl_tensor *d = abl_tensor_slice(scope, p->patcher->differences.arena, 0, 1, 1 + n);
+    d = abl_tensor_reshape(scope, abl_tensor_select(scope, d, 2, p->seq - 1), 2,
+                           (const int64_t[]){n, inner});
+    abl_tensor *matrix = mix_matrix(p, &rows, &first, 1, 0, 1);
+    abl_tensor *row = abl_tensor_slice(scope, abl_tensor_select(scope, matrix, 0, 0), 1, 1, 1 + n);
+    abl_tensor *moved = abl_tensor_matmul(scope, row, d);
+    return abl_tensor_add(scope, last,
+                          abl_tensor_view(scope, moved, 2, (const int64_t[]){p->batch, p->width}));
+}
+
+static abl_tensor *end_input(pass *p, abl_tensor *resid) {
+    const abl_graph *graph = p->patcher->graph;
+    if (p->options->slice == ABL_PATCH_LAST_SEQ) {
+        return end_last(p, resid);
+    }
+    const abl_graph_module *module = abl_graph_module_at(graph, abl_graph_module_count(graph) - 1);
+    abl_tensor *x = single_input(p, module, p->patcher->config->n_layers, false, resid);
+    return p->options->slice == ABL_PATCH_ALL_SEQ ? x : abl_tensor_slice(p->scope, x, 1, 1, p->seq);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------- */
+
+static void run(pass *p, float *ret_logits) {
+    abl_scope *scope = p->scope;
+    const abl_patch_options *o = p->options;
+    const abl_model *model = p->patcher->model;
+    bool parallel = p->patcher->config->parallel_attn_mlp;
+    abl_tensor *ids = abl_block_tokens(scope, o->tokens, p->batch, p->seq);
+    abl_tensor *resid = abl_block_embed(scope, model, ids, NULL, NULL);
+    p->patcher->differences.scope = scope;
+    if (o->mask != NULL) {
+        abl_differences_start(&p->patcher->differences, ablated_of(p), resid);
+    }
+    for (int layer = 0; layer < p->patcher->config->n_layers && !abl_scope_failed(scope); layer++) {
+        size_t mark = abl_scope_mark(scope);
+        abl_tensor *mid = abl_tensor_add(scope, resid, attention(p, layer, resid));
+        resid = abl_tensor_add(scope, mid, mlp(p, layer, !parallel, parallel ? resid : mid));
+        abl_scope_rewind(scope, mark, &resid, 1);
+    }
+    abl_tensor *logits = abl_block_unembed(scope, model, end_input(p, resid), NULL, NULL);
+    abl_tensor_to_floats(scope, logits, ret_logits, (size_t)abl_patch_logit_count(o));
+}
+
+abl_code abl_patcher_run(abl_patcher *patcher, const abl_patch_options *options, float *ret_logits,
+                         abl_status *ret_status) {
+    bool by_position = abl_graph_options_of(patcher->graph)->seq_len != 0;
+    ABL_ASSERT(options->mask == NULL || options->ablation == ABL_ABLATION_ZERO ||
+               options->ablated != NULL);
+    pass p = {.patcher = patcher,
+              .options = options,
+              .batch = options->batch,
+              .seq = options->seq,
+              .width = patcher->config->d_model,
+              .positions = by_position ? options->seq : 1};
+    ABL_ASSERT(!by_position || abl_graph_seq_count(patcher->graph) == options->seq);
+    abl_code code = arena_prepare(patcher, p.batch, p.seq, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    p.scope = abl_scope_create(abl_model_device(patcher->model));
+    if (p.scope == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    run(&p, ret_logits);
+    code = abl_scope_status(p.scope, ret_status);
+    abl_scope_destroy(p.scope);
+    return code;
+}

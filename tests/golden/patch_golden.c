@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Masked passes against AutoCircuit (tiny models) and the float64 reference (SmolLM2): circuits of
+ * named edge sets and of graded scores with ties, both patch types, fractional masks with and
+ * without a mask function, out_slice; then the metrics of a sweep over circuit sizes. */
+#include "core/base/mem.h"
+#include "core/graph/scores.h"
+#include "core/metric/sweep.h"
+#include "core/patch/circuits.h"
+#include "tests/golden/edges.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TOL_LOGITS 1e-4
+#define TOL_METRIC_RELATIVE 1e-4 /* of the curve's largest value, and at least this */
+#define TOL_SMOLLM2_LOGITS 5e-4
+#define TOL_SMOLLM2_ZERO_LOGITS 5e-3
+
+typedef struct subject {
+    const char *model_name;
+    abl_model *model;
+    const abl_graph *graph;
+    const abl_dataset *dataset;
+} subject;
+
+static const char *const ABLATIONS[] = {"RESAMPLE", "ZERO"};
+static const char *const PATCH_TYPES[] = {"TREE_PATCH", "EDGE_PATCH"};
+
+/* All logits of a run, circuit after circuit, each (prompts, vocab). Ends with abl_free(). */
+static float *run_circuits(const abl_circuits_options *options, int64_t *ret_edge_counts,
+                           size_t *ret_per_circuit) {
+    abl_circuits *circuits = NULL;
+    abl_status status;
+    golden_must(abl_circuits_create(options, &circuits, &status), &status);
+    float *all = NULL;
+    bool finished = false;
+    int64_t step = 0;
+    while (!finished) {
+        abl_circuits_result result;
+        golden_must(abl_circuits_step(circuits, &result, &finished, &status), &status);
+        size_t row = (size_t)result.logit_count / (size_t)result.batch.size;
+        size_t per_circuit = row * (size_t)options->batches.count;
+        int64_t count = abl_circuits_count(circuits);
+        if (all == NULL) {
+            all = abl_calloc(per_circuit * (size_t)count, sizeof *all);
+        }
+        int64_t circuit = step % count;
+        ret_edge_counts[circuit] = result.edge_count;
+        memcpy(all + (size_t)circuit * per_circuit +
+                   row * (size_t)(result.batch.first - options->batches.first),
+               result.logits, (size_t)result.logit_count * sizeof *all);
+        *ret_per_circuit = per_circuit;
+        step++;
+    }
+    abl_circuits_destroy(circuits);
+    return all;
+}
+
+/* ---- c_circuits ------------------------------------------------------------------------------ */
+
+static void compare_set(const edges_case *c, const subject *s, const char *name,
+                        const abl_edge_set *set, int type, int ablation) {
+    char key[160];
+    (void)snprintf(key, sizeof key, "logits/%s/%s/%s", PATCH_TYPES[type], ABLATIONS[ablation],
+                   name);
+    const abl_safetensors_tensor *expected = abl_safetensors_find(c->set, key);
+    if (expected == NULL) {
+        return;
+    }
+    const abl_circuits_options options = {
+        .model = s->model,
+        .graph = s->graph,
+        .batches = {.dataset = s->dataset, .count = 8, .batch_size = 4},
+        .patch_type = (abl_patch_type)type,
+        .ablation = (abl_ablation)ablation,
+        .sets = set,
+        .circuit_count = 1};
+    int64_t edges = 0;
+    size_t count = 0;
+    float *logits = run_circuits(&options, &edges, &count);
+    golden_compare(c->title, key, expected, logits, count, TOL_LOGITS);
+    abl_free(logits);
+}
+
+static void case_circuits(const subject *s, const char *variant) {
+    edges_case c;
+    if (!edges_case_open(&c, s->model_name, "c_circuits_%s", variant)) {
+        return;
+    }
+    const char *name = NULL;
+    json_t *list = NULL;
+    json_object_foreach(json_object_get(c.json, "edge_sets"), name, list) {
+        abl_edge_set set;
+        int64_t *edges = edges_list(list, &set.count);
+        set.edges = edges;
+        for (int type = 0; type < 2; type++) {
+            for (int ablation = 0; ablation < 2; ablation++) {
+                compare_set(&c, s, name, &set, type, ablation);
+            }
+        }
+        abl_free(edges);
+    }
+    edges_case_close(&c);
+}
+
+/* ---- c_fraction ------------------------------------------------------------------------------ */
+
+static void compare_fraction(const edges_case *c, const subject *s, const char *kind,
+                             const char *run_name, abl_patch_options options, bool clean) {
+    char key[96];
+    (void)snprintf(key, sizeof key, "logits/%s/%s", kind, run_name);
+    const abl_safetensors_tensor *expected = abl_safetensors_find(c->set, key);
+    if (expected == NULL) {
+        return;
+    }
+    float *logits = abl_calloc(expected->elements, sizeof *logits);
+    const abl_batches batches = {.dataset = s->dataset, .count = 8, .batch_size = 4};
+    abl_status status;
+    for (int32_t i = 0; i < 2; i++) {
+        abl_batch batch = abl_batches_at(&batches, i);
+        abl_sources *ablated = NULL;
+        golden_must(abl_sources_create(s->model, clean ? batch.corrupt : batch.clean, batch.size,
+                                       batch.seq_len, &ablated, &status),
+                    &status);
+        options.tokens = clean ? batch.clean : batch.corrupt;
+        options.batch = batch.size;
+        options.seq = batch.seq_len;
+        options.ablated = ablated;
+        golden_must(
+            abl_patch_forward(&options, logits + (size_t)i * expected->elements / 2, &status),
+            &status);
+        abl_sources_destroy(ablated);
+    }
+    golden_compare(c->title, key, expected, logits, expected->elements, TOL_LOGITS);
+    abl_free(logits);
+}
+
+static void case_fraction(const subject *s, const char *variant) {
+    edges_case c;
+    if (!edges_case_open(&c, s->model_name, "c_fraction_%s", variant)) {
+        return;
+    }
+    static const char *const KINDS[] = {"u01", "ext"};
+    for (size_t i = 0; i < ABL_COUNT_OF(KINDS); i++) {
+        char key[32];
+        (void)snprintf(key, sizeof key, "mask/%s", KINDS[i]);
+        float *mask = edges_flat(s->graph, c.set, key);
+        abl_patch_options options = {.model = s->model, .graph = s->graph, .mask = mask};
+        compare_fraction(&c, s, KINDS[i], "clean_RESAMPLE", options, true);
+        compare_fraction(&c, s, KINDS[i], "corrupt_RESAMPLE", options, false);
+        options.mask_function = ABL_MASK_SIGMOID;
+        compare_fraction(&c, s, KINDS[i], "clean_RESAMPLE/sigmoid", options, true);
+        compare_fraction(&c, s, KINDS[i], "corrupt_RESAMPLE/sigmoid", options, false);
+        options.mask_function = ABL_MASK_NONE;
+        options.ablation = ABL_ABLATION_ZERO;
+        compare_fraction(&c, s, KINDS[i], "clean_ZERO", options, true);
+        abl_free(mask);
+    }
+    edges_case_close(&c);
+}
+
+/* ---- c_out_slices ---------------------------------------------------------------------------- */
+
+static void case_out_slices(const subject *s) {
+    edges_case c;
+    if (!edges_case_open(&c, s->model_name, "c_out_slices")) {
+        return;
+    }
+    static const char *const NAMES[] = {"logits/last_seq", "logits/not_first_seq", "logits/None"};
+    abl_edge_set set;
+    int64_t *edges = edges_list(json_object_get(c.json, "edges"), &set.count);
+    set.edges = edges;
+    for (int slice = 0; slice < 3; slice++) {
+        const abl_circuits_options options = {
+            .model = s->model,
+            .graph = s->graph,
+            .batches = {.dataset = s->dataset, .count = 2, .batch_size = 2},
+            .slice = (abl_patch_slice)slice,
+            .sets = &set,
+            .circuit_count = 1};
+        int64_t edge_count = 0;
+        size_t count = 0;
+        float *logits = run_circuits(&options, &edge_count, &count);
+        golden_compare(c.title, NAMES[slice], golden_tensor(c.set, NAMES[slice]), logits, count,
+                       TOL_LOGITS);
+        abl_free(logits);
+    }
+    abl_free(edges);
+    edges_case_close(&c);
+}
+
+/* ---- e_metrics ------------------------------------------------------------------------------- */
+
+static const struct {
+    abl_metric metric;
+    const char *key;
+} METRICS[] = {
+    {ABL_METRIC_CLEAN_KL_DIV, "Clean KL Div"},
+    {ABL_METRIC_CORRUPT_KL_DIV, "Corrupt KL Div"},
+    {ABL_METRIC_ANSWER_PROB, "Answer Prob"},
+    {ABL_METRIC_ANSWER_VALUE, "Answer Logit"},
+    {ABL_METRIC_WRONG_ANSWER_VALUE, "Wrong Answer Logit"},
+    {ABL_METRIC_ANSWER_LOGPROB, "Answer Logprob"},
+    {ABL_METRIC_ANSWER_DIFF, "Logit Diff"},
+    {ABL_METRIC_ANSWER_PROB_DIFF, "Prob Diff"},
+    {ABL_METRIC_ANSWER_LOGPROB_DIFF, "Logprob Diff"},
+    {ABL_METRIC_ANSWER_DIFF_PERCENT, "Logit Diff Percent"},
+    {ABL_METRIC_CORRECT_PERCENT, "Correct Answer Percent"},
+    {ABL_METRIC_CORRECT_OVER_WRONG_PERCENT, "Correct Answer Greater Than Incorrect Percent"},
+};
+
+static void compare_curve(const edges_case *c, const char *sweep_name, const json_t *recorded,
+                          const abl_sweep *sweep, size_t metric) {
+    size_t count = json_array_size(recorded);
+    float *expected = abl_calloc(count + 1, sizeof *expected);
+    float *actual = abl_calloc(count + 1, sizeof *actual);
+    bool sizes_equal = (size_t)abl_sweep_row_count(sweep) == count;
+    for (size_t i = 0; sizes_equal && i < count; i++) {
+        const json_t *point = json_array_get(recorded, i);
+        abl_sweep_row row = abl_sweep_row_at(sweep, (int32_t)i);
+        sizes_equal = row.edge_count == json_integer_value(json_array_get(point, 0));
+        expected[i] = (float)json_number_value(json_array_get(point, 1));
+        actual[i] = (float)row.values[metric];
+    }
+    char name[128];
+    (void)snprintf(name, sizeof name, "%s %s", sweep_name, METRICS[metric].key);
+    double largest = edges_max_abs(expected, (int64_t)count);
+    golden_compare_floats(c->title, name, expected, count, actual, sizes_equal ? count : 0,
+                          TOL_METRIC_RELATIVE * (largest > 1 ? largest : 1));
+    abl_free(expected);
+    abl_free(actual);
+}
+
+static void run_sweep(const edges_case *c, const subject *s, const char *name, const float *scores,
+                      const json_t *recorded) {
+    int64_t count = 0;
+    int64_t *sizes = edges_list(json_object_get(c->json, "edge_counts"), &count);
+    abl_sweep_options options = {
+        .circuits = {.model = s->model,
+                     .graph = s->graph,
+                     .batches = {.dataset = s->dataset, .first = 8, .count = 8, .batch_size = 4},
+                     .patch_type = strncmp(name, "EDGE", 4) == 0 ? ABL_PATCH_EDGE : ABL_PATCH_TREE,
+                     .ablation =
+                         strstr(name, "ZERO") != NULL ? ABL_ABLATION_ZERO : ABL_ABLATION_RESAMPLE,
+                     .scores = scores,
+                     .sizes = sizes,
+                     .circuit_count = (int32_t)count},
+        .metric_count = (int32_t)ABL_COUNT_OF(METRICS)};
+    for (size_t i = 0; i < ABL_COUNT_OF(METRICS); i++) {
+        options.metrics[i] = METRICS[i].metric;
+    }
+    abl_sweep *sweep = NULL;
+    abl_status status;
+    golden_must(abl_sweep_create(&options, &sweep, &status), &status);
+    abl_sweep_progress progress = {0};
+    while (!progress.finished) {
+        golden_must(abl_sweep_step(sweep, &progress, &status), &status);
+    }
+    for (size_t i = 0; i < ABL_COUNT_OF(METRICS); i++) {
+        const json_t *curve = json_object_get(json_object_get(recorded, "metrics"), METRICS[i].key);
+        if (json_is_array(curve)) {
+            compare_curve(c, name, curve, sweep, i);
+        }
+    }
+    abl_sweep_destroy(sweep);
+    abl_free(sizes);
+}
+
+static void case_metrics(const subject *s, const char *variant) {
+    edges_case c;
+    edges_case scores_case;
+    if (!edges_case_open(&c, s->model_name, "e_metrics_%s", variant)) {
+        return;
+    }
+    if (edges_case_open(&scores_case, s->model_name, "d_scores_%s", variant)) {
+        float *scores = edges_flat(s->graph, scores_case.set, "mg_logit_avg_diff_m0");
+        const char *name = NULL;
+        json_t *recorded = NULL;
+        json_object_foreach(json_object_get(c.json, "sweeps"), name, recorded) {
+            if (strstr(name, "MEAN") == NULL) {
+                run_sweep(&c, s, name, scores, recorded);
+            }
+        }
+        abl_free(scores);
+        edges_case_close(&scores_case);
+    }
+    edges_case_close(&c);
+}
+
+/* ---- SmolLM2 --------------------------------------------------------------------------------- */
+
+#define SIZE_COUNT 7
+static const int64_t SIZES[SIZE_COUNT] = {0, 100, 300, 1000, 3000, 10000, 70651};
+
+/* Circuits of the recorded order's first n edges, over the dataset in one batch. */
+static void smollm2_circuits(const subject *s, const abl_safetensors *set, const char *kind) {
+    char key[64];
+    char title[96];
+    (void)snprintf(title, sizeof title, "smollm2/%s", s->model_name);
+    (void)snprintf(key, sizeof key, "order.%s", kind);
+    const abl_safetensors_tensor *order = abl_safetensors_find(set, key);
+    if (order == NULL) {
+        return;
+    }
+    bool zero = strcmp(kind, "zero") == 0;
+    int32_t *ids = golden_ints(order);
+    int64_t *edges = abl_calloc((size_t)SIZES[SIZE_COUNT - 1], sizeof *edges);
+    abl_edge_set sets[SIZE_COUNT];
+    for (int64_t i = 0; i < SIZES[SIZE_COUNT - 2]; i++) {
+        edges[i] = ids[i];
+    }
+    int64_t *every = abl_calloc((size_t)SIZES[SIZE_COUNT - 1], sizeof *every);
+    for (int64_t i = 0; i < SIZES[SIZE_COUNT - 1]; i++) {
+        every[i] = i;
+    }
+    for (int i = 0; i < SIZE_COUNT; i++) {
+        sets[i] = (abl_edge_set){.edges = i + 1 == SIZE_COUNT ? every : edges, .count = SIZES[i]};
+    }
+    int32_t prompts = abl_dataset_prompt_count(s->dataset);
+    const abl_circuits_options options = {
+        .model = s->model,
+        .graph = s->graph,
+        .batches = {.dataset = s->dataset, .count = prompts, .batch_size = prompts},
+        .ablation = zero ? ABL_ABLATION_ZERO : ABL_ABLATION_RESAMPLE,
+        .sets = sets,
+        .circuit_count = SIZE_COUNT};
+    int64_t edge_counts[SIZE_COUNT];
+    size_t per_circuit = 0;
+    float *logits = run_circuits(&options, edge_counts, &per_circuit);
+    for (int i = 0; i < SIZE_COUNT; i++) {
+        (void)snprintf(key, sizeof key, "circuit.%s.n%d.logits", kind, (int)SIZES[i]);
+        const abl_safetensors_tensor *expected = golden_tensor(set, key);
+        golden_compare(title, key, expected, logits + (size_t)i * per_circuit, expected->elements,
+                       zero ? TOL_SMOLLM2_ZERO_LOGITS : TOL_SMOLLM2_LOGITS);
+    }
+    abl_free(logits);
+    abl_free(every);
+    abl_free(edges);
+    abl_free(ids);
+}
+
+static void case_smollm2(void) {
+    const char *first = golden_path("cases/smollm2-135m/%s/golden.safetensors", EDGES_SMOLLM2[0]);
+    const char *dir = golden_has(first) ? golden_smollm2_dir() : NULL;
+    if (dir == NULL) {
+        return;
+    }
+    abl_model *model = golden_open_model(dir, abl_model_processing_hf());
+    abl_graph *graph = edges_graph(model, &EDGES_VARIANTS[0], 0);
+    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_SMOLLM2); i++) {
+        abl_safetensors *set = golden_open_tensors(
+            golden_path("cases/smollm2-135m/%s/golden.safetensors", EDGES_SMOLLM2[i]));
+        abl_dataset *dataset = edges_smollm2(EDGES_SMOLLM2[i]);
+        const subject s = {EDGES_SMOLLM2[i], model, graph, dataset};
+        smollm2_circuits(&s, set, "resample");
+        smollm2_circuits(&s, set, "zero");
+        abl_dataset_destroy(dataset);
+        abl_safetensors_close(set);
+    }
+    abl_graph_destroy(graph);
+    abl_model_unref(model);
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    golden_init(argv[0]);
+    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_MODELS); i++) {
+        const char *name = EDGES_MODELS[i];
+        abl_dataset *dataset = edges_abba(name);
+        abl_model *models[] = {golden_open_model(name, abl_model_processing_tl()),
+                               golden_open_model(name, abl_model_processing_hf())};
+        for (size_t v = 0; v < EDGES_VARIANT_COUNT; v++) {
+            const edges_variant *variant = &EDGES_VARIANTS[v];
+            abl_model *model = models[variant->raw ? 1 : 0];
+            abl_graph *graph = edges_graph(model, variant, abl_dataset_seq_len(dataset));
+            const subject s = {name, model, graph, dataset};
+            case_circuits(&s, variant->name);
+            case_fraction(&s, variant->name);
+            if (v == 0) {
+                case_out_slices(&s);
+            }
+            if (v < 2) {
+                case_metrics(&s, variant->name);
+            }
+            abl_graph_destroy(graph);
+        }
+        abl_model_unref(models[0]);
+        abl_model_unref(models[1]);
+        abl_dataset_destroy(dataset);
+    }
+    case_smollm2();
+    return golden_finish();
+}

@@ -250,7 +250,8 @@ static void answer_error(abl_call *call, reflection_response *response, abl_code
                          const char *asked) {
     char text[256];
     (void)snprintf(text, sizeof text, "nothing here is called '%.160s'", asked);
-    Grpc__Reflection__V1__ErrorResponse error = GRPC__REFLECTION__V1__ERROR_RESPONSE__INIT;
+    Grpc__Reflection__V1__ErrorResponse error;
+    grpc__reflection__v1__error_response__init(&error);
     error.error_code = (int32_t)code;
     error.error_message = text;
     response->message_response_case =
@@ -297,10 +298,11 @@ static void answer_services(abl_call *call, abl_reflection *reflection,
 #define QUESTION(name) GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_##name
 
 static void answer(abl_call *call, abl_reflection *reflection, reflection_request *request) {
-    reflection_response response = GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__INIT;
+    reflection_response response;
+    grpc__reflection__v1__server_reflection_response__init(&response);
     response.valid_host = request->host;
     response.original_request = request;
-    switch (request->message_request_case) {
+    switch ((int)request->message_request_case) {
     case QUESTION(FILE_BY_FILENAME):
         answer_file(call, reflection, &response, find_file(reflection, request->file_by_filename),
                     request->file_by_filename);

@@ -91,16 +91,19 @@ uint8_t *abl_status_pack_details(const abl_status *status, size_t *ret_bytes) {
     memcpy(reason, status->reason, reason_length);
     reason[reason_length] = '\0';
 
-    Google__Rpc__ErrorInfo info = GOOGLE__RPC__ERROR_INFO__INIT;
+    Google__Rpc__ErrorInfo info;
+    google__rpc__error_info__init(&info);
     info.reason = reason;
     info.domain = domain;
     uint8_t info_bytes[256];
-    Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
+    Google__Protobuf__Any any;
+    google__protobuf__any__init(&any);
     any.type_url = type_url;
     any.value.len = google__rpc__error_info__pack(&info, info_bytes);
     any.value.data = info_bytes;
     Google__Protobuf__Any *details[] = {&any};
-    Google__Rpc__Status packed = GOOGLE__RPC__STATUS__INIT;
+    Google__Rpc__Status packed;
+    google__rpc__status__init(&packed);
     packed.code = (int32_t)status->code;
     packed.message = message;
     packed.n_details = 1;

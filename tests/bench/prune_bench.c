@@ -115,8 +115,7 @@ static void write_floats(const char *path, const float *data, size_t count) {
     }
 }
 
-/* --- eap and exact
- * ----------------------------------------------------------------------------- */
+/* --- eap and exact -------------------------------------------------------------------------- */
 
 static void prune_once(setting *s, const abl_prune_options *options) {
     abl_prune *prune = NULL;

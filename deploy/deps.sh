@@ -21,7 +21,7 @@ packages_build=(build-essential cmake ninja-build pkg-config ccache protobuf-com
     libpcre2-dev libssl-dev libsqlite3-dev libcmocka-dev ca-certificates)
 packages_torch=(libtorch-dev libopenblas0-pthread)
 packages_demo=(python3 python3-venv)
-packages_test=(clang clang-format-16 git)
+packages_test=(clang libclang-rt-dev clang-format-16 git)
 
 say() { printf '%s\n' "deps: $*"; }
 fail() { printf '%s\n' "deps: $*" >&2; exit 1; }

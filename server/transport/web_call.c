@@ -149,6 +149,7 @@ static void maybe_free(web_call *call) {
         call->next->link = call->link;
     }
     server->call_count--;
+    server->started_count -= call->started;
     abl_free(call);
     abl_web_server_call_ended(server);
 }
@@ -455,6 +456,7 @@ static abl_code admit(web_call *call, const char *path, void **ret_user_data,
 
 void abl_web_call_begin(web_call *call, const char *path) {
     call->started = true;
+    call->server->started_count++;
     call->server->service_count++;
     void *user_data = NULL;
     abl_status status = {0};

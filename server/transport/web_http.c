@@ -33,7 +33,7 @@
 #include <uv.h>
 
 #define CONNECTION_BYTES ((size_t)128 << 10) /* buffers of one; a write is about half of it */
-#define IDLE_SECONDS 120u
+#define IDLE_SECONDS 60u /* and for a client that left in the middle of its request */
 
 static const char builtin_index[] =
     "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Ablate</title></head>"
@@ -452,7 +452,7 @@ size_t abl_web_server_live_calls(const abl_web_server *server) {
 
 /* Stops by mail: we may be deep inside MHD_run() now. */
 void abl_web_server_call_ended(abl_web_server *server) {
-    bool over = server->call_count == 0 || (server->forced && server->service_count == 0);
+    bool over = server->started_count == 0 || (server->forced && server->service_count == 0);
     if (server->draining && over && !server->stopping) {
         server->stopping = true;
         abl_loop_post(server->options.loop, &server->stop_mail);

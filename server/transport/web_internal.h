@@ -78,7 +78,8 @@ struct abl_web_server {
     abl_timer *grace;
     web_call *calls;
     size_t call_count;
-    size_t service_count; /* of them, those that a service holds */
+    size_t started_count; /* of them, those whose request came whole */
+    size_t service_count; /* of these, those that a service holds */
     size_t body_bytes;
     bool kicked; /* a connection was resumed since the last MHD_run() */
     bool draining;

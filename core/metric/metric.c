@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Metrics of one batch's logits, a value a row, in double on the host: a row is one vocabulary, read
- * once or twice, beside a forward pass that made it. */
+/* Metrics of one batch's logits, a value a row, in double on the host: a row is one vocabulary,
+ * read once or twice, beside a forward pass that made it. */
 #include "core/metric/metric.h"
 
 #include "core/base/assert.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* A faithfulness curve: circuits.c runs the circuits, this averages metrics over rows. A step is one
- * circuit on one batch; its values go into that circuit's running sums, so rows of the table are
- * means over the prompts seen so far. The percent metric is a ratio of two such sums. */
+/* A faithfulness curve: circuits.c runs the circuits, this averages metrics over rows. A step is
+ * one circuit on one batch; its values go into that circuit's running sums, so rows of the table
+ * are means over the prompts seen so far. The percent metric is a ratio of two such sums. */
 #include "core/metric/sweep.h"
 
 #include "core/base/assert.h"

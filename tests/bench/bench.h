@@ -49,5 +49,6 @@ void bench_emit(const abl_model_config *config, const bench_args *args, const ch
 /* prune_bench.c: the benches that need a graph. */
 void bench_eap(const bench_args *args, const char *op);
 void bench_exact(const bench_args *args, const char *op);
+void bench_masked(const bench_args *args, const char *op);
 
 #endif

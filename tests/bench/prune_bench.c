@@ -2,8 +2,8 @@
  *
  * The benches of core_bench that need a graph:
  *
- *   masked  the forward pass under --mask FILE (float32, canonical order), ablations from
- *           --corrupt; the corrupt run is made once, outside the time, as the peer does
+ *   masked  the forward pass under --mask FILE (float32, canonical order), ablations from --corrupt;
+ *           the corrupt run is made once, outside the time, as the peer does
  *   eap     edge attribution patching of the one batch, both forward passes included
  *   exact   exact effects of the edges in --edges FILE (an index a line); --out has them in that
  *           order; the cached clean and corrupt runs are part of the time
@@ -115,7 +115,7 @@ static void write_floats(const char *path, const float *data, size_t count) {
     }
 }
 
-/* --- eap and exact -------------------------------------------------------------------------- */
+/* --- eap and exact ----------------------------------------------------------------------------- */
 
 static void prune_once(setting *s, const abl_prune_options *options) {
     abl_prune *prune = NULL;
@@ -186,5 +186,48 @@ void bench_exact(const bench_args *args, const char *op) {
     }
     write_floats(args->out_path, effects, (size_t)s.asked);
     abl_free(effects);
+    finish_setting(&s);
+}
+
+/* --- masked ------------------------------------------------------------------------------------ */
+
+static abl_patch_options patch_options(const setting *s) {
+    return (abl_patch_options){
+        .model = s->model,
+        .graph = s->graph,
+        .tokens = s->args->tokens,
+        .batch = (int32_t)s->args->batch,
+        .seq = (int32_t)s->args->seq,
+        .mask = s->mask,
+        .ablated = s->ablated,
+    };
+}
+
+static void masked_once(void *user_data) {
+    setting *s = user_data;
+    abl_patch_options options = patch_options(s);
+    abl_status status;
+    check(abl_patch_forward(&options, s->logits, &status), &status);
+}
+
+void bench_masked(const bench_args *args, const char *op) {
+    setting s = make_setting(args);
+    FILE *file = args->mask_path == NULL ? NULL : fopen(args->mask_path, "rb");
+    s.mask = need(abl_calloc((size_t)s.edge_count, sizeof *s.mask));
+    if (file == NULL ||
+        fread(s.mask, sizeof *s.mask, (size_t)s.edge_count, file) != (size_t)s.edge_count) {
+        bench_die("this bench needs --mask FILE, %lld float32", (long long)s.edge_count);
+    }
+    (void)fclose(file);
+    abl_status status;
+    check(abl_sources_create(s.model, args->corrupt, (int32_t)args->batch, (int32_t)args->seq,
+                             &s.ablated, &status),
+          &status);
+    abl_patch_options options = patch_options(&s);
+    size_t count = (size_t)abl_patch_logit_count(&options);
+    s.logits = need(abl_calloc(count, sizeof *s.logits));
+    bench_timing timing = bench_time(masked_once, &s, args->reps);
+    bench_emit(abl_model_get_config(s.model), args, op, s.edge_count, &timing);
+    write_floats(args->out_path, s.logits, count);
     finish_setting(&s);
 }

@@ -18,10 +18,6 @@
 
 #include <openssl/evp.h>
 
-/* Until the tokenizer's library is linked everywhere. */
-#pragma weak abl_tokenizer_create
-#pragma weak abl_tokenizer_destroy
-
 abl_model_processing abl_model_processing_hf(void) {
     return (abl_model_processing){.fold_norm = false};
 }
@@ -62,7 +58,7 @@ const char *abl_model_processing_text(abl_model_processing processing, char *tex
 
 static abl_code read_tokenizer(const abl_model_dir *dir, const abl_model_config *config,
                                abl_tokenizer **ret_tokenizer, abl_status *ret_status) {
-    if (dir->tokenizer == NULL || abl_tokenizer_create == NULL) {
+    if (dir->tokenizer == NULL) {
         *ret_tokenizer = NULL;
         return ABL_CODE_OK;
     }
@@ -90,9 +86,7 @@ abl_code abl_model_load(const abl_model_dir *dir, const abl_model_options *optio
         code = abl_model_create(&config, set, tokenizer, options, ret_model, ret_status);
     }
     if (code != ABL_CODE_OK) {
-        if (tokenizer != NULL) {
-            abl_tokenizer_destroy(tokenizer);
-        }
+        abl_tokenizer_destroy(tokenizer);
         abl_safetensors_close(set);
     }
     return code;

@@ -173,9 +173,7 @@ void abl_model_unref(abl_model *model) {
     }
     abl_model_release_weights(model); /* before the mapping that they may lie in */
     abl_safetensors_close(model->set);
-    if (model->tokenizer != NULL) {
-        abl_tokenizer_destroy(model->tokenizer);
-    }
+    abl_tokenizer_destroy(model->tokenizer);
     abl_free(model);
 }
 

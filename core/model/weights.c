@@ -69,13 +69,20 @@ static abl_tensor *stored(loader *load, abl_scope *host, const abl_weight_view *
                             view->narrow_offset + view->narrow_count);
 }
 
-/* Failures of the host's scope belong to the load. */
-static void close_host(loader *load, abl_scope *host) {
+/* Failures of the host's scope belong to the load, before anything meets a NULL that they left. */
+static void pass_failure_on(loader *load, const abl_scope *host) {
     abl_status status;
     if (abl_scope_status(host, &status) != ABL_CODE_OK) {
         abl_scope_fail(load->scope, &status);
     }
-    abl_scope_destroy(host);
+}
+
+/* From the host's scope to the load's, in the load's dtype and on its device. */
+static abl_tensor *take(loader *load, abl_scope *host, abl_tensor *tensor) {
+    pass_failure_on(load, host);
+    tensor = abl_scope_borrow(load->scope, tensor);
+    tensor = abl_tensor_to_dtype(load->scope, tensor, load->dtype);
+    return abl_tensor_to_device(load->scope, tensor, load->model->device);
 }
 
 static abl_scope *open_host(loader *load) {
@@ -95,13 +102,11 @@ static abl_tensor *load_one(loader *load, abl_slot slot, int layer) {
     if (host == NULL) {
         return NULL;
     }
-    abl_tensor *tensor = abl_scope_borrow(load->scope, stored(load, host, view));
-    tensor = abl_tensor_to_dtype(load->scope, tensor, load->dtype);
-    tensor = abl_tensor_to_device(load->scope, tensor, load->model->device);
+    abl_tensor *tensor = take(load, host, stored(load, host, view));
     if (view->rank == 2 && !view->input_major) {
         tensor = abl_tensor_transpose(load->scope, tensor, 0, 1);
     }
-    close_host(load, host);
+    abl_scope_destroy(host);
     return tensor;
 }
 
@@ -126,13 +131,11 @@ static abl_tensor *load_whole(loader *load, const abl_weight_view *const *views,
     if (host == NULL) {
         return NULL;
     }
-    abl_tensor *tensor = abl_scope_borrow(load->scope, host_tensor(host, views[0]->tensor));
-    tensor = abl_tensor_to_dtype(load->scope, tensor, load->dtype);
-    tensor = abl_tensor_to_device(load->scope, tensor, load->model->device);
+    abl_tensor *tensor = take(load, host, host_tensor(host, views[0]->tensor));
     for (size_t i = 0; i < count; i++) {
         report(load, views[i]);
     }
-    close_host(load, host);
+    abl_scope_destroy(host);
     return tensor;
 }
 
@@ -172,9 +175,11 @@ static abl_tensor *load_fused(loader *load, const abl_slot *slots, size_t count,
         int64_t width = outputs_of(views[i]);
         abl_tensor *part =
             abl_tensor_slice(load->scope, buffer, by_rows ? 0 : 1, next, next + width);
-        abl_tensor_copy_into(load->scope, part, stored(load, host, views[i]));
+        abl_tensor *source = stored(load, host, views[i]);
+        pass_failure_on(load, host);
+        abl_tensor_copy_into(load->scope, part, source);
         next += width;
-        close_host(load, host);
+        abl_scope_destroy(host);
     }
     return (rank == 2 && by_rows) ? abl_tensor_transpose(load->scope, buffer, 0, 1) : buffer;
 }

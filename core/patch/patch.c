@@ -109,7 +109,7 @@ int64_t abl_patch_bytes_estimate(const abl_patch_options *options) {
     int64_t tokens = (int64_t)options->batch * options->seq;
     bool expanded = o->joined_qkv || o->gqa == ABL_GQA_EXPANDED;
     int64_t heads = c->n_heads + 2LL * (expanded ? c->n_heads : c->n_kv_heads);
-    int64_t arena = (1LL + abl_graph_src_count(options->graph)) * c->d_model;
+    int64_t arena = (2LL + abl_graph_src_count(options->graph)) * c->d_model;
     int64_t layer = (2 * heads + 12) * c->d_model + 4 * heads * c->d_head + 4LL * c->d_mlp +
                     3LL * c->n_heads * options->seq;
     return 4 * (tokens * (arena + layer) + 2 * abl_patch_logit_count(options) +

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The forward pass under any edge mask (ALGORITHMS: forward with any edge mask).
  *
- * With D[s] = ablated[s] - current[s], stacked behind the residual in one arena
- *     slot 0: residual | slot 1 + s: D[s], (batch, pos, d_model) each
- * the inputs of a layer's heads are one product: rows (1, mask row) times the arena's first 1 + n
- * slots, n being the sources below the layer. Each distinct row is mixed and normed once; rows that
- * are all 0 read the residual itself, rows that are all 1 the ablation's residual, so that an empty
- * mask is the plain pass and a full one the ablation's, not a sum that comes close to it.
+ * With D[s] = ablated[s] - current[s], stacked in one arena
+ *     slot 0: all ablated | slot 1: residual | slot 2 + s: D[s]       (batch, pos, d_model) each
+ * the inputs of a layer's heads are one product of mask rows with the arena's first 2 + n slots, n
+ * being the sources below the layer. A row is (0, 1, mask), or from the other end (1, 0, mask - 1):
+ * whichever adds less, for where most edges are ablated the residual is large and nearly all of it
+ * would be subtracted again, and a norm then amplifies what rounding left. Each distinct row is
+ * mixed and normed once; rows that are all 0 read the residual itself, rows that are all 1 slot 0,
+ * so that an empty mask is the plain pass and a full one the ablation's, bit for bit.
  *
  * Projection: destinations side by side that read the same input are one product with a slice of
  * the folded weights' columns; each writes its slice of (batch, pos, heads, d_head). Attention, the
@@ -20,7 +22,7 @@
 #include "core/base/mem.h"
 #include "core/patch/mask_rows.h"
 
-#include <string.h>
+#include <math.h>
 
 struct abl_patcher {
     const abl_model *model;
@@ -97,7 +99,8 @@ static abl_code arena_prepare(abl_patcher *patcher, int64_t batch, int64_t seq,
         return abl_fail_oom(ret_status);
     }
     int64_t width = patcher->config->d_model;
-    const int64_t shape[] = {1 + abl_graph_src_count(patcher->graph), batch, seq, width};
+    const int64_t shape[] = {ABL_SLOT_SOURCES + abl_graph_src_count(patcher->graph), batch, seq,
+                             width};
     *d = (abl_differences){.arena = abl_tensor_empty(patcher->scope, ABL_DTYPE_F32, 4, shape),
                            .batch = batch,
                            .seq = seq,
@@ -127,40 +130,64 @@ static void fail_oom(pass *p) {
     abl_scope_fail(p->scope, &status);
 }
 
-/* (positions, mixes, 1 + columns) on the device: the chosen rows, each with a 1 for the residual.
- * From position `begin` on, `count` of them. */
+/* One mask row (columns) as a row of the mixing matrix (2 + columns). */
+static void matrix_row_write(float *to, const float *mask, int32_t columns) {
+    double from_residual = 0;
+    double from_ablated = 0;
+    for (int32_t i = 0; i < columns; i++) {
+        from_residual += fabs((double)mask[i]);
+        from_ablated += fabs(1.0 - (double)mask[i]);
+    }
+    bool ablated = from_ablated < from_residual;
+    to[ABL_SLOT_ABLATED] = ablated ? 1 : 0;
+    to[ABL_SLOT_RESIDUAL] = ablated ? 0 : 1;
+    for (int32_t i = 0; i < columns; i++) {
+        to[ABL_SLOT_SOURCES + i] = ablated ? mask[i] - 1.0F : mask[i];
+    }
+}
+
+/* (positions, mixes, 2 + columns) on the device: the chosen rows, for all positions of the mask. */
 static abl_tensor *mix_matrix(pass *p, const abl_mask_rows *rows, const int32_t *chosen,
-                              int32_t mixes, int64_t begin, int64_t count) {
-    const int64_t width = 1 + rows->column_count;
+                              int32_t mixes) {
+    const int64_t width = ABL_SLOT_SOURCES + rows->column_count;
     ABL_CLEANUP(abl_freep)
-    float *matrix = abl_calloc((size_t)(count * mixes * width), sizeof *matrix);
+    float *matrix = abl_calloc((size_t)(rows->positions * mixes * width), sizeof *matrix);
     if (matrix == NULL) {
         fail_oom(p);
         return NULL;
     }
-    for (int64_t t = 0; t < count; t++) {
+    for (int64_t t = 0; t < rows->positions; t++) {
         for (int32_t mix = 0; mix < mixes; mix++) {
-            float *to = matrix + (t * mixes + mix) * width;
-            to[0] = 1;
-            memcpy(to + 1,
-                   rows->values + (begin + t) * rows->stride +
-                       (int64_t)chosen[mix] * rows->column_count,
-                   (size_t)rows->column_count * sizeof *to);
+            matrix_row_write(matrix + (t * mixes + mix) * width,
+                             rows->values + t * rows->stride +
+                                 (int64_t)chosen[mix] * rows->column_count,
+                             rows->column_count);
         }
     }
-    return abl_tensor_from_host(p->scope, ABL_DTYPE_F32, 3, (const int64_t[]){count, mixes, width},
-                                matrix);
+    return abl_tensor_from_host(p->scope, ABL_DTYPE_F32, 3,
+                                (const int64_t[]){rows->positions, mixes, width}, matrix);
 }
 
-/* The mixes (mixes, batch, pos, d_model) of the chosen rows. Slot 0 holds the residual. */
+static abl_tensor *all_ablated(pass *p, int layer, bool mid);
+
+/* Fills slots 0 and 1 for this point of the pass. */
+static void slots_fill(pass *p, int layer, bool mid, const abl_tensor *resid) {
+    abl_scope *scope = p->scope;
+    abl_tensor *arena = p->patcher->differences.arena;
+    abl_tensor_copy_into(scope, abl_tensor_select(scope, arena, 0, ABL_SLOT_ABLATED),
+                         all_ablated(p, layer, mid));
+    abl_tensor_copy_into(scope, abl_tensor_select(scope, arena, 0, ABL_SLOT_RESIDUAL), resid);
+}
+
+/* The mixes (mixes, batch, pos, d_model) of the chosen rows. Slots 0 and 1 are filled. */
 static abl_tensor *mix(pass *p, const abl_mask_rows *rows, const int32_t *chosen, int32_t mixes) {
     abl_scope *scope = p->scope;
-    const int64_t n = 1 + rows->column_count;
-    abl_tensor *matrix = mix_matrix(p, rows, chosen, mixes, 0, p->positions);
+    const int64_t n = ABL_SLOT_SOURCES + rows->column_count;
+    abl_tensor *matrix = mix_matrix(p, rows, chosen, mixes);
     abl_tensor *stack = abl_tensor_slice(scope, p->patcher->differences.arena, 0, 0, n);
     const int64_t shape[] = {mixes, p->batch, p->seq, p->width};
     abl_tensor *out = abl_tensor_empty(scope, ABL_DTYPE_F32, 4, shape);
-    if (p->positions == 1 && abl_graph_options_of(p->patcher->graph)->seq_len == 0) {
+    if (abl_graph_options_of(p->patcher->graph)->seq_len == 0) {
         const int64_t inner = p->batch * p->seq * p->width;
         abl_tensor_gemm_into(scope, abl_tensor_view(scope, out, 2, (const int64_t[]){mixes, inner}),
                              abl_tensor_select(scope, matrix, 0, 0),
@@ -208,8 +235,7 @@ static abl_tensor *single_input(pass *p, const abl_graph_module *module, int lay
     if (group == ABL_MASK_ROW_ONE) {
         return all_ablated(p, layer, mid);
     }
-    abl_tensor_copy_into(p->scope, abl_tensor_select(p->scope, p->patcher->differences.arena, 0, 0),
-                         resid);
+    slots_fill(p, layer, mid, resid);
     return abl_tensor_select(p->scope, mix(p, &rows, &first, 1), 0, 0);
 }
 
@@ -244,8 +270,7 @@ static abl_tensor *project_rows(pass *p, int layer, const abl_mask_rows *rows, i
     abl_tensor *one = NULL;
     abl_tensor *mixed = NULL;
     if (mixes > 0) {
-        abl_tensor_copy_into(scope, abl_tensor_select(scope, patcher->differences.arena, 0, 0),
-                             resid);
+        slots_fill(p, layer, false, resid);
         mixed = xhat_of(p, mix(p, rows, patcher->first, mixes));
     }
     abl_tensor *qkv =
@@ -294,7 +319,7 @@ static abl_tensor *project(pass *p, int layer, abl_tensor *resid) {
 }
 
 static int64_t head_slot(const pass *p, int layer) {
-    return 2 + (int64_t)layer * (p->patcher->config->n_heads + 1);
+    return ABL_SLOT_SOURCES + 1 + (int64_t)layer * (p->patcher->config->n_heads + 1);
 }
 
 static const abl_sources *ablated_of(const pass *p) {
@@ -352,16 +377,14 @@ static abl_tensor *end_last(pass *p, abl_tensor *resid) {
         abl_tensor *x = all_ablated(p, p->patcher->config->n_layers, false);
         return abl_tensor_select(scope, x, 1, p->seq - 1);
     }
-    const int64_t n = module->src_count;
-    const int64_t inner = p->batch * p->width;
-    abl_tensor *d = abl_tensor_slice(scope, p->patcher->differences.arena, 0, 1, 1 + n);
-    d = abl_tensor_reshape(scope, abl_tensor_select(scope, d, 2, p->seq - 1), 2,
-                           (const int64_t[]){n, inner});
-    abl_tensor *matrix = mix_matrix(p, &rows, &first, 1, 0, 1);
-    abl_tensor *row = abl_tensor_slice(scope, abl_tensor_select(scope, matrix, 0, 0), 1, 1, 1 + n);
-    abl_tensor *moved = abl_tensor_matmul(scope, row, d);
-    return abl_tensor_add(scope, last,
-                          abl_tensor_view(scope, moved, 2, (const int64_t[]){p->batch, p->width}));
+    slots_fill(p, p->patcher->config->n_layers, false, resid);
+    const int64_t n = ABL_SLOT_SOURCES + module->src_count;
+    abl_tensor *stack = abl_tensor_slice(scope, p->patcher->differences.arena, 0, 0, n);
+    stack = abl_tensor_reshape(scope, abl_tensor_select(scope, stack, 2, p->seq - 1), 2,
+                               (const int64_t[]){n, p->batch * p->width});
+    abl_tensor *row = abl_tensor_select(scope, mix_matrix(p, &rows, &first, 1), 0, 0);
+    return abl_tensor_view(scope, abl_tensor_matmul(scope, row, stack), 2,
+                           (const int64_t[]){p->batch, p->width});
 }
 
 static abl_tensor *end_input(pass *p, abl_tensor *resid) {

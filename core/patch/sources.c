@@ -173,7 +173,7 @@ static void difference_into(abl_scope *scope, abl_tensor *out, const abl_tensor 
 void abl_differences_start(abl_differences *differences, const abl_sources *ablated,
                            const abl_tensor *start) {
     abl_scope *scope = differences->scope;
-    difference_into(scope, abl_tensor_select(scope, differences->arena, 0, 1),
+    difference_into(scope, abl_tensor_select(scope, differences->arena, 0, ABL_SLOT_SOURCES),
                     ablated == NULL ? NULL : ablated->start, start);
 }
 

@@ -41,8 +41,13 @@ abl_tensor *abl_sources_residual(abl_scope *scope, const abl_model *model,
                                  const abl_sources *sources, int layer, bool mid);
 
 /* The source differences of one pass, ablated - current, filled as the pass proceeds: an arena of
- * (1 + sources, batch, pos, d_model). Slot 0 is for the residual, so that "residual + sum of mask *
- * difference" is one product with a row (1, mask). */
+ * (2 + sources, batch, pos, d_model). Slot 0 is for what a destination reads when all its sources
+ * are ablated, slot 1 for the residual, so that the input under any mask is one product with a row
+ * (0, 1, mask) or, the same thing from the other end, (1, 0, mask - 1). */
+#define ABL_SLOT_ABLATED 0
+#define ABL_SLOT_RESIDUAL 1
+#define ABL_SLOT_SOURCES 2 /* Resid Start, then each block's heads and its MLP */
+
 typedef struct abl_differences {
     abl_scope *scope; /* of the arena; outlives the pass */
     abl_tensor *arena;

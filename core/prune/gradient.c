@@ -15,7 +15,7 @@
  *     g_j = G_j - xhat e_j / d_model          (W' is centred, so no mean term; RMS has none)
  * The gradient at the residual stream collects (1 - a) g over all destinations.
  *
- * Memory: the arena of differences (1 + sources, T, d_model), one layer's stack of G, and per layer
+ * Memory: the arena of differences (2 + sources, T, d_model), one layer's stack of G, and per layer
  * what its backward needs. Temporaries are rewound layer by layer. */
 #include "core/prune/gradient.h"
 
@@ -67,7 +67,7 @@ static abl_tensor *input_of(pass *p, int layer, bool mid, abl_tensor *resid) {
 
 /* The slot in the arena of a layer's first head. */
 static int64_t head_slot(const pass *p, int layer) {
-    return 2 + (int64_t)layer * (p->config->n_heads + 1);
+    return ABL_SLOT_SOURCES + 1 + (int64_t)layer * (p->config->n_heads + 1);
 }
 
 static abl_tensor *attention_forward(pass *p, int layer, abl_tensor *resid) {
@@ -146,7 +146,8 @@ static void score(pass *p, const abl_graph_module *module, const abl_tensor *g, 
     const int64_t n = module->src_count;
     const int64_t positions = p->by_position ? p->seq : 1;
     bool joined = module->role == ABL_DEST_QKV;
-    abl_tensor *d = abl_tensor_slice(scope, p->differences.arena, 0, 1, 1 + n);
+    abl_tensor *d =
+        abl_tensor_slice(scope, p->differences.arena, 0, ABL_SLOT_SOURCES, ABL_SLOT_SOURCES + n);
     abl_tensor *out =
         abl_tensor_empty(scope, ABL_DTYPE_F32, 3, (const int64_t[]){positions, rows, n});
     if (!p->by_position) {
@@ -278,10 +279,11 @@ static abl_tensor *end_backward(pass *p, abl_tensor *resid) {
                         ? abl_block_unembed_backward_columns(scope, p->model, loss.columns,
                                                              loss.grad, xhat, rstd)
                         : abl_block_unembed_backward(scope, p->model, loss.grad, xhat, rstd);
-    abl_tensor *d = abl_tensor_select(scope,
-                                      abl_tensor_slice(scope, p->differences.arena, 0, 1,
-                                                       abl_tensor_size(p->differences.arena, 0)),
-                                      2, p->seq - 1); /* (sources, batch, d) */
+    abl_tensor *d =
+        abl_tensor_select(scope,
+                          abl_tensor_slice(scope, p->differences.arena, 0, ABL_SLOT_SOURCES,
+                                           ABL_SLOT_SOURCES + abl_graph_src_count(graph)),
+                          2, p->seq - 1); /* (sources, batch, d) */
     const int64_t n = abl_graph_src_count(graph);
     const int64_t inner = p->batch * p->width;
     abl_tensor *scores =
@@ -322,13 +324,14 @@ static abl_code pass_open(pass *p, abl_status *ret_status) {
     if (p->layers == NULL || p->block == NULL || p->scope == NULL) {
         return abl_fail_oom(ret_status);
     }
-    p->differences = (abl_differences){
-        .scope = p->scope,
-        .arena = abl_tensor_empty(p->scope, ABL_DTYPE_F32, 4,
-                                  (const int64_t[]){1 + n, p->batch, p->seq, p->width}),
-        .batch = p->batch,
-        .seq = p->seq,
-        .width = p->width};
+    p->differences =
+        (abl_differences){.scope = p->scope,
+                          .arena = abl_tensor_empty(
+                              p->scope, ABL_DTYPE_F32, 4,
+                              (const int64_t[]){ABL_SLOT_SOURCES + n, p->batch, p->seq, p->width}),
+                          .batch = p->batch,
+                          .seq = p->seq,
+                          .width = p->width};
     return abl_scope_status(p->scope, ret_status);
 }
 
@@ -364,7 +367,7 @@ int64_t abl_gradient_bytes(const abl_model_config *c, const abl_graph *graph, in
     int64_t tokens = batch * seq;
     bool expanded = o->joined_qkv || o->gqa == ABL_GQA_EXPANDED;
     int64_t heads = c->n_heads + 2LL * (expanded ? c->n_heads : c->n_kv_heads);
-    int64_t differences = (1LL + abl_graph_src_count(graph)) * c->d_model;
+    int64_t differences = (ABL_SLOT_SOURCES + (int64_t)abl_graph_src_count(graph)) * c->d_model;
     int64_t saved = 2LL * c->d_model + 2 * heads * c->d_head + (c->gated ? 2LL : 1LL) * c->d_mlp +
                     (int64_t)c->n_heads * seq;
     int64_t stack = (heads + 8) * c->d_model + 4LL * heads * c->d_head + 6LL * c->d_mlp +

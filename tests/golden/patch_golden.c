@@ -16,7 +16,7 @@
 #define TOL_LOGITS 1e-4
 #define TOL_METRIC_RELATIVE 1e-4 /* of the curve's largest value, and at least this */
 #define TOL_SMOLLM2_LOGITS 5e-4
-#define TOL_SMOLLM2_ZERO_LOGITS 5e-3
+#define TOL_SMOLLM2_ZERO_LOGITS 2e-3
 
 typedef struct subject {
     const char *model_name;

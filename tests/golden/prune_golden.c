@@ -3,8 +3,10 @@
  * Scores of every prune algorithm against AutoCircuit's (tiny models) and the float64 reference's
  * (SmolLM2): the whole grid of grad functions, answer functions and mask values, edge attribution,
  * exact single-edge patching, and that a repeat is bit for bit the same. */
+#include "core/base/limits.h"
 #include "core/base/mem.h"
 #include "core/graph/scores.h"
+#include "core/metric/sweep.h"
 #include "core/prune/prune.h"
 #include "tests/golden/edges.h"
 
@@ -18,6 +20,7 @@
 /* The mse target is a token id (hundreds), the same for all of the vocabulary, and the
  * unembedding's mean over it is zero: the gradient is the small rest of a sum that cancels. */
 #define TOL_MSE_RELATIVE 3e-4
+#define TOL_EXACT_RELATIVE 5e-5
 #define TOL_SMOLLM2 1e-4
 #define TOL_SMOLLM2_ZERO 1e-3
 
@@ -158,6 +161,65 @@ static void case_scores(const char *model_name, const edges_variant *variant, ab
     edges_case_close(&c);
 }
 
+/* Exact scores of all edges against one masked pass an edge, whose mask has a single 1: two ways to
+ * compute the same number that share little code. */
+static void check_exact(const char *model_name, const edges_variant *variant, abl_model *model,
+                        const abl_dataset *dataset, abl_ablation ablation) {
+    abl_graph *graph = edges_graph(model, variant, abl_dataset_seq_len(dataset));
+    abl_prune_options options = {
+        .algorithm = ABL_PRUNE_GROUND_TRUTH,
+        .model = model,
+        .graph = graph,
+        .ablation = ablation,
+        .batches = {.dataset = dataset, .first = 0, .count = 4, .batch_size = 4}};
+    float *exact = run(&options);
+    int64_t count = abl_graph_edge_count(graph);
+    int64_t stride = count / 200 + 1;
+    abl_edge_set sets[ABL_CIRCUIT_COUNT_MAX] = {{0}};
+    int64_t edges[ABL_CIRCUIT_COUNT_MAX] = {0};
+    int32_t set_count = 1; /* set 0: no edge, the clean run */
+    for (int64_t edge = 0; edge < count; edge += stride) {
+        edges[set_count] = edge;
+        sets[set_count] = (abl_edge_set){.edges = &edges[set_count], .count = 1};
+        set_count++;
+    }
+    /* EDGE_PATCH ablates the set; reversed, its input is clean and its ablation corrupt. */
+    const abl_sweep_options sweep_options = {.circuits = {.model = model,
+                                                          .graph = graph,
+                                                          .batches = options.batches,
+                                                          .patch_type = ABL_PATCH_EDGE,
+                                                          .ablation = ablation,
+                                                          .reverse_clean_corrupt = true,
+                                                          .sets = sets,
+                                                          .circuit_count = set_count},
+                                             .metrics = {ABL_METRIC_ANSWER_DIFF},
+                                             .metric_count = 1};
+    abl_sweep *sweep = NULL;
+    abl_status status;
+    golden_must(abl_sweep_create(&sweep_options, &sweep, &status), &status);
+    abl_sweep_progress progress = {0};
+    while (!progress.finished) {
+        golden_must(abl_sweep_step(sweep, &progress, &status), &status);
+    }
+    float expected[ABL_CIRCUIT_COUNT_MAX] = {0};
+    float actual[ABL_CIRCUIT_COUNT_MAX] = {0};
+    double clean = abl_sweep_row_at(sweep, 0).values[0];
+    for (int32_t i = 1; i < set_count; i++) {
+        expected[i] = (float)(clean - abl_sweep_row_at(sweep, i).values[0]);
+        actual[i] = exact[edges[i]];
+    }
+    char title[96];
+    (void)snprintf(title, sizeof title, "%s/%s", model_name, variant->name);
+    golden_compare_floats(title,
+                          ablation == ABL_ABLATION_ZERO ? "exact against one-hot masks, zero"
+                                                        : "exact against one-hot masks, resample",
+                          expected, (size_t)set_count, actual, (size_t)set_count,
+                          TOL_EXACT_RELATIVE * (1 + edges_max_abs(expected, set_count)));
+    abl_sweep_destroy(sweep);
+    abl_free(exact);
+    abl_graph_destroy(graph);
+}
+
 static void case_batch8(const char *model_name, abl_model *model, const abl_dataset *dataset) {
     edges_case c;
     if (!edges_case_open(&c, model_name, "d_scores_batch8")) {
@@ -221,6 +283,37 @@ static void compare_expanded(const char *title, const abl_safetensors *set,
     abl_graph_destroy(graph);
 }
 
+/* The recorded edges, one by one. */
+static void compare_exact(const char *title, const abl_safetensors *set, const char *kind,
+                          abl_prune_options options, double tolerance) {
+    char key[64];
+    (void)snprintf(key, sizeof key, "exact.%s.edges", kind);
+    const abl_safetensors_tensor *recorded = abl_safetensors_find(set, key);
+    if (recorded == NULL) {
+        return;
+    }
+    int32_t *ids = golden_ints(recorded);
+    int64_t *edges = abl_calloc(recorded->elements, sizeof *edges);
+    for (uint64_t i = 0; i < recorded->elements; i++) {
+        edges[i] = ids[i];
+    }
+    options.algorithm = ABL_PRUNE_GROUND_TRUTH;
+    options.ablation = strcmp(kind, "zero") == 0 ? ABL_ABLATION_ZERO : ABL_ABLATION_RESAMPLE;
+    options.edges = edges;
+    options.edge_count = (int64_t)recorded->elements;
+    float *scores = run(&options);
+    float *picked = abl_calloc(recorded->elements, sizeof *picked);
+    for (uint64_t i = 0; i < recorded->elements; i++) {
+        picked[i] = scores[edges[i]];
+    }
+    (void)snprintf(key, sizeof key, "exact.%s.effect", kind);
+    golden_compare(title, key, golden_tensor(set, key), picked, recorded->elements, tolerance);
+    abl_free(picked);
+    abl_free(scores);
+    abl_free(edges);
+    abl_free(ids);
+}
+
 static void case_smollm2_task(abl_model *model, const char *task) {
     char title[96];
     (void)snprintf(title, sizeof title, "smollm2/%s", task);
@@ -236,6 +329,8 @@ static void case_smollm2_task(abl_model *model, const char *task) {
         .batches = {.dataset = dataset, .count = count, .batch_size = count}};
     compare_smollm2(title, set, "eap.resample", &options, TOL_SMOLLM2);
     compare_expanded(title, set, options);
+    compare_exact(title, set, "resample", options, TOL_SMOLLM2);
+    compare_exact(title, set, "zero", options, TOL_SMOLLM2_ZERO);
     options.ablation = ABL_ABLATION_ZERO;
     compare_smollm2(title, set, "eap.zero", &options, TOL_SMOLLM2_ZERO);
     options.ablation = ABL_ABLATION_RESAMPLE;
@@ -268,8 +363,10 @@ int main(int argc, char **argv) {
         abl_model *models[] = {golden_open_model(EDGES_MODELS[i], abl_model_processing_tl()),
                                golden_open_model(EDGES_MODELS[i], abl_model_processing_hf())};
         for (size_t v = 0; v < EDGES_VARIANT_COUNT; v++) {
-            case_scores(EDGES_MODELS[i], &EDGES_VARIANTS[v], models[EDGES_VARIANTS[v].raw ? 1 : 0],
-                        dataset);
+            abl_model *model = models[EDGES_VARIANTS[v].raw ? 1 : 0];
+            case_scores(EDGES_MODELS[i], &EDGES_VARIANTS[v], model, dataset);
+            check_exact(EDGES_MODELS[i], &EDGES_VARIANTS[v], model, dataset, ABL_ABLATION_RESAMPLE);
+            check_exact(EDGES_MODELS[i], &EDGES_VARIANTS[v], model, dataset, ABL_ABLATION_ZERO);
         }
         case_batch8(EDGES_MODELS[i], models[0], dataset);
         abl_model_unref(models[0]);

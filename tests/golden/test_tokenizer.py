@@ -3,8 +3,9 @@
 
 Needs the package `tokenizers` 0.20.3 and the program `tokenize`, from $ABLATE_BUILD (default:
 build/dev). That version's Unicode tables are those of PCRE2 10.42 (Debian 12, Ubuntu 24.04). Others
-know other new letters: 0.23.3 gives other ids at hieroglyphs of Unicode 16, and at nothing else. SmolLM2 is read from $ABLATE_SMOLLM2
-(default: build/models/smollm2-135m). What is missing is skipped, with the reason.
+know other new letters: on these strings 0.23.3 gives other ids at hieroglyphs of Unicode 16, and
+decodes a normalized added token to other text. SmolLM2 is read from $ABLATE_SMOLLM2 (default:
+build/models/smollm2-135m). What is missing is skipped, with the reason.
 
 ABLATE_FUZZ_STRINGS is how many random strings each tokenizer gets (default 10000), ABLATE_FUZZ_SEED
 the seed.

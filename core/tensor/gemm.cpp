@@ -134,10 +134,57 @@ int64_t block_count(int64_t m, int64_t n, int64_t k, int64_t batch) {
     }
     const int64_t wanted = std::max<int64_t>(1, static_cast<int64_t>(flops / 1e8));
     const int64_t even = (wanted + threads - 1) / threads * threads;
-    return std::max<int64_t>(1, std::min(even, std::max(m, n) / 48));
+    const int64_t most = std::max(m, n) / 48;
+    return std::max<int64_t>(1, even <= most ? even : most / threads * threads);
+}
+
+/* A small result of long rows, such as all scores of a layer: (36, 157) from 98,304 products each.
+ * Cutting the result would leave threads idle or read the long operands often, so the sums are cut,
+ * and the parts added in order. The cut depends on the shape alone. */
+int64_t sum_part_count(const problem &p, int64_t batch) {
+    if (batch != 1 || p.k < 16384 || p.m * p.n > (1 << 18)) {
+        return 1;
+    }
+    const int64_t mflop = 2 * p.m * p.n * (p.k / 1000) / 1000;
+    return std::clamp<int64_t>(mflop / 50, 4, p.k / 2048);
+}
+
+void run_by_sums(const problem &p, int64_t parts) {
+    const int64_t step = ((p.k + parts - 1) / parts + 15) / 16 * 16;
+    const int64_t count = (p.k + step - 1) / step;
+    const int64_t cells = p.m * p.n;
+    at::Tensor partial = at::empty({count, cells}, at::kFloat);
+    float *sums = partial.data_ptr<float>();
+    for_each_task(count, [&](int64_t part) {
+        const int64_t start = part * step;
+        problem piece = p;
+        piece.k = std::min(step, p.k - start);
+        piece.beta = 0.0F;
+        piece.ldc = p.n;
+        multiply(piece, p.a.data + start * (p.a.transposed ? p.a.ld : 1),
+                 p.b.data + start * (p.b.transposed ? 1 : p.b.ld), sums + part * cells, p.m, p.n);
+    });
+    for (int64_t row = 0; row < p.m; row++) {
+        float *line = p.out + row * p.ldc;
+        for (int64_t part = 0; part < count; part++) {
+            const float *from = sums + part * cells + row * p.n;
+            const float keep = (part > 0) ? 1.0F : p.beta;
+            for (int64_t i = 0; i < p.n; i++) {
+                line[i] = (keep == 0.0F) ? from[i] : keep * line[i] + from[i];
+            }
+        }
+    }
+    if (p.after->bias != nullptr || p.after->act != nullptr) {
+        run_epilogue(p, p.out, 0, 0, p.m, p.n);
+    }
 }
 
 void run(const problem &p, int64_t batch) {
+    const int64_t parts = sum_part_count(p, batch);
+    if (parts > 1) {
+        run_by_sums(p, parts);
+        return;
+    }
     const int64_t blocks = block_count(p.m, p.n, p.k, batch);
     const bool by_columns = p.n >= p.m || is_skinny(p);
     const int64_t length = by_columns ? p.n : p.m;

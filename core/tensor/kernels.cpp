@@ -401,20 +401,11 @@ void skinny_rows(float *out, int64_t ldc, const float *a, int64_t lda, const flo
 
 void skinny(float *out, int64_t ldc, const float *a, int64_t lda, const float *b, int64_t ldb,
             bool b_transposed, int64_t m, int64_t k, int64_t begin, int64_t end) {
-    /* Rows in groups whose sums fit the registers. */
-    int64_t row = 0;
-    for (; row + 8 <= m; row += 8) {
-        skinny_rows<8>(out + row * ldc, ldc, a + row * lda, lda, b, ldb, b_transposed, k, begin,
-                       end);
-    }
-    for (; row + 4 <= m; row += 4) {
-        skinny_rows<4>(out + row * ldc, ldc, a + row * lda, lda, b, ldb, b_transposed, k, begin,
-                       end);
-    }
-    for (; row < m; row++) {
-        skinny_rows<1>(out + row * ldc, ldc, a + row * lda, lda, b, ldb, b_transposed, k, begin,
-                       end);
-    }
+    static constexpr decltype(&skinny_rows<1>) by_rows[abl::skinny_rows_max] = {
+        skinny_rows<1>, skinny_rows<2>, skinny_rows<3>, skinny_rows<4>,
+        skinny_rows<5>, skinny_rows<6>, skinny_rows<7>, skinny_rows<8>,
+    };
+    by_rows[m - 1](out, ldc, a, lda, b, ldb, b_transposed, k, begin, end);
 }
 
 /* ---- Rotation ---------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Names go both ways, synonyms mean the same point, and what cannot fire is refused with a reason. */
+ * Names go both ways, synonyms mean the same point, what cannot fire is refused with a reason. */
 #include "core/model/hooks.h"
 
 #include "core/base/mem.h"

@@ -190,7 +190,7 @@ static void host_memory_of_another_size_is_refused(void **state) {
 
 /* ---- Products ---------------------------------------------------------------------------- */
 
-/* beta * out + alpha * a b by definition; a and b read element by element, whatever their strides. */
+/* beta * out + alpha * a b by definition, whatever the strides of a and b. */
 static void check_product(int64_t m, int64_t n, int64_t k, int layout, double beta, double alpha) {
     abl_scope *scope = open_scope();
     bool a_t = (layout & 1) != 0;
@@ -233,6 +233,8 @@ static void products_equal_their_definition_at_every_layout(void **state) {
         check_product(33, 129, 70, layout, 0.5, 2);
         check_product(300, 20, 600, layout, 0, 1); /* cut by rows */
         check_product(128, 900, 64, layout, 1, -1);
+        check_product(5, 11, 20000, layout, 1, 2); /* cut by sums */
+        check_product(9, 17, 40000, layout, 0, 1);
     }
 }
 
@@ -307,7 +309,7 @@ static double weighted(abl_scope *scope, const differentiable *f, abl_tensor *x,
     return abl_tensor_item(scope, abl_tensor_sum(scope, y, NULL, 0, false));
 }
 
-/* Central differences along random directions: <gradient, d> against (F(x + h d) - F(x - h d)) / 2h. */
+/* Along random directions d: <gradient, d> against (F(x + h d) - F(x - h d)) / 2h. */
 static void check_gradient(abl_scope *scope, const differentiable *f, abl_tensor *x) {
     abl_tensor *y = f->value(scope, x, f->user_data);
     assert_fine(scope);

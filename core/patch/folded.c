@@ -40,8 +40,8 @@ static bool is_expanded(const abl_model_config *c, const abl_graph *graph) {
     return c->n_kv_heads != c->n_heads && (o->joined_qkv || o->gqa == ABL_GQA_EXPANDED);
 }
 
-abl_code abl_folded_create(const abl_model *model, const abl_graph *graph, abl_folded **ret_folded,
-                           abl_status *ret_status) {
+abl_code abl_folded_create(const abl_model *model, const abl_graph *graph, bool fold,
+                           abl_folded **ret_folded, abl_status *ret_status) {
     const abl_model_config *c = abl_model_get_config(model);
     abl_folded *folded = abl_calloc(1, sizeof *folded);
     abl_scope *scope = abl_scope_create(abl_model_device(model));
@@ -51,6 +51,8 @@ abl_code abl_folded_create(const abl_model *model, const abl_graph *graph, abl_f
         goto fail;
     }
     bool expanded = is_expanded(c, graph);
+    folded->model = model;
+    folded->fold = fold;
     folded->layer_count = c->n_layers;
     folded->q_heads = c->n_heads;
     folded->kv_heads = expanded ? c->n_heads : c->n_kv_heads;
@@ -65,7 +67,12 @@ abl_code abl_folded_create(const abl_model *model, const abl_graph *graph, abl_f
         size_t mark = abl_scope_mark(scope);
         abl_tensor *w = NULL;
         abl_tensor *b = NULL;
-        abl_block_fold_qkv(scope, model, layer, &w, &b);
+        if (fold) {
+            abl_block_fold_qkv(scope, model, layer, &w, &b);
+        } else {
+            w = abl_scope_borrow(scope, abl_model_get_block(model, layer)->w_qkv);
+            b = abl_model_get_block(model, layer)->b_qkv;
+        }
         folded->layers[layer].w = abl_tensor_keep(expanded ? expand(scope, c, w) : w);
         folded->layers[layer].b = abl_tensor_keep(expanded ? expand(scope, c, b) : b);
         abl_scope_rewind(scope, mark, NULL, 0);
@@ -95,15 +102,25 @@ void abl_folded_destroy(abl_folded *folded) {
     abl_free(folded);
 }
 
-int64_t abl_folded_bytes(const abl_model *model, const abl_graph *graph) {
+int64_t abl_folded_bytes(const abl_model *model, const abl_graph *graph, bool fold) {
     const abl_model_config *c = abl_model_get_config(model);
     bool expanded = is_expanded(c, graph);
-    if (abl_model_get_processing(model).fold_norm && !expanded) {
+    if ((!fold || abl_model_get_processing(model).fold_norm) && !expanded) {
         return 0;
     }
     int64_t heads = c->n_heads + 2LL * (expanded ? c->n_heads : c->n_kv_heads);
     return (int64_t)c->n_layers * (c->d_model + 1) * heads * c->d_head *
            (int64_t)abl_dtype_bytes(abl_model_dtype(model));
+}
+
+abl_tensor *abl_folded_norm(abl_scope *scope, const abl_folded *folded, int layer,
+                            const abl_tensor *x) {
+    const abl_model *model = folded->model;
+    if (!folded->fold) {
+        return abl_block_norm_forward(scope, model, layer, ABL_BLOCK_NORM_1, x, NULL, NULL);
+    }
+    return abl_tensor_norm(scope, abl_model_norm_kind(model), x, NULL, NULL,
+                           abl_model_get_config(model)->norm_eps, NULL, NULL);
 }
 
 abl_tensor *abl_folded_project(abl_scope *scope, const abl_folded *folded, int layer,

@@ -1,10 +1,11 @@
 /* folded.h -- each layer's q, k, v projection as destinations see it; internal to core/patch and
  * core/prune.
  *
- * Every destination head has its own input, hence its own norm: qkv_j = xhat_j W'_j + b'_j, the
- * norm's gain (and centring) folded into W'. Heads are those of the graph: with an expanded graph
- * over grouped weights, or one with joined q, k and v, each query head gets its own copy of its
- * group's K and V columns.
+ * Every destination head has its own input, hence its own norm: qkv_j = norm(x_j) W_j + b_j. Heads
+ * are those of the graph: with an expanded graph over grouped weights, or one with joined q, k and
+ * v, each query head gets its own copy of its group's K and V columns. Backward passes want the
+ * norm's gain (and centring) folded into W, so that the norm is xhat; forward ones do not care, and
+ * then the model's own weights are borrowed as they are.
  *
  * OWNERSHIP  abl_folded_create() hands it to the caller; it borrows the model.
  * THREADS    The device's executor thread only.
@@ -23,6 +24,8 @@ typedef struct abl_folded_layer {
 } abl_folded_layer;
 
 typedef struct abl_folded {
+    const abl_model *model;
+    bool fold; /* the norm is xhat; else the model's, with its gain */
     int32_t layer_count;
     int32_t q_heads;
     int32_t kv_heads; /* K's, and V's */
@@ -31,15 +34,19 @@ typedef struct abl_folded {
     abl_folded_layer *layers;
 } abl_folded;
 
-/* Whatever the model has folded at load is borrowed; the rest is computed once.
+/* What the model has in the form asked for is borrowed; the rest is computed once.
  *   RESOURCE_EXHAUSTED  OUT_OF_HOST_MEMORY, OUT_OF_DEVICE_MEMORY */
-ABL_MUST_CHECK abl_code abl_folded_create(const abl_model *model, const abl_graph *graph,
+ABL_MUST_CHECK abl_code abl_folded_create(const abl_model *model, const abl_graph *graph, bool fold,
                                           abl_folded **ret_folded, abl_status *ret_status);
 void abl_folded_destroy(abl_folded *folded); /* NULL is allowed */
 /* Bytes that it holds beyond the model's, at most. */
-int64_t abl_folded_bytes(const abl_model *model, const abl_graph *graph);
+int64_t abl_folded_bytes(const abl_model *model, const abl_graph *graph, bool fold);
 
-/* xhat (batch, pos, d_model) of one input for all heads: (batch, pos, heads, d_head). */
+/* The norm that goes before: x (..., d_model), contiguous or not. */
+abl_tensor *abl_folded_norm(abl_scope *scope, const abl_folded *folded, int layer,
+                            const abl_tensor *x);
+
+/* The normed input (batch, pos, d_model) of all heads: (batch, pos, heads, d_head). */
 abl_tensor *abl_folded_project(abl_scope *scope, const abl_folded *folded, int layer,
                                const abl_tensor *xhat);
 /* The views of such a projection. */

@@ -114,5 +114,5 @@ int64_t abl_patch_bytes_estimate(const abl_patch_options *options) {
                     3LL * c->n_heads * options->seq;
     return 4 * (tokens * (arena + layer) + 2 * abl_patch_logit_count(options) +
                 abl_graph_edge_count(options->graph)) +
-           abl_folded_bytes(options->model, options->graph);
+           abl_folded_bytes(options->model, options->graph, false);
 }

@@ -58,7 +58,7 @@ abl_code abl_patcher_create(const abl_model *model, const abl_graph *graph,
     patcher->model = model;
     patcher->config = abl_model_get_config(model);
     patcher->graph = graph;
-    code = abl_folded_create(model, graph, &patcher->folded, ret_status);
+    code = abl_folded_create(model, graph, false, &patcher->folded, ret_status);
     if (code == ABL_CODE_OK) {
         size_t rows = (size_t)patcher->folded->heads;
         patcher->group = abl_calloc(rows, sizeof *patcher->group);
@@ -241,9 +241,8 @@ static abl_tensor *single_input(pass *p, const abl_graph_module *module, int lay
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
-static abl_tensor *xhat_of(pass *p, const abl_tensor *x) {
-    return abl_tensor_norm(p->scope, abl_model_norm_kind(p->patcher->model), x, NULL, NULL,
-                           p->patcher->config->norm_eps, NULL, NULL);
+static abl_tensor *normed_of(pass *p, int layer, const abl_tensor *x) {
+    return abl_folded_norm(p->scope, p->patcher->folded, layer, x);
 }
 
 /* Heads begin..end of the projection of one input, into their slice of `qkv`. */
@@ -271,7 +270,7 @@ static abl_tensor *project_rows(pass *p, int layer, const abl_mask_rows *rows, i
     abl_tensor *mixed = NULL;
     if (mixes > 0) {
         slots_fill(p, layer, false, resid);
-        mixed = xhat_of(p, mix(p, rows, patcher->first, mixes));
+        mixed = normed_of(p, layer, mix(p, rows, patcher->first, mixes));
     }
     abl_tensor *qkv =
         abl_tensor_empty(scope, ABL_DTYPE_F32, 2,
@@ -284,9 +283,9 @@ static abl_tensor *project_rows(pass *p, int layer, const abl_mask_rows *rows, i
         }
         abl_tensor *xhat = NULL;
         if (group == ABL_MASK_ROW_ZERO) {
-            xhat = zero = zero == NULL ? xhat_of(p, resid) : zero;
+            xhat = zero = zero == NULL ? normed_of(p, layer, resid) : zero;
         } else if (group == ABL_MASK_ROW_ONE) {
-            xhat = one = one == NULL ? xhat_of(p, all_ablated(p, layer, false)) : one;
+            xhat = one = one == NULL ? normed_of(p, layer, all_ablated(p, layer, false)) : one;
         } else {
             xhat = abl_tensor_select(scope, mixed, 0, group);
         }
@@ -307,7 +306,7 @@ static abl_tensor *project(pass *p, int layer, abl_tensor *resid) {
     abl_patcher *patcher = p->patcher;
     const abl_folded *f = patcher->folded;
     if (p->options->mask == NULL) {
-        return abl_folded_project(p->scope, f, layer, xhat_of(p, resid));
+        return abl_folded_project(p->scope, f, layer, normed_of(p, layer, resid));
     }
     bool joined = abl_graph_options_of(patcher->graph)->joined_qkv;
     abl_mask_rows rows = rows_of(p, module_of(p, layer, false), joined ? f->q_heads : f->heads);

@@ -12,7 +12,8 @@
  *     then the layer's MLP and the layers above, as a plain pass of candidates * batch prompts,
  *     whose last block computes the last position only.
  *
- * An MLP's candidates start at its norm, Resid End's at the last one. The loss needs the answers'
+ * An MLP's candidates start at its norm, Resid End's at the last one. A chunk may mix destinations
+ * and layers: its candidates join the batch as the pass reaches their layer. The loss needs the answers'
  * columns of the unembedding only, unless it normalizes over the vocabulary.
  *
  * A step is one chunk of candidates: at most candidate_count_max, by default as many as make about
@@ -50,7 +51,13 @@ typedef struct ground_truth {
     abl_qkv qkv;   /* the clean run's, rotated, the graph's heads */
 } ground_truth;
 
-/* A chunk of candidates of one destination (at one position, where the graph has them). */
+typedef struct candidate {
+    abl_edge edge;
+    int64_t index; /* of the edge */
+} candidate;
+
+/* The candidates of one step, by destination; and a window on those of one destination (at one
+ * position, where the graph has them), which most functions are about. */
 typedef struct chunk {
     abl_prune *prune;
     ground_truth *state;
@@ -58,14 +65,16 @@ typedef struct chunk {
     const abl_model_config *config;
     abl_scope *scope;
     abl_batch batch;
-    const abl_graph_dest *dest;
-    int32_t position; /* -1: all */
-    int32_t srcs[CANDIDATES_MAX];
-    int64_t edges[CANDIDATES_MAX];
-    int64_t count; /* candidates */
-    int64_t rows;  /* candidates * batch */
     int64_t seq;
     int64_t width;
+    candidate all[CANDIDATES_MAX];
+    int64_t all_count;
+
+    int64_t begin; /* the window: candidates begin .. begin + count */
+    int64_t count;
+    int64_t rows; /* count * batch */
+    const abl_graph_dest *dest;
+    int32_t position; /* -1: all */
 } chunk;
 
 /* ---- open, close ----------------------------------------------------------------------------- */
@@ -299,7 +308,7 @@ static abl_code batch_open(chunk *c, abl_status *ret_status) {
     const abl_prune_options *o = &c->prune->options;
     abl_code code = ABL_CODE_OK;
     if (state->folded == NULL) {
-        code = abl_folded_create(c->model, o->graph, &state->folded, ret_status);
+        code = abl_folded_create(c->model, o->graph, false, &state->folded, ret_status);
     }
     if (code == ABL_CODE_OK) {
         code = abl_sources_run(c->model, c->batch.clean, c->batch.size, c->batch.seq_len, true,
@@ -339,10 +348,8 @@ static abl_code layer_open(chunk *c, int32_t layer, abl_status *ret_status) {
         return abl_fail_oom(ret_status);
     }
     abl_scope *scope = state->layer_scope;
-    abl_tensor *xhat =
-        abl_tensor_norm(scope, abl_model_norm_kind(c->model), state->clean->pre[layer], NULL, NULL,
-                        c->config->norm_eps, NULL, NULL);
-    abl_tensor *qkv = abl_folded_project(scope, state->folded, layer, xhat);
+    abl_tensor *normed = abl_folded_norm(scope, state->folded, layer, state->clean->pre[layer]);
+    abl_tensor *qkv = abl_folded_project(scope, state->folded, layer, normed);
     state->qkv = abl_folded_views(scope, state->folded, qkv);
     state->qkv.q = abl_block_rotate(scope, c->model, state->qkv.q, 0, false);
     state->qkv.k = abl_block_rotate(scope, c->model, state->qkv.k, 0, false);
@@ -365,15 +372,16 @@ static abl_tensor *over_candidates(chunk *c, const abl_tensor *x) {
 static abl_tensor *candidate_differences(chunk *c, int64_t begin) {
     abl_scope *scope = c->scope;
     abl_tensor *arena = c->state->differences.arena;
-    bool consecutive = c->srcs[c->count - 1] - c->srcs[0] == c->count - 1;
+    const candidate *window = &c->all[c->begin];
+    bool consecutive = window[c->count - 1].edge.src - window[0].edge.src == c->count - 1;
     abl_tensor *d = NULL;
     if (consecutive) {
-        int64_t slot = ABL_SLOT_SOURCES + c->srcs[0];
+        int64_t slot = ABL_SLOT_SOURCES + window[0].edge.src;
         d = abl_tensor_slice(scope, arena, 0, slot, slot + c->count);
     } else {
         int64_t slots[CANDIDATES_MAX];
         for (int64_t i = 0; i < c->count; i++) {
-            slots[i] = ABL_SLOT_SOURCES + c->srcs[i];
+            slots[i] = ABL_SLOT_SOURCES + window[i].edge.src;
         }
         d = abl_tensor_index_select(
             scope, arena, 0,
@@ -412,15 +420,15 @@ static abl_tensor *as_rows(chunk *c, const abl_tensor *x) {
                               (const int64_t[]){c->rows, abl_tensor_size(x, 2), c->width});
 }
 
-/* One head's projection of xhat (rows, pos, d): (rows, pos, 1, d_head). `head` counts through the
+/* One head's projection of normed (rows, pos, d): (rows, pos, 1, d_head). `head` counts through the
  * graph's q, k and v heads. */
-static abl_tensor *project_head(chunk *c, int layer, const abl_tensor *xhat, int64_t head) {
+static abl_tensor *project_head(chunk *c, int layer, const abl_tensor *normed, int64_t head) {
     abl_scope *scope = c->scope;
     const abl_folded *f = c->state->folded;
     int64_t from = head * f->d_head;
     abl_tensor *bias = f->layers[layer].b;
     abl_tensor *w = abl_tensor_linear(
-        scope, xhat, abl_tensor_slice(scope, f->layers[layer].w, 1, from, from + f->d_head),
+        scope, normed, abl_tensor_slice(scope, f->layers[layer].w, 1, from, from + f->d_head),
         bias == NULL ? NULL : abl_tensor_slice(scope, bias, 0, from, from + f->d_head));
     return abl_tensor_unsqueeze(scope, w, 2);
 }
@@ -439,7 +447,7 @@ static abl_tensor *clean_heads(chunk *c, const abl_tensor *x, int64_t begin, int
 }
 
 /* z of the heads that the candidates affect, heads begin..end, the last `positions`. */
-static abl_tensor *patched_z(chunk *c, int layer, const abl_tensor *xhat, int64_t begin,
+static abl_tensor *patched_z(chunk *c, int layer, const abl_tensor *normed, int64_t begin,
                              int64_t end, int64_t positions) {
     abl_scope *scope = c->scope;
     const abl_folded *f = c->state->folded;
@@ -454,21 +462,21 @@ static abl_tensor *patched_z(chunk *c, int layer, const abl_tensor *xhat, int64_
     abl_tensor *k = NULL;
     abl_tensor *v = NULL;
     if (role == ABL_DEST_Q || joined) {
-        abl_tensor *from = abl_tensor_size(xhat, 1) == positions
-                               ? abl_tensor_slice(scope, xhat, 1, 0, positions)
-                               : abl_tensor_slice(scope, xhat, 1, q_start, c->seq);
+        abl_tensor *from = abl_tensor_size(normed, 1) == positions
+                               ? abl_tensor_slice(scope, normed, 1, 0, positions)
+                               : abl_tensor_slice(scope, normed, 1, q_start, c->seq);
         q = abl_block_rotate(scope, c->model, project_head(c, layer, from, h), q_start, false);
     } else {
         q = clean_heads(c, clean->q, begin, end, positions);
     }
     if (role == ABL_DEST_K || joined) {
-        k = abl_block_rotate(scope, c->model, project_head(c, layer, xhat, f->q_heads + h), 0,
+        k = abl_block_rotate(scope, c->model, project_head(c, layer, normed, f->q_heads + h), 0,
                              false);
     } else {
         k = clean_heads(c, clean->k, kv, kv + 1, c->seq);
     }
     if (role == ABL_DEST_V || joined) {
-        v = project_head(c, layer, xhat, f->q_heads + f->kv_heads + h);
+        v = project_head(c, layer, normed, f->q_heads + f->kv_heads + h);
     } else {
         v = clean_heads(c, clean->v, kv, kv + 1, c->seq);
     }
@@ -482,14 +490,13 @@ static abl_tensor *patched_attention(chunk *c, int layer, int64_t positions) {
     const abl_sources *clean = c->state->clean;
     bool q_only = c->dest->role == ABL_DEST_Q;
     abl_tensor *x = as_rows(c, inputs(c, clean->pre[layer], q_only ? c->seq - positions : 0));
-    abl_tensor *xhat = abl_tensor_norm(scope, abl_model_norm_kind(c->model), x, NULL, NULL,
-                                       c->config->norm_eps, NULL, NULL);
+    abl_tensor *normed = abl_folded_norm(scope, f, layer, x);
     /* The query heads that change: one, or all that read a native key or value head. */
     int64_t group = f->q_heads / f->kv_heads;
     bool shared = c->dest->role == ABL_DEST_K || c->dest->role == ABL_DEST_V;
     int64_t begin = shared ? c->dest->head * group : c->dest->head;
     int64_t end = begin + (shared ? group : 1);
-    abl_tensor *z = patched_z(c, layer, xhat, begin, end, positions);
+    abl_tensor *z = patched_z(c, layer, normed, begin, end, positions);
     abl_tensor *dz =
         abl_tensor_sub(scope, z, clean_heads(c, clean->z[layer], begin, end, positions));
     dz = abl_tensor_reshape(scope, dz, 3,
@@ -554,51 +561,89 @@ static abl_tensor *plain_block(chunk *c, int layer, abl_tensor *resid, int64_t p
     return abl_tensor_add(scope, mid, mlp);
 }
 
-/* The last position of Resid End in each candidate: (candidates, batch, d). */
+/* Moves the window to the next destination's candidates; false at the end. */
+static bool window_next(chunk *c) {
+    c->begin += c->count;
+    c->count = 0;
+    if (c->begin == c->all_count) {
+        return false;
+    }
+    const abl_graph *graph = c->prune->options.graph;
+    abl_edge first = c->all[c->begin].edge;
+    while (c->begin + c->count < c->all_count &&
+           c->all[c->begin + c->count].edge.dest == first.dest &&
+           c->all[c->begin + c->count].edge.seq == first.seq) {
+        c->count++;
+    }
+    c->rows = c->count * c->batch.size;
+    c->dest = abl_graph_dest_at(graph, first.dest);
+    c->position = abl_graph_options_of(graph)->seq_len == 0 ? -1 : first.seq;
+    return true;
+}
+
+/* `above` (rows, pos, d) and `more` behind it; either may be NULL. */
+static abl_tensor *rows_join(chunk *c, abl_tensor *above, abl_tensor *more) {
+    if (above == NULL || more == NULL) {
+        return above == NULL ? more : above;
+    }
+    const abl_tensor *const parts[] = {above, more};
+    return abl_tensor_cat(c->scope, parts, 2, 0);
+}
+
+/* Every candidate through the layers, each from its destination's on: the last position of Resid
+ * End, (candidates, batch, d). */
 static abl_tensor *patched_end(chunk *c) {
     abl_scope *scope = c->scope;
-    const int64_t shape[] = {c->count, c->batch.size, c->width};
     int32_t layers = c->config->n_layers;
-    if (c->dest->role == ABL_DEST_END) {
-        abl_tensor *x = inputs(c, c->state->clean->end, c->seq - 1);
-        return abl_tensor_reshape(scope, x, 3, shape);
-    }
     abl_tensor *resid = NULL;
+    bool more = window_next(c);
     for (int layer = c->dest->block; layer < layers && !abl_scope_failed(scope); layer++) {
         int64_t positions = layer + 1 == layers ? 1 : c->seq;
         size_t mark = abl_scope_mark(scope);
-        resid = layer == c->dest->block ? patched_layer(c, layer, positions)
-                                        : plain_block(c, layer, resid, positions);
+        if (resid != NULL) {
+            resid = plain_block(c, layer, resid, positions);
+        }
+        for (; more && c->dest->block == layer && !abl_scope_failed(scope); more = window_next(c)) {
+            abl_status status;
+            if (c->dest->role != ABL_DEST_MLP && layer_open(c, layer, &status) != ABL_CODE_OK) {
+                abl_scope_fail(scope, &status);
+            }
+            resid = rows_join(c, resid, patched_layer(c, layer, positions));
+        }
         abl_scope_rewind(scope, mark, &resid, 1);
     }
+    for (; more; more = window_next(c)) { /* what is left reads Resid End itself */
+        resid = rows_join(c, resid, as_rows(c, inputs(c, c->state->clean->end, c->seq - 1)));
+    }
+    const int64_t shape[] = {c->all_count, c->batch.size, c->width};
     return resid == NULL ? NULL : abl_tensor_reshape(scope, resid, 3, shape);
 }
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 
-/* The next candidates: edges one after the other, of one destination and position. */
+static int candidate_compare(const void *a, const void *b) {
+    const candidate *x = a;
+    const candidate *y = b;
+    if (x->edge.dest != y->edge.dest) {
+        return x->edge.dest < y->edge.dest ? -1 : 1;
+    }
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+/* The next candidates, by destination, hence by layer. */
 static void chunk_fill(chunk *c) {
     const abl_prune_options *o = &c->prune->options;
     ground_truth *state = c->state;
     int64_t tokens = (int64_t)c->batch.size * c->seq;
     int64_t most = o->candidate_count_max > 0 ? o->candidate_count_max : TOKENS_PER_CHUNK / tokens;
     most = most < 1 ? 1 : most > CANDIDATES_MAX ? CANDIDATES_MAX : most;
-    abl_edge first = {0};
-    while (c->count < most && state->at + c->count < state->edge_count) {
-        int64_t at = state->at + c->count;
+    while (c->all_count < most && state->at + c->all_count < state->edge_count) {
+        int64_t at = state->at + c->all_count;
         int64_t index = state->edges == NULL ? at : state->edges[at];
-        abl_edge edge = abl_graph_edge_at(o->graph, index);
-        if (c->count == 0) {
-            first = edge;
-        } else if (edge.dest != first.dest || edge.seq != first.seq) {
-            break;
-        }
-        c->srcs[c->count] = edge.src;
-        c->edges[c->count++] = index;
+        c->all[c->all_count++] =
+            (candidate){.edge = abl_graph_edge_at(o->graph, index), .index = index};
     }
-    c->dest = abl_graph_dest_at(o->graph, first.dest);
-    c->position = abl_graph_options_of(o->graph)->seq_len == 0 ? -1 : first.seq;
-    c->rows = c->count * c->batch.size;
+    qsort(c->all, (size_t)c->all_count, sizeof c->all[0], candidate_compare);
 }
 
 static abl_code chunk_run(chunk *c, abl_status *ret_status) {
@@ -608,12 +653,12 @@ static abl_code chunk_run(chunk *c, abl_status *ret_status) {
         return abl_fail_oom(ret_status);
     }
     abl_tensor *end = patched_end(c);
-    losses_of(c, end, c->count, losses);
+    losses_of(c, end, c->all_count, losses);
     abl_code code = abl_scope_status(c->scope, ret_status);
     abl_scope_destroy(c->scope);
-    for (int64_t i = 0; code == ABL_CODE_OK && i < c->count; i++) {
-        c->prune->scores[c->edges[i]] += (float)(losses[i] - c->state->clean_loss);
-        c->prune->scored[c->edges[i]] = 1;
+    for (int64_t i = 0; code == ABL_CODE_OK && i < c->all_count; i++) {
+        c->prune->scores[c->all[i].index] += (float)(losses[i] - c->state->clean_loss);
+        c->prune->scored[c->all[i].index] = 1;
     }
     return code;
 }
@@ -636,18 +681,12 @@ static abl_code ground_truth_step(abl_prune *prune, abl_status *ret_status) {
         return code;
     }
     chunk_fill(&c);
-    bool attention = c.dest->role != ABL_DEST_MLP && c.dest->role != ABL_DEST_END;
-    if (attention) {
-        code = layer_open(&c, c.dest->block, ret_status);
-    }
-    if (code == ABL_CODE_OK) {
-        code = chunk_run(&c, ret_status);
-    }
+    code = chunk_run(&c, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
-    state->at += c.count;
-    prune->progress.done += c.count;
+    state->at += c.all_count;
+    prune->progress.done += c.all_count;
     if (state->at == state->edge_count) {
         state->at = 0;
         prune->progress.batch_finished = true;
@@ -670,7 +709,7 @@ static int64_t ground_truth_bytes(const abl_prune_options *options) {
         8LL * c->d_model + 4LL * c->d_mlp + 4LL * c->n_heads * c->d_head + 3LL * c->n_heads * seq;
     return 4 * (tokens * (arena + runs) + candidates * tokens * pass +
                 3 * candidates * batch * c->d_vocab + 2 * abl_graph_edge_count(options->graph)) +
-           abl_folded_bytes(options->model, options->graph);
+           abl_folded_bytes(options->model, options->graph, false);
 }
 
 const abl_prune_vtable abl_prune_ground_truth = {.open = ground_truth_open,

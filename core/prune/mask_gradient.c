@@ -92,7 +92,7 @@ static abl_code step(abl_prune *prune, abl_status *ret_status) {
     const abl_prune_options *o = &prune->options;
     abl_code code = ABL_CODE_OK;
     if (state->folded == NULL) {
-        code = abl_folded_create(o->model, o->graph, &state->folded, ret_status);
+        code = abl_folded_create(o->model, o->graph, true, &state->folded, ret_status);
     }
     abl_batch batch = abl_batches_at(&o->batches, prune->progress.batch);
     if (code == ABL_CODE_OK && state->point == 0) {
@@ -143,7 +143,7 @@ static int64_t bytes_estimate(const abl_prune_options *options) {
             ? 0
             : 4 * batch * seq * c->n_layers * ((int64_t)c->n_heads * c->d_head + 3LL * c->d_model);
     return abl_gradient_bytes(c, options->graph, batch, seq) + ablated +
-           abl_folded_bytes(options->model, options->graph) +
+           abl_folded_bytes(options->model, options->graph, true) +
            4 * abl_graph_edge_count(options->graph);
 }
 

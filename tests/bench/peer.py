@@ -274,6 +274,7 @@ class Peers:
         effects, seconds = [], []
         with torch.inference_mode(), patch_mode(model, ablated):
             base = loss()
+            scale = model(clean)[model.out_slice].abs().max().item()
             peak_reset()
             for edge in command["edges"]:
                 name, head, source = self.shape.locate(edge)
@@ -285,7 +286,8 @@ class Peers:
                 mask.data[where] = 0.0
                 seconds.append(time.perf_counter() - start)
         np.asarray(effects, dtype="<f4").tofile(command["out"])
-        return {"min_s": min(seconds), "peak_rss_mb": peak_mb()}
+        # An effect is a small difference of losses, which round like the logits they are made of.
+        return {"min_s": min(seconds), "peak_rss_mb": peak_mb(), "scale": scale}
 
     # --- The independent reference on a grouped-query model ----------------------------------------
 

@@ -28,7 +28,7 @@ constexpr int LANES = 16;
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
-inline float bits_to_float(int32_t bits) {
+inline float bits_to_float(uint32_t bits) {
     float value = 0;
     std::memcpy(&value, &bits, sizeof value);
     return value;
@@ -39,7 +39,7 @@ inline float exp_f(float x) {
     x = x > 88.0F ? 88.0F : x;
     const float magic = 12582912.0F; /* 1.5 * 2^23: adding it rounds to an integer */
     const float shifted = x * 1.44269504F + magic;
-    int32_t shifted_bits = 0;
+    uint32_t shifted_bits = 0;
     std::memcpy(&shifted_bits, &shifted, sizeof shifted_bits);
     const float n = shifted - magic;
     const float r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
@@ -50,7 +50,7 @@ inline float exp_f(float x) {
     p = p * r + 1.6666665459e-1F;
     p = p * r + 5.0000001201e-1F;
     const float y = p * r * r + r + 1.0F;
-    return y * bits_to_float((shifted_bits + 127) << 23);
+    return y * bits_to_float((shifted_bits + 127U) << 23);
 }
 
 inline float sigmoid_f(float x) {

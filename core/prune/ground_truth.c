@@ -6,15 +6,15 @@
  * heads of a group, for a native key or value head). So from one clean run, with its residuals, z,
  * and the differences of all sources kept, candidates of one destination go through in one batch:
  *
- *     x_c    = residual + D[s_c]                                     (candidate, batch, pos, d_model)
- *     w_c    = norm(x_c) W'_j + b'_j                  one head's projection; the rest is the clean run's
- *     mid_c  = mid + (z'_c - z) W_O                   of the affected heads
+ *     x_c    = residual + D[s_c]       (candidate, batch, pos, d_model)
+ *     w_c    = norm(x_c) W'_j + b'_j   one head's projection; the rest is the clean run's
+ *     mid_c  = mid + (z'_c - z) W_O    of the affected heads
  *     then the layer's MLP and the layers above, as a plain pass of candidates * batch prompts,
  *     whose last block computes the last position only.
  *
  * An MLP's candidates start at its norm, Resid End's at the last one. A chunk may mix destinations
- * and layers: its candidates join the batch as the pass reaches their layer. The loss needs the answers'
- * columns of the unembedding only, unless it normalizes over the vocabulary.
+ * and layers: its candidates join the batch as the pass reaches their layer. The loss needs the
+ * answers' columns of the unembedding only, unless it normalizes over the vocabulary.
  *
  * A step is one chunk of candidates: at most candidate_count_max, by default as many as make about
  * TOKENS_PER_CHUNK tokens, where products are at their best and temporaries still small. */
@@ -483,7 +483,8 @@ static abl_tensor *patched_z(chunk *c, int layer, const abl_tensor *normed, int6
     return abl_tensor_attention(scope, q, k, v, abl_model_attn_scale(c->model), NULL, NULL);
 }
 
-/* The residual after attention in each candidate of an attention destination: (rows, positions, d). */
+/* The residual after attention in each candidate of an attention destination: (rows, positions,
+ * d). */
 static abl_tensor *patched_attention(chunk *c, int layer, int64_t positions) {
     abl_scope *scope = c->scope;
     const abl_folded *f = c->state->folded;

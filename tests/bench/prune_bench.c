@@ -2,8 +2,8 @@
  *
  * The benches of core_bench that need a graph:
  *
- *   masked  the forward pass under --mask FILE (float32, canonical order), ablations from --corrupt;
- *           the corrupt run is made once, outside the time, as the peer does
+ *   masked  the forward pass under --mask FILE (float32, canonical order), ablations from
+ *           --corrupt; the corrupt run is made once, outside the time, as the peer does
  *   eap     edge attribution patching of the one batch, both forward passes included
  *   exact   exact effects of the edges in --edges FILE (an index a line); --out has them in that
  *           order; the cached clean and corrupt runs are part of the time
@@ -115,7 +115,7 @@ static void write_floats(const char *path, const float *data, size_t count) {
     }
 }
 
-/* --- eap and exact ----------------------------------------------------------------------------- */
+/* --- eap and exact ---------------------------------------------------------------------------- */
 
 static void prune_once(setting *s, const abl_prune_options *options) {
     abl_prune *prune = NULL;
@@ -189,7 +189,7 @@ void bench_exact(const bench_args *args, const char *op) {
     finish_setting(&s);
 }
 
-/* --- masked ------------------------------------------------------------------------------------ */
+/* --- masked ----------------------------------------------------------------------------------- */
 
 static abl_patch_options patch_options(const setting *s) {
     return (abl_patch_options){

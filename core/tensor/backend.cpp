@@ -9,6 +9,11 @@
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <torch/csrc/api/include/torch/version.h>
 
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 9)
+#include <c10/core/CachingDeviceAllocator.h>
+#define ABL_DEVICE_STATS
+#endif
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -122,12 +127,36 @@ extern "C" void abl_device_synchronize(abl_device device) {
     }
 }
 
-extern "C" uint64_t abl_device_bytes_used(abl_device device) {
+#ifdef ABL_DEVICE_STATS
+/* The caching allocator's count of bytes in tensors. Only a device that was used has one. */
+static uint64_t device_bytes(abl_device device, bool peak) {
+    if (device.type != ABL_DEVICE_CUDA || !abl_device_available(device)) {
+        return 0;
+    }
+    try {
+        at::DeviceAllocator *allocator = at::getDeviceAllocator(at::kCUDA);
+        if (!allocator->initialized()) {
+            return 0;
+        }
+        const auto stats = allocator->getDeviceStats(static_cast<c10::DeviceIndex>(device.index));
+        const auto &bytes = stats.allocated_bytes.front(); /* of all pools */
+        return static_cast<uint64_t>(peak ? bytes.peak : bytes.current);
+    } catch (...) {
+        return 0;
+    }
+}
+#else
+static uint64_t device_bytes(abl_device device, bool peak) {
     (void)device;
+    (void)peak;
     return 0;
+}
+#endif
+
+extern "C" uint64_t abl_device_bytes_used(abl_device device) {
+    return device_bytes(device, false);
 }
 
 extern "C" uint64_t abl_device_bytes_peak(abl_device device) {
-    (void)device;
-    return 0;
+    return device_bytes(device, true);
 }

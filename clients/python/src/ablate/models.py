@@ -68,7 +68,7 @@ def default_root() -> Path:
     ``$XDG_DATA_HOME/ablate/models``, else ``~/.local/share/ablate/models``.
     """
     if root := os.environ.get("ABLATE_MODEL_ROOT"):
-        return Path(root.split(os.pathsep)[0])
+        return Path(root.split(",")[0])
     data_home = os.environ.get("XDG_DATA_HOME") or os.path.join("~", ".local", "share")
     return Path(data_home).expanduser() / "ablate" / "models"
 

@@ -105,7 +105,7 @@ class Lint:
                 self.report(path, number, "a tab; use spaces")
             if line.rstrip() != line:
                 self.report(path, number, "blanks at the end of the line")
-            limit = COLUMNS if path.suffix in C_ENDINGS else COLUMNS + 20
+            limit = COLUMNS if path.suffix in C_ENDINGS else COLUMNS + 32
             if wide and len(line) > limit:
                 self.report(path, number, f"{len(line)} columns; the limit is {limit}")
             if MACHINE_PATH.search(line) and not name.startswith("tests/lint/"):

@@ -4,8 +4,8 @@
  *
  * The order of the end is the reverse of the order of the start, with one turn: calls finish before
  * executors are joined, because a call may wait for a step, and completion queues are shut after
- * the last call, because its finish travels through them. A first SIGTERM or SIGINT drains; a second
- * one ends the process at once. */
+ * the last call, because its finish travels through them. A first SIGTERM or SIGINT drains; a
+ * second one ends the process at once. */
 #include "core/base/mem.h"
 #include "core/model/dir.h"
 #include "core/tensor/tensor.h"

@@ -6,7 +6,7 @@
  *            NOT_FOUND         CONFIG_MISSING
  *
  * Every option is one row of the table in options.c: `--memory-budget-mib 4096` is the variable
- * ABLATE_MEMORY_BUDGET_MIB and the configuration key "memory-budget-mib". Secrets are never options.
+ * ABLATE_MEMORY_BUDGET_MIB and the configuration key "memory-budget-mib". Secrets never are.
  */
 #ifndef ABLATE_SERVER_OPTIONS_H
 #define ABLATE_SERVER_OPTIONS_H

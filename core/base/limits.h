@@ -13,6 +13,7 @@
 
 /* Requests */
 #define ABL_MESSAGE_BYTES_MAX (16 << 20)       /* one received message */
+#define ABL_REPLY_BYTES_MAX (4190000)          /* one sent message: below clients' usual 4 MiB */
 #define ABL_CHUNK_BYTES (512 << 10)            /* tensor bytes in one streamed chunk */
 #define ABL_BATCH_MAX 1024
 #define ABL_SEQ_MAX 8192

@@ -44,7 +44,19 @@ ABL_MUST_CHECK abl_code abl_dataset_create_json(const char *json, size_t json_by
                                                 const abl_dataset_options *options,
                                                 abl_dataset **ret_dataset, abl_status *ret_status);
 
-/* The same from token ids, copied. Answers are ragged: those of prompt i are
+/* What can be told of the JSON text without a tokenizer. End it with abl_dataset_info_finish(). */
+typedef struct abl_dataset_info {
+    int32_t prompt_count;
+    char **seq_labels; /* of the file: no BOS */
+    int32_t seq_label_count;
+} abl_dataset_info;
+
+/* Checks everything but lengths and vocabulary; the errors of create, less those about tokens. */
+ABL_MUST_CHECK abl_code abl_dataset_check_json(const char *json, size_t json_bytes,
+                                               abl_dataset_info *ret_info, abl_status *ret_status);
+void abl_dataset_info_finish(abl_dataset_info *info);
+
+/* A dataset from token ids, copied. Answers are ragged: those of prompt i are
  * answers[answer_offsets[i] .. answer_offsets[i + 1]); the offsets have prompt_count + 1 entries.
  */
 typedef struct abl_dataset_tokens {

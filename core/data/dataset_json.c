@@ -23,6 +23,7 @@ typedef struct reader {
     const abl_dataset_options *options;
     int32_t bos_id; /* -1: none is prepended */
     int32_t seq_len_max;
+    bool structure_only; /* no tokenizer: text counts as one token, lengths are not compared */
     abl_dataset *dataset;
 } reader;
 
@@ -55,6 +56,11 @@ static abl_code id_read(const reader *in, const json_t *json, const char *field,
 static abl_code text_encode(const reader *in, const char *text, size_t bytes, const char *field,
                             int32_t prompt, int32_t **ret_ids, size_t *ret_count,
                             abl_status *ret_status) {
+    if (in->structure_only) {
+        *ret_ids = abl_calloc(1, sizeof **ret_ids);
+        *ret_count = 1;
+        return *ret_ids == NULL ? abl_fail_oom(ret_status) : ABL_CODE_OK;
+    }
     if (in->options->tokenizer == NULL) {
         return field_fail(ret_status, field, prompt,
                           "is text, but the model has no tokenizer; give token ids");
@@ -136,6 +142,9 @@ static abl_code prompt_read(reader *in, const json_t *object, const char *field,
     size_t count = 0;
     const json_t *json = json_object_get(object, field);
     abl_code code = prompt_encode(in, json, field, prompt, &ids, &count, ret_status);
+    if (in->structure_only) {
+        return code;
+    }
     if (code == ABL_CODE_OK && dataset->clean == NULL) {
         code = matrices_alloc(in, count, ret_status);
         dataset->has_bos = json_is_string(json) && in->bos_id >= 0;
@@ -245,12 +254,16 @@ static abl_code labels_read(reader *in, const json_t *list, abl_status *ret_stat
     }
     size_t bos = dataset->has_bos;
     size_t count = json_array_size(list) + bos;
-    if (!json_is_array(list) || count != (size_t)dataset->seq_len) {
+    if (in->structure_only && (!json_is_array(list) || count > ABL_SEQ_MAX)) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "DATASET_FIELD_INVALID",
+                        "seq_labels must be a list of strings, one a token of a prompt");
+    }
+    if (!in->structure_only && (!json_is_array(list) || count != (size_t)dataset->seq_len)) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "DATASET_FIELD_INVALID",
                         "seq_labels must be a list of %zu strings, one a token of a prompt%s",
                         (size_t)dataset->seq_len - bos, bos == 0 ? "" : " (the BOS has its own)");
     }
-    dataset->labels = abl_calloc(count, sizeof *dataset->labels);
+    dataset->labels = abl_calloc(count + 1, sizeof *dataset->labels);
     if (dataset->labels == NULL) {
         return abl_fail_oom(ret_status);
     }
@@ -286,12 +299,13 @@ static abl_code words_read(reader *in, json_t *object, abl_status *ret_status) {
     }
     const char *key = NULL;
     json_t *value = NULL;
+    int32_t positions = in->structure_only ? ABL_SEQ_MAX : dataset->seq_len;
     json_object_foreach(object, key, value) {
         json_int_t position = json_integer_value(value) + (dataset->has_bos ? 1 : 0);
-        if (!json_is_integer(value) || position < 0 || position >= dataset->seq_len) {
+        if (!json_is_integer(value) || position < 0 || position >= positions) {
             return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "DATASET_FIELD_INVALID",
                             "word_idxs['%.*s'] is not a position of a prompt, 0 to %d",
-                            TEXT_SHOWN_MAX, key, dataset->seq_len - 1 - (dataset->has_bos ? 1 : 0));
+                            TEXT_SHOWN_MAX, key, positions - 1 - (dataset->has_bos ? 1 : 0));
         }
         char *copy = abl_strdup(key);
         if (copy == NULL) {
@@ -339,13 +353,10 @@ static abl_code root_read(reader *in, json_t *root, abl_status *ret_status) {
     if (code == ABL_CODE_OK) {
         code = words_read(in, json_object_get(root, "word_idxs"), ret_status);
     }
-    return code == ABL_CODE_OK ? abl_dataset_seal(in->dataset, ret_status) : code;
+    return code;
 }
 
-abl_code abl_dataset_create_json(const char *json, size_t json_bytes,
-                                 const abl_dataset_options *options, abl_dataset **ret_dataset,
-                                 abl_status *ret_status) {
-    ABL_ASSERT(json != NULL && options != NULL && ret_dataset != NULL);
+static abl_code json_read(reader *in, const char *json, size_t json_bytes, abl_status *ret_status) {
     if (json_bytes > ABL_DATASET_BYTES_MAX) {
         return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "DATASET_TOO_BIG",
                         "the dataset has %zu bytes; the limit is %d", json_bytes,
@@ -354,9 +365,13 @@ abl_code abl_dataset_create_json(const char *json, size_t json_bytes,
     ABL_CLEANUP(abl_json_decrefp) json_t *root = NULL;
     abl_code code =
         abl_json_parse(json, json_bytes, "the dataset", "DATASET_NOT_JSON", &root, ret_status);
-    if (code != ABL_CODE_OK) {
-        return code;
-    }
+    return code == ABL_CODE_OK ? root_read(in, root, ret_status) : code;
+}
+
+abl_code abl_dataset_create_json(const char *json, size_t json_bytes,
+                                 const abl_dataset_options *options, abl_dataset **ret_dataset,
+                                 abl_status *ret_status) {
+    ABL_ASSERT(json != NULL && options != NULL && ret_dataset != NULL);
     reader in = {.options = options, .bos_id = ABL_TOKEN_NONE};
     in.seq_len_max = options->seq_len_max > 0 && options->seq_len_max < ABL_SEQ_MAX
                          ? options->seq_len_max
@@ -364,11 +379,42 @@ abl_code abl_dataset_create_json(const char *json, size_t json_bytes,
     if (options->bos == ABL_BOS_PREPEND && options->tokenizer != NULL) {
         in.bos_id = abl_tokenizer_bos_id(options->tokenizer);
     }
-    code = root_read(&in, root, ret_status);
+    abl_code code = json_read(&in, json, json_bytes, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_dataset_seal(in.dataset, ret_status);
+    }
     if (code != ABL_CODE_OK) {
         abl_dataset_destroy(in.dataset);
         return code;
     }
     *ret_dataset = in.dataset;
     return ABL_CODE_OK;
+}
+
+abl_code abl_dataset_check_json(const char *json, size_t json_bytes, abl_dataset_info *ret_info,
+                                abl_status *ret_status) {
+    ABL_ASSERT(json != NULL && ret_info != NULL);
+    static const abl_dataset_options none;
+    reader in = {.options = &none,
+                 .bos_id = ABL_TOKEN_NONE,
+                 .seq_len_max = ABL_SEQ_MAX,
+                 .structure_only = true};
+    abl_code code = json_read(&in, json, json_bytes, ret_status);
+    if (code == ABL_CODE_OK) {
+        *ret_info = (abl_dataset_info){.prompt_count = in.dataset->prompt_count,
+                                       .seq_labels = in.dataset->labels,
+                                       .seq_label_count = in.dataset->label_count};
+        in.dataset->labels = NULL; /* the caller's now */
+        in.dataset->label_count = 0;
+    }
+    abl_dataset_destroy(in.dataset);
+    return code;
+}
+
+void abl_dataset_info_finish(abl_dataset_info *info) {
+    for (int32_t i = 0; i < info->seq_label_count; i++) {
+        abl_free(info->seq_labels[i]);
+    }
+    abl_free(info->seq_labels);
+    *info = (abl_dataset_info){0};
 }

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Positions travel as a number that is 0 for "every position" and position + 1 otherwise; core
+ * counts from 0 and says ABL_SEQ_EVERY. Names are core's, in both dialects. */
+#include "server/convert/graph.h"
+
+#include "core/graph/scores.h"
+
+#include <string.h>
+
+abl_code abl_convert_graph_options(const Ablate__V1__GraphOptions *message,
+                                   const abl_model_config *config, abl_graph_options *ret_options,
+                                   abl_out_slice *ret_out_slice, abl_status *ret_status) {
+    static const Ablate__V1__GraphOptions defaults = ABLATE__V1__GRAPH_OPTIONS__INIT;
+    if (message == NULL) {
+        message = &defaults;
+    }
+    if (message->kind != ABLATE__V1__GRAPH_KIND__GRAPH_KIND_UNSPECIFIED &&
+        message->kind != ABLATE__V1__GRAPH_KIND__GRAPH_KIND_FACTORIZED) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "GRAPH_OPTIONS",
+                        "options.kind is %d; only GRAPH_KIND_FACTORIZED (1) is known",
+                        (int)message->kind);
+    }
+    if (message->seq_len < 0 || message->seq_len > config->n_ctx ||
+        message->seq_len > ABL_SEQ_MAX) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "GRAPH_OPTIONS",
+                        "options.seq_len is %d; it must be 0 (edges cover all positions) to %d",
+                        message->seq_len,
+                        config->n_ctx < ABL_SEQ_MAX ? config->n_ctx : ABL_SEQ_MAX);
+    }
+    *ret_options = (abl_graph_options){
+        .layer_count = config->n_layers,
+        .head_count = config->n_heads,
+        .kv_head_count = config->n_kv_heads,
+        .parallel_attn_mlp = config->parallel_attn_mlp,
+        .joined_qkv = message->merge_qkv != 0,
+        .seq_len = message->seq_len,
+        .gqa = message->expand_kv_heads ? ABL_GQA_EXPANDED : ABL_GQA_NATIVE,
+    };
+    *ret_out_slice = abl_convert_out_slice(message->out_slice, ABL_OUT_SLICE_LAST);
+    return ABL_CODE_OK;
+}
+
+Ablate__V1__GraphOptions *abl_convert_graph_options_back(abl_arena *arena,
+                                                         const abl_resident_graph *graph) {
+    Ablate__V1__GraphOptions *message = abl_arena_alloc(arena, sizeof *message);
+    if (message == NULL) {
+        return NULL;
+    }
+    const abl_graph_options *options = abl_graph_options_of(graph->graph);
+    ablate__v1__graph_options__init(message);
+    message->kind = ABLATE__V1__GRAPH_KIND__GRAPH_KIND_FACTORIZED;
+    message->merge_qkv = options->joined_qkv;
+    message->seq_len = options->seq_len;
+    message->expand_kv_heads = options->gqa == ABL_GQA_EXPANDED;
+    message->out_slice = abl_convert_out_slice_back(graph->out_slice);
+    return message;
+}
+
+static Ablate__V1__GraphModule *convert_module(abl_arena *arena, const abl_graph *graph,
+                                               int32_t index) {
+    Ablate__V1__GraphModule *message = abl_arena_alloc(arena, sizeof *message);
+    int64_t *shape = abl_arena_alloc(arena, 3 * sizeof *shape);
+    if (message == NULL || shape == NULL) {
+        return NULL;
+    }
+    abl_scores_shape form = abl_scores_module_shape(graph, index);
+    ablate__v1__graph_module__init(message);
+    message->name = abl_convert_text(arena, abl_graph_module_at(graph, index)->name);
+    memcpy(shape, form.dims, sizeof form.dims);
+    message->shape = shape;
+    message->n_shape = (size_t)form.rank;
+    return message;
+}
+
+Ablate__V1__Graph *abl_convert_graph(abl_arena *arena, const abl_resident_graph *graph) {
+    Ablate__V1__Graph *message = abl_arena_alloc(arena, sizeof *message);
+    size_t count = (size_t)abl_graph_module_count(graph->graph);
+    Ablate__V1__GraphModule **modules = abl_arena_alloc(arena, count * sizeof *modules);
+    if (message == NULL || modules == NULL) {
+        return NULL;
+    }
+    ablate__v1__graph__init(message);
+    message->graph_id = abl_convert_text(arena, graph->object.id);
+    const abl_resident_model *model = abl_resident_graph_model(graph);
+    message->model_id = abl_convert_text(arena, model == NULL ? "" : model->object.id);
+    message->options = abl_convert_graph_options_back(arena, graph);
+    message->edge_count = abl_graph_edge_count(graph->graph);
+    message->source_count = abl_graph_src_count(graph->graph);
+    message->destination_count = abl_graph_dest_count(graph->graph);
+    for (size_t i = 0; i < count; i++) {
+        modules[i] = convert_module(arena, graph->graph, (int32_t)i);
+        if (modules[i] == NULL) {
+            return NULL;
+        }
+    }
+    message->modules = modules;
+    message->n_modules = count;
+    return message->options == NULL ? NULL : message;
+}
+
+abl_edge_dialect abl_convert_dialect(Ablate__V1__EdgeDialect dialect) {
+    return dialect == ABLATE__V1__EDGE_DIALECT__EDGE_DIALECT_EAP ? ABL_DIALECT_MIB
+                                                                 : ABL_DIALECT_AUTOCIRCUIT;
+}
+
+char *abl_convert_edge_name(abl_arena *arena, const abl_graph *graph, abl_edge edge,
+                            abl_edge_dialect dialect) {
+    char name[ABL_NAME_BYTES_MAX + 1];
+    edge.seq = abl_graph_options_of(graph)->seq_len > 0 ? ABL_SEQ_EVERY : edge.seq;
+    size_t length = abl_graph_format_edge(graph, edge, dialect, name, sizeof name);
+    return abl_arena_strndup(arena, name, length);
+}
+
+int32_t abl_convert_seq_number(const abl_graph *graph, abl_edge edge) {
+    return abl_graph_options_of(graph)->seq_len > 0 ? edge.seq + 1 : 0;
+}
+
+abl_code abl_convert_edge(const abl_graph *graph, const char *name, int32_t seq_number,
+                          abl_edge *ret_edge, abl_status *ret_status) {
+    abl_edge edge;
+    abl_code code = abl_graph_parse_edge(graph, name, strlen(name), &edge, ret_status);
+    if (code != ABL_CODE_OK) {
+        if (code == ABL_CODE_NOT_FOUND) { /* core tells sources from destinations */
+            ret_status->reason = "NODE_UNKNOWN";
+        }
+        return code;
+    }
+    int32_t positions = abl_graph_options_of(graph)->seq_len;
+    if (seq_number != 0) {
+        if (seq_number < 0 || seq_number > positions) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "EDGE_POSITION_INVALID",
+                            positions == 0
+                                ? "seq_number of '%.80s' is %d; this graph's edges cover all "
+                                  "positions, so it must be 0 (limit %d)"
+                                : "seq_number of '%.80s' is %d; it must be 0 (every position) to "
+                                  "%d",
+                            name, seq_number, positions);
+        }
+        edge.seq = seq_number - 1;
+    }
+    *ret_edge = edge;
+    return ABL_CODE_OK;
+}

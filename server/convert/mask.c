@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Whatever the form of the request, the result is one flat array, and one last pass over it refuses
+ * what is not finite and counts what is not 0. So the rule holds for every form alike, and the
+ * message names an edge even where the request had a tensor. */
+#include "server/convert/mask.h"
+
+#include "core/base/assert.h"
+#include "core/base/mem.h"
+#include "core/graph/scores.h"
+#include "server/convert/graph.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+abl_code abl_convert_mask_check(const Ablate__V1__SetPatchMaskRequest *message,
+                                abl_status *ret_status) {
+    if (message->mask_case == ABLATE__V1__SET_PATCH_MASK_REQUEST__MASK__NOT_SET) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "MASK_MISSING",
+                        "none of edges, modules, circuit and all is given; give one");
+    }
+    if (message->mask_case != ABLATE__V1__SET_PATCH_MASK_REQUEST__MASK_CIRCUIT) {
+        return ABL_CODE_OK;
+    }
+    const Ablate__V1__CircuitMask *circuit = message->circuit;
+    if (circuit->size_case == ABLATE__V1__CIRCUIT_MASK__SIZE__NOT_SET) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "CIRCUIT_SIZE_INVALID",
+                        "circuit has no size; give edge_count or threshold");
+    }
+    if (circuit->size_case == ABLATE__V1__CIRCUIT_MASK__SIZE_THRESHOLD &&
+        !(circuit->threshold >= 0)) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "CIRCUIT_SIZE_INVALID",
+                        "circuit.threshold is %g; |score| is compared with it, so it must be 0 or "
+                        "more",
+                        (double)circuit->threshold);
+    }
+    return ABL_CODE_OK;
+}
+
+static abl_code set_edges(const Ablate__V1__EdgeMask *message, const abl_graph *graph,
+                          abl_values *values, abl_status *ret_status) {
+    int32_t positions = abl_graph_seq_count(graph);
+    for (size_t i = 0; i < message->n_edges; i++) {
+        const Ablate__V1__EdgeValue *entry = message->edges[i];
+        abl_edge edge;
+        abl_code code = abl_convert_edge(graph, entry->edge, entry->seq_number, &edge, ret_status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
+        bool every = edge.seq == ABL_SEQ_EVERY;
+        int32_t end = every ? positions : edge.seq + 1;
+        for (edge.seq = every ? 0 : edge.seq; edge.seq < end; edge.seq++) {
+            values->values[abl_graph_edge_index(graph, edge)] = entry->value;
+        }
+    }
+    return ABL_CODE_OK;
+}
+
+static abl_code check_module_tensor(const Ablate__V1__Tensor *tensor, const char *name,
+                                    const abl_scores_shape *shape, abl_status *ret_status) {
+    int64_t count = 0;
+    if (tensor == NULL) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TENSOR_SHAPE",
+                        "module '%.100s' has no tensor", name);
+    }
+    abl_code code = abl_convert_tensor_check(name, tensor, &count, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    if (tensor->dtype != ABLATE__V1__DTYPE__DTYPE_FLOAT32) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TENSOR_DTYPE",
+                        "%.100s.dtype is not float32; masks are", name);
+    }
+    bool same = tensor->n_shape == (size_t)shape->rank;
+    for (size_t i = 0; same && i < tensor->n_shape; i++) {
+        same = tensor->shape[i] == shape->dims[i];
+    }
+    if (same) {
+        return ABL_CODE_OK;
+    }
+    char wanted[80];
+    size_t at = 0;
+    for (int32_t i = 0; i < shape->rank; i++) { /* three numbers of 19 digits at most */
+        at += (size_t)snprintf(wanted + at, sizeof wanted - at, "%s%lld", i == 0 ? "" : ", ",
+                               (long long)shape->dims[i]);
+    }
+    return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TENSOR_SHAPE",
+                    "%.100s.shape is another one than the module's, [%s]", name, wanted);
+}
+
+static abl_code set_module(const Ablate__V1__NamedTensor *message, const abl_graph *graph,
+                           abl_values *values, abl_status *ret_status) {
+    int32_t module = 0;
+    abl_code code =
+        abl_graph_find_module(graph, message->name, strlen(message->name), &module, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    abl_scores_shape shape = abl_scores_module_shape(graph, module);
+    code = check_module_tensor(message->tensor, message->name, &shape, ret_status);
+    if (code != ABL_CODE_OK || message->tensor->data.len == 0) {
+        return code;
+    }
+    float *aligned = abl_malloc(message->tensor->data.len);
+    if (aligned == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    memcpy(aligned, message->tensor->data.data, message->tensor->data.len);
+    abl_scores_write_module(graph, values->values, module, aligned);
+    abl_free(aligned);
+    return ABL_CODE_OK;
+}
+
+static abl_code set_circuit(const Ablate__V1__CircuitMask *message, const abl_values *scores,
+                            abl_values *values, abl_status *ret_status) {
+    float threshold = message->threshold;
+    if (message->size_case == ABLATE__V1__CIRCUIT_MASK__SIZE_EDGE_COUNT) {
+        abl_code code = abl_scores_thresholds(scores->values, scores->count, &message->edge_count,
+                                              1, &threshold, ret_status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
+    }
+    uint8_t *in_circuit = abl_malloc((size_t)scores->count + 1);
+    if (in_circuit == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    (void)abl_scores_circuit(scores->values, scores->count, threshold, in_circuit);
+    bool ablated = abl_convert_patch_type(message->patch_type) == ABL_PATCH_EDGE;
+    for (int64_t i = 0; i < scores->count; i++) {
+        values->values[i] = (in_circuit[i] != 0) == ablated ? 1.0F : 0.0F;
+    }
+    abl_free(in_circuit);
+    return ABL_CODE_OK;
+}
+
+static abl_code check_finite(const abl_graph *graph, abl_values *values, abl_status *ret_status) {
+    values->nonzero_count = 0;
+    for (int64_t i = 0; i < values->count; i++) {
+        float value = values->values[i];
+        if (!isfinite(value)) {
+            char name[ABL_NAME_BYTES_MAX + 1];
+            (void)abl_graph_format_edge(graph, abl_graph_edge_at(graph, i), ABL_DIALECT_AUTOCIRCUIT,
+                                        name, sizeof name);
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "MASK_NOT_FINITE",
+                            "the mask of edge '%s' is %g; it must be a finite number", name,
+                            (double)value);
+        }
+        values->nonzero_count += value != 0.0F;
+    }
+    return ABL_CODE_OK;
+}
+
+abl_code abl_convert_mask(const Ablate__V1__SetPatchMaskRequest *message, const abl_graph *graph,
+                          const abl_values *current, const abl_values *scores,
+                          abl_values *ret_values, abl_status *ret_status) {
+    ABL_ASSERT(current->count == ret_values->count);
+    size_t bytes = (size_t)current->count * sizeof(float);
+    abl_code code = ABL_CODE_OK;
+    switch ((int)message->mask_case) {
+    case ABLATE__V1__SET_PATCH_MASK_REQUEST__MASK_EDGES:
+        if (message->edges->reset_others) {
+            memset(ret_values->values, 0, bytes);
+        } else {
+            memcpy(ret_values->values, current->values, bytes);
+        }
+        code = set_edges(message->edges, graph, ret_values, ret_status);
+        break;
+    case ABLATE__V1__SET_PATCH_MASK_REQUEST__MASK_MODULES:
+        memcpy(ret_values->values, current->values, bytes);
+        for (size_t i = 0; code == ABL_CODE_OK && i < message->modules->n_tensors; i++) {
+            code = set_module(message->modules->tensors[i], graph, ret_values, ret_status);
+        }
+        break;
+    case ABLATE__V1__SET_PATCH_MASK_REQUEST__MASK_CIRCUIT:
+        ABL_ASSERT(scores != NULL && scores->count == ret_values->count);
+        code = set_circuit(message->circuit, scores, ret_values, ret_status);
+        break;
+    default:
+        for (int64_t i = 0; i < ret_values->count; i++) {
+            ret_values->values[i] = message->all;
+        }
+        break;
+    }
+    return code == ABL_CODE_OK ? check_finite(graph, ret_values, ret_status) : code;
+}

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The typed options of a spec become the core's options here, defaults and limits included; what
+ * needs a model or a dataset is checked by those who have them. */
+#include "server/convert/prune.h"
+
+#include "core/base/limits.h"
+#include "server/convert/common.h"
+#include "server/convert/graph.h"
+#include "server/convert/wire.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+#define BATCH_SIZE_DEFAULT 8
+#define TOP_K_DEFAULT 10
+#define TOP_K_MAX 1000
+#define GRAD_SAMPLES_MAX 1000
+
+static abl_code convert_range(const char *field, int32_t value, int32_t initial, int32_t most,
+                              const char *reason, int32_t *ret_value, abl_status *ret_status) {
+    if (value < 0 || value > most) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, reason,
+                        "spec.%s is %d; it must be 0 (the default) to %d", field, value, most);
+    }
+    *ret_value = value == 0 ? initial : value;
+    return ABL_CODE_OK;
+}
+
+static abl_code convert_mask_gradient(const Ablate__V1__MaskGradient *message,
+                                      abl_prune_options *options, abl_status *ret_status) {
+    options->algorithm = ABL_PRUNE_MASK_GRADIENT;
+    options->ablation = abl_convert_ablation_type(message->ablation_type);
+    /* the protocol's numbers are the core's plus one, and 0 is the first */
+    options->grad_function =
+        message->grad_function == 0 ? ABL_GRAD_LOGIT : (abl_grad_function)(message->grad_function - 1);
+    options->answer_function = message->answer_function == 0
+                                   ? ABL_ANSWER_AVG_DIFF
+                                   : (abl_answer_function)(message->answer_function - 1);
+    if (message->at_case == ABLATE__V1__MASK_GRADIENT__AT_MASK_VALUE) {
+        if (!isfinite(message->mask_value)) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS",
+                            "mask_gradient.mask_value must be finite");
+        }
+        options->mask_value = message->mask_value;
+    } else if (message->at_case == ABLATE__V1__MASK_GRADIENT__AT_INTEGRATED_GRAD_SAMPLES) {
+        int32_t samples = message->integrated_grad_samples;
+        if (samples < 1 || samples > GRAD_SAMPLES_MAX) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS",
+                            "mask_gradient.integrated_grad_samples is %d; it must be 1 to %d",
+                            samples, GRAD_SAMPLES_MAX);
+        }
+        options->integrated_grad_samples = samples;
+    }
+    return ABL_CODE_OK;
+}
+
+_Static_assert((int)ABLATE__V1__GRAD_FUNCTION__GRAD_FUNCTION_LOGIT_EXP == ABL_GRAD_LOGIT_EXP + 1,
+               "the grad functions are in the same order");
+_Static_assert((int)ABLATE__V1__ANSWER_FUNCTION__ANSWER_FUNCTION_MSE == ABL_ANSWER_MSE + 1,
+               "the answer functions are in the same order");
+
+static abl_code convert_algorithm(const Ablate__V1__PruneJobSpec *message, abl_job_request *request,
+                                  abl_status *ret_status) {
+    abl_prune_options *options = &request->options;
+    switch (message->algorithm_case) {
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP:
+        options->algorithm = ABL_PRUNE_EAP;
+        options->ablation = abl_convert_ablation_type(message->eap->ablation_type);
+        return ABL_CODE_OK;
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_MASK_GRADIENT:
+        return convert_mask_gradient(message->mask_gradient, options, ret_status);
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_GROUND_TRUTH:
+        options->algorithm = ABL_PRUNE_GROUND_TRUTH;
+        options->ablation = abl_convert_ablation_type(message->ground_truth->ablation_type);
+        request->edge_names = message->ground_truth->edges;
+        request->edge_name_count = message->ground_truth->n_edges;
+        return ABL_CODE_OK;
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_RANDOM:
+        options->algorithm = ABL_PRUNE_RANDOM;
+        options->seed = message->random->seed;
+        return ABL_CODE_OK;
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__NOT_SET:
+    case _ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__CASE_IS_INT_SIZE:
+        break;
+    }
+    return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_MISSING",
+                    "spec needs an algorithm: eap, mask_gradient, ground_truth or random");
+}
+
+abl_code abl_convert_job_spec(const Ablate__V1__PruneJobSpec *message, abl_job_request *ret_request,
+                              abl_status *ret_status) {
+    if (message == NULL) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SPEC_MISSING",
+                        "spec is missing: it says which graph, dataset and algorithm");
+    }
+    abl_job_request request = {.graph_id = message->graph_id,
+                               .dataset_id = message->dataset_id,
+                               .bos = message->bos};
+    abl_code code = convert_algorithm(message, &request, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = convert_range("batch_size", message->batch_size, BATCH_SIZE_DEFAULT, ABL_BATCH_MAX,
+                             "BATCH_INVALID", &request.batch_size, ret_status);
+    }
+    if (code == ABL_CODE_OK) {
+        code = convert_range("prompt_count", message->prompt_count, 0, ABL_PROMPT_COUNT_MAX,
+                             "PROMPT_COUNT_INVALID", &request.prompt_count, ret_status);
+    }
+    if (code == ABL_CODE_OK) {
+        code = convert_range("top_k", message->top_k, TOP_K_DEFAULT, TOP_K_MAX, "TOP_K_INVALID",
+                             &request.top_k, ret_status);
+    }
+    if (code == ABL_CODE_OK) {
+        *ret_request = request;
+    }
+    return code;
+}
+
+abl_code abl_convert_job_edges(const abl_job_request *request, const abl_graph *graph,
+                               abl_arena *arena, int64_t **ret_edges, int64_t *ret_count,
+                               abl_status *ret_status) {
+    int32_t positions = abl_graph_seq_count(graph);
+    size_t most = request->edge_name_count * (size_t)positions;
+    int64_t *edges = abl_arena_alloc(arena, most * sizeof *edges);
+    if (edges == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    int64_t count = 0;
+    for (size_t i = 0; i < request->edge_name_count; i++) {
+        abl_edge edge;
+        abl_code code = abl_convert_edge(graph, request->edge_names[i], 0, &edge, ret_status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
+        bool every = edge.seq == ABL_SEQ_EVERY;
+        int32_t first = every ? 0 : edge.seq;
+        int32_t end = every ? positions : edge.seq + 1;
+        for (edge.seq = first; edge.seq < end; edge.seq++) {
+            edges[count++] = abl_graph_edge_index(graph, edge);
+        }
+    }
+    *ret_edges = edges;
+    *ret_count = count;
+    return ABL_CODE_OK;
+}
+
+char *abl_convert_algorithm_json(const abl_prune_options *options, bool bos, int32_t batch_size,
+                                 int32_t prompt_count, abl_arena *arena) {
+    json_t *root = json_pack("{s:s, s:s, s:b, s:i, s:i}", "algorithm",
+                             abl_prune_algorithm_name(options->algorithm), "ablation_type",
+                             options->ablation == ABL_ABLATION_ZERO ? "ZERO" : "RESAMPLE",
+                             "prepend_bos", (int)bos, "batch_size", (int)batch_size, "prompt_count",
+                             (int)prompt_count);
+    if (options->algorithm == ABL_PRUNE_EAP || options->algorithm == ABL_PRUNE_MASK_GRADIENT) {
+        (void)json_object_set_new(root, "grad_function",
+                                  json_string(abl_grad_function_name(options->grad_function)));
+        (void)json_object_set_new(root, "answer_function",
+                                  json_string(abl_answer_function_name(options->answer_function)));
+    }
+    if (options->algorithm == ABL_PRUNE_MASK_GRADIENT && options->integrated_grad_samples > 0) {
+        (void)json_object_set_new(root, "integrated_grad_samples",
+                                  json_integer(options->integrated_grad_samples));
+    } else if (options->algorithm == ABL_PRUNE_MASK_GRADIENT) {
+        (void)json_object_set_new(root, "mask_value", json_real((double)options->mask_value));
+    }
+    if (options->algorithm == ABL_PRUNE_GROUND_TRUTH && options->edges != NULL) {
+        (void)json_object_set_new(root, "edge_count", json_integer(options->edge_count));
+    }
+    if (options->algorithm == ABL_PRUNE_RANDOM) {
+        (void)json_object_set_new(root, "seed", json_integer((json_int_t)options->seed));
+    }
+    char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
+    char *copy = text == NULL ? NULL : abl_arena_strndup(arena, text, strlen(text));
+    free(text); /* jansson's block */
+    json_decref(root);
+    return copy;
+}
+
+Ablate__V1__Job *abl_convert_job(abl_arena *arena, const abl_job *job) {
+    Ablate__V1__Job *message = abl_arena_alloc(arena, sizeof *message);
+    ProtobufCMessage *spec = NULL;
+    ProtobufCMessage *provenance = NULL;
+    if (message == NULL ||
+        abl_wire_unpack(&ablate__v1__prune_job_spec__descriptor, job->spec, job->spec_bytes, arena,
+                        &spec, NULL) != ABL_CODE_OK ||
+        abl_wire_unpack(&ablate__v1__provenance__descriptor, job->provenance,
+                        job->provenance_bytes, arena, &provenance, NULL) != ABL_CODE_OK) {
+        return NULL;
+    }
+    ablate__v1__job__init(message);
+    message->job_id = abl_convert_text(arena, job->object.id);
+    message->spec = (Ablate__V1__PruneJobSpec *)spec;
+    message->provenance = (Ablate__V1__Provenance *)provenance;
+    message->state = (Ablate__V1__JobState)job->state;
+    message->done_units = job->done;
+    message->total_units = job->total;
+    message->last_sequence = job->event_count;
+    message->created_ms = job->created_ms;
+    message->elapsed_ms = job->elapsed_ms;
+    message->estimated_bytes = job->estimated_bytes;
+    message->model_id = abl_convert_text(arena, job->model_id);
+    if (job->state == ABL_JOB_FAILED || job->state == ABL_JOB_CANCELLED) {
+        message->error = abl_convert_text(arena, job->error.message);
+        message->error_code = (int32_t)job->error.code;
+    }
+    return message;
+}
+
+Ablate__V1__JobEvent *abl_convert_job_event(abl_arena *arena, const abl_job *job,
+                                            int64_t sequence) {
+    const abl_job_event *event = &job->events[sequence - 1];
+    const abl_graph *graph = job->graph->graph;
+    size_t count = (size_t)event->top_count;
+    Ablate__V1__JobEvent *message = abl_arena_alloc(arena, sizeof *message);
+    Ablate__V1__EdgeValue *values = abl_arena_alloc(arena, count * sizeof *values);
+    Ablate__V1__EdgeValue **top = abl_arena_alloc(arena, count * sizeof *top);
+    if (message == NULL || values == NULL || top == NULL) {
+        return NULL;
+    }
+    ablate__v1__job_event__init(message);
+    for (size_t i = 0; i < count; i++) {
+        abl_edge edge = abl_graph_edge_at(graph, event->top[i].edge);
+        ablate__v1__edge_value__init(&values[i]);
+        values[i].edge = abl_convert_edge_name(arena, graph, edge, ABL_DIALECT_AUTOCIRCUIT);
+        values[i].seq_number = abl_convert_seq_number(graph, edge);
+        values[i].value = event->top[i].value;
+        top[i] = &values[i];
+        if (values[i].edge == NULL) {
+            return NULL;
+        }
+    }
+    message->sequence = sequence;
+    message->time_ms = event->time_ms;
+    message->state = (Ablate__V1__JobState)event->state;
+    message->done_units = event->done;
+    message->total_units = event->total;
+    message->eta_ms = event->eta_ms;
+    message->elapsed_ms = event->elapsed_ms;
+    message->top_edges = top;
+    message->n_top_edges = count;
+    if (event->state == ABL_JOB_FAILED || event->state == ABL_JOB_CANCELLED) {
+        message->error = abl_convert_text(arena, job->error.message);
+    }
+    return message;
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "server/convert/run.h"
+
+#include "core/base/limits.h"
+
+#include <math.h>
+#include <string.h>
+
+#define TOP_K_MAX 1000
+
+abl_code abl_convert_forward(const Ablate__V1__ForwardRequest *message, abl_arena *arena,
+                             abl_run_request *ret_request, abl_status *ret_status) {
+    abl_run_request request = {.out_slice = message->out_slice, .top_k = message->top_k};
+    if (message->target_case == ABLATE__V1__FORWARD_REQUEST__TARGET_MODEL_ID) {
+        request.model_id = message->model_id;
+    } else if (message->target_case == ABLATE__V1__FORWARD_REQUEST__TARGET_GRAPH_ID) {
+        request.graph_id = message->graph_id;
+    } else {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TARGET_MISSING",
+                        "neither model_id nor graph_id is given; give one");
+    }
+    if (message->top_k < 0 || message->top_k > TOP_K_MAX) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TOP_K_INVALID",
+                        "top_k is %d; it must be 0 (all logits) to %d", message->top_k,
+                        TOP_K_MAX);
+    }
+    abl_code code =
+        abl_convert_prompts("prompts", message->prompts, arena, &request.prompts, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    if (message->ablation != NULL) {
+        if (request.graph_id == NULL) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_NEEDS_GRAPH",
+                            "ablation is given with model_id; edges are ablated under a graph's "
+                            "mask, so give graph_id");
+        }
+        request.patched = true;
+        request.ablation = abl_convert_ablation_type(message->ablation->type);
+        if (request.ablation == ABL_ABLATION_RESAMPLE) {
+            code = abl_convert_prompts("ablation.prompts", message->ablation->prompts, arena,
+                                       &request.ablated, ret_status);
+        } else if (message->ablation->prompts != NULL) {
+            code = abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_PROMPTS",
+                            "ablation.prompts is given with ZERO, which uses none");
+        }
+    }
+    if (code == ABL_CODE_OK) {
+        *ret_request = request;
+    }
+    return code;
+}
+
+abl_code abl_convert_run_with_cache(const Ablate__V1__RunWithCacheRequest *message,
+                                    abl_arena *arena, abl_run_request *ret_request,
+                                    abl_status *ret_status) {
+    if (message->forward == NULL) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "FORWARD_MISSING",
+                        "forward is missing: say what to run");
+    }
+    abl_run_request request;
+    abl_code code = abl_convert_forward(message->forward, arena, &request, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    if (request.top_k != 0) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TOP_K_INVALID",
+                        "forward.top_k is %d; RunWithCache streams all logits, so it must be 0",
+                        request.top_k);
+    }
+    if (message->n_names > ABL_HOOK_COUNT_MAX) {
+        return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "TOO_MANY_NAMES",
+                        "names has %zu hook points; at most %d are taken", message->n_names,
+                        ABL_HOOK_COUNT_MAX);
+    }
+    if (message->all_names && message->n_names > 0) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "NAMES_INVALID",
+                        "all_names is set and names is not empty; give one or the other");
+    }
+    request.names = message->names;
+    request.name_count = message->n_names;
+    request.all_names = message->all_names != 0;
+    request.per_head_inputs = message->per_head_inputs != 0;
+    request.stop_at_layer = message->stop_at_layer;
+    if (request.patched &&
+        (request.all_names || request.name_count > 0 || request.stop_at_layer != 0)) {
+        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "PATCHED_CACHE",
+                        "a patched pass gives only logits so far: leave names empty, all_names and "
+                        "stop_at_layer unset, or leave out the ablation");
+    }
+    *ret_request = request;
+    return ABL_CODE_OK;
+}
+
+abl_code abl_convert_stop_at_layer(int32_t stop_at_layer, int n_layers, int *ret_stop,
+                                   abl_status *ret_status) {
+    int stop = stop_at_layer == 0 ? -1
+                                  : (stop_at_layer < 0 ? n_layers + stop_at_layer : stop_at_layer);
+    if (stop_at_layer != 0 && (stop < 0 || stop > n_layers)) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "LAYER_OUT_OF_RANGE",
+                        "stop_at_layer is %d; it must be %d to %d, 0 for all layers",
+                        stop_at_layer, -n_layers, n_layers);
+    }
+    *ret_stop = stop;
+    return ABL_CODE_OK;
+}
+
+/* Keeps `kept` ids sorted by descending logit, equal ones by ascending id. */
+static void insert(const float *row, int32_t *ids, int32_t *kept, int32_t k, int32_t id) {
+    if (*kept == k && !(row[id] > row[ids[k - 1]])) {
+        return;
+    }
+    int32_t at = *kept < k ? (*kept)++ : k - 1;
+    while (at > 0 && row[id] > row[ids[at - 1]]) {
+        ids[at] = ids[at - 1];
+        at--;
+    }
+    ids[at] = id;
+}
+
+static double log_sum_exp(const float *row, int64_t count) {
+    double high = -INFINITY;
+    for (int64_t i = 0; i < count; i++) {
+        high = row[i] > high ? row[i] : high;
+    }
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) {
+        sum += exp(row[i] - high);
+    }
+    return high + log(sum);
+}
+
+static Ablate__V1__TopTokens *top_row(const abl_top_request *request, int64_t index, int32_t *ids,
+                                      abl_arena *arena) {
+    const float *row = request->logits + index * request->vocab;
+    int32_t kept = 0;
+    for (int64_t id = 0; id < request->vocab; id++) {
+        insert(row, ids, &kept, request->k, (int32_t)id);
+    }
+    Ablate__V1__TopTokens *top = abl_arena_alloc(arena, sizeof *top);
+    Ablate__V1__TopToken *tokens = abl_arena_alloc(arena, (size_t)kept * sizeof *tokens);
+    Ablate__V1__TopToken **list = abl_arena_alloc(arena, (size_t)kept * sizeof(void *));
+    if (top == NULL || tokens == NULL || list == NULL) {
+        return NULL;
+    }
+    double norm = log_sum_exp(row, request->vocab);
+    ablate__v1__top_tokens__init(top);
+    top->batch_idx = (int32_t)(index / request->pos_count);
+    top->pos = (int32_t)(index % request->pos_count + request->pos_first);
+    for (int32_t i = 0; i < kept; i++) {
+        ablate__v1__top_token__init(&tokens[i]);
+        tokens[i].id = ids[i];
+        tokens[i].logit = row[ids[i]];
+        tokens[i].logprob = (float)((double)row[ids[i]] - norm);
+        list[i] = &tokens[i];
+    }
+    top->tokens = list;
+    top->n_tokens = (size_t)kept;
+    return top;
+}
+
+Ablate__V1__TopTokens **abl_convert_top(const abl_top_request *request, abl_arena *arena) {
+    Ablate__V1__TopTokens **rows =
+        abl_arena_alloc(arena, (size_t)request->rows * sizeof(void *));
+    int32_t *ids = abl_arena_alloc(arena, (size_t)request->k * sizeof *ids);
+    if (rows == NULL || ids == NULL) {
+        return NULL;
+    }
+    for (int64_t i = 0; i < request->rows; i++) {
+        rows[i] = top_row(request, i, ids, arena);
+        if (rows[i] == NULL) {
+            return NULL;
+        }
+    }
+    return rows;
+}

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Two threads, no locks. The executor steps the prune and, now and then, posts a report: progress,
+ * the running top edges, and a copy of the scores after each finished batch. The loop turns reports
+ * into numbered events. The last thing the executor does (end_cb) is to copy the final scores and
+ * end its own objects; done_cb then closes the job on the loop, behind every report, because mail
+ * is delivered in order.
+ *
+ * How many events there are is bounded without forgetting any: a report waits until a fraction of
+ * the job's run time has passed since the last one, so their number grows with the logarithm of
+ * the job's length. The first batches of a short job all report. */
+#include "server/runtime/job.h"
+
+#include "core/base/assert.h"
+#include "core/base/mem.h"
+#include "core/graph/scores.h"
+#include "server/runtime/loop.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define EAGER_REPORTS 256       /* this many finished batches report without waiting */
+#define REPORT_US_MIN 100000    /* steps inside a batch report at most this often */
+#define REPORT_FRACTION 256     /* later reports wait for this part of the run time */
+
+/* What one report carries from the executor to the loop. */
+typedef struct report {
+    abl_mail mail;
+    abl_job *job;
+    int64_t done;
+    int64_t total;
+    double elapsed_ms;
+    abl_values *scores; /* NULL: no batch has finished since the last report */
+    int32_t top_count;
+    abl_job_edge *top;
+} report;
+
+const char *abl_job_state_name(abl_job_state state) {
+    static const char *const names[ABL_JOB_STATE_COUNT] = {"unspecified", "queued",  "running",
+                                                           "succeeded",   "failed", "cancelled"};
+    return (unsigned)state < ABL_JOB_STATE_COUNT ? names[state] : "unspecified";
+}
+
+bool abl_job_ended(const abl_job *job) {
+    return job->state >= ABL_JOB_SUCCEEDED;
+}
+
+static uint64_t clock_us(clockid_t clock) {
+    struct timespec now;
+    (void)clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* ---- making ------------------------------------------------------------------------------- */
+
+static void job_destroy(abl_object *object) {
+    abl_job *job = (abl_job *)object;
+    ABL_ASSERT(job->watchers == NULL);
+    abl_prune_destroy(job->prune); /* a job that never started */
+    abl_dataset_destroy(job->tokenized);
+    for (int64_t i = 0; i < job->event_count; i++) {
+        abl_free(job->events[i].top);
+    }
+    abl_free(job->events);
+    abl_free(job->spec);
+    abl_free(job->provenance);
+    abl_values_unref(job->scores);
+    abl_values_unref(job->running_scores);
+    abl_object_unref(&job->graph->object);
+    abl_object_unref(&job->dataset->object);
+    abl_free(job);
+}
+
+abl_job *abl_job_create(abl_resident_graph *graph, abl_resident_dataset *dataset, abl_prune *prune,
+                        abl_dataset *tokenized) {
+    abl_job *job = abl_calloc(1, sizeof *job);
+    abl_values *room = abl_values_create(abl_graph_edge_count(graph->graph));
+    if (job == NULL || room == NULL) {
+        abl_free(job);
+        abl_values_unref(room);
+        return NULL;
+    }
+    abl_object_init(&job->object, ABL_OBJECT_JOB, job->name, job_destroy);
+    job->graph = (abl_resident_graph *)abl_object_ref(&graph->object);
+    job->dataset = (abl_resident_dataset *)abl_object_ref(&dataset->object);
+    const abl_resident_model *model = abl_resident_graph_model(graph);
+    (void)snprintf(job->model_name_text, sizeof job->model_name_text, "%s", model->name);
+    (void)snprintf(job->model_id, sizeof job->model_id, "%s", model->object.id);
+    job->model_name = job->model_name_text;
+    job->running_scores = room;
+    job->prune = prune;
+    job->tokenized = tokenized;
+    job->state = ABL_JOB_QUEUED;
+    job->created_ms = (int64_t)(clock_us(CLOCK_REALTIME) / 1000);
+    return job;
+}
+
+/* ---- events: the loop's ------------------------------------------------------------------- */
+
+static void notify(abl_job *job) {
+    abl_object *held = abl_object_ref(&job->object); /* a watcher may let go of the last one */
+    for (abl_job_watcher *watcher = job->watchers; watcher != NULL;) {
+        abl_job_watcher *next = watcher->next; /* it may unwatch itself */
+        watcher->event_cb(watcher);
+        watcher = next;
+    }
+    abl_object_unref(held);
+}
+
+static int64_t job_bytes(const abl_job *job) {
+    int64_t values = job->running_scores == NULL ? 0 : job->running_scores->count;
+    values += job->scores == NULL || job->scores == job->running_scores ? 0 : job->scores->count;
+    return (int64_t)sizeof *job + values * (int64_t)sizeof(float) +
+           job->event_capacity * (int64_t)sizeof(abl_job_event) +
+           job->event_count * job->top_k * (int64_t)sizeof(abl_job_edge) + (int64_t)job->spec_bytes;
+}
+
+/* Appends an event of the job as it stands, taking `top` over. Without memory the event is lost,
+ * not the job; the number is then not given. */
+static void add_event(abl_job *job, abl_job_edge *top, int32_t top_count) {
+    if (job->event_count == job->event_capacity) {
+        int64_t capacity = job->event_capacity == 0 ? 16 : job->event_capacity * 2;
+        abl_job_event *events =
+            abl_realloc_array(job->events, (size_t)capacity, sizeof *job->events);
+        if (events == NULL) {
+            abl_free(top);
+            return;
+        }
+        job->events = events;
+        job->event_capacity = capacity;
+    }
+    double eta_ms = -1;
+    if (abl_job_ended(job)) {
+        eta_ms = 0;
+    } else if (job->done > 0) {
+        eta_ms = job->elapsed_ms / (double)job->done * (double)(job->total - job->done);
+    }
+    job->events[job->event_count++] =
+        (abl_job_event){.time_ms = (int64_t)(clock_us(CLOCK_REALTIME) / 1000),
+                        .state = job->state,
+                        .done = job->done,
+                        .total = job->total,
+                        .eta_ms = eta_ms,
+                        .elapsed_ms = job->elapsed_ms,
+                        .top_count = top_count,
+                        .top = top};
+    abl_object_set_bytes(&job->object, job_bytes(job));
+    notify(job);
+}
+
+static void take_scores(abl_job *job, abl_values *scores) {
+    if (scores != NULL) {
+        abl_values_unref(job->scores);
+        job->scores = scores;
+    }
+}
+
+static void report_deliver(abl_mail *mail) {
+    report *self = (report *)(void *)((char *)mail - offsetof(report, mail));
+    abl_job *job = self->job;
+    job->state = ABL_JOB_RUNNING;
+    job->done = self->done;
+    job->total = self->total;
+    job->elapsed_ms = self->elapsed_ms;
+    take_scores(job, self->scores);
+    add_event(job, self->top, self->top_count);
+    abl_free(self);
+}
+
+void abl_job_watch(abl_job *job, abl_job_watcher *watcher) {
+    watcher->next = job->watchers;
+    job->watchers = watcher;
+}
+
+void abl_job_unwatch(abl_job *job, abl_job_watcher *watcher) {
+    for (abl_job_watcher **at = &job->watchers; *at != NULL; at = &(*at)->next) {
+        if (*at == watcher) {
+            *at = watcher->next;
+            return;
+        }
+    }
+}
+
+/* ---- steps: the executor's ---------------------------------------------------------------- */
+
+static abl_job *job_of_task(abl_task *task) {
+    return (abl_job *)(void *)((char *)task - offsetof(abl_job, task));
+}
+
+static abl_values *copy_scores(const abl_job *job) {
+    int64_t count = job->running_scores->count;
+    abl_values *copy = abl_values_create(count);
+    if (copy != NULL) {
+        memcpy(copy->values, abl_prune_scores(job->prune), (size_t)count * sizeof(float));
+    }
+    return copy;
+}
+
+/* The running top edges, or none when there is no memory. */
+static abl_job_edge *top_edges(const abl_job *job, int32_t *ret_count) {
+    const float *scores = abl_prune_scores(job->prune);
+    int64_t k = job->top_k;
+    int64_t *indices = abl_calloc((size_t)k, sizeof *indices);
+    abl_job_edge *top = abl_calloc((size_t)k, sizeof *top);
+    int64_t count = 0;
+    if (indices == NULL || top == NULL ||
+        abl_scores_top(scores, job->running_scores->count, abl_prune_scored(job->prune), k, indices,
+                       &count, NULL) != ABL_CODE_OK) {
+        abl_free(indices);
+        abl_free(top);
+        *ret_count = 0;
+        return NULL;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        top[i] = (abl_job_edge){indices[i], scores[indices[i]]};
+    }
+    abl_free(indices);
+    *ret_count = (int32_t)count;
+    return top;
+}
+
+static bool report_is_due(const abl_job *job, const abl_prune_progress *progress) {
+    uint64_t since_us = job->run_us - job->reported_us;
+    if (progress->batch_finished && job->report_count < EAGER_REPORTS) {
+        return true;
+    }
+    return since_us >= REPORT_US_MIN && since_us >= job->run_us / REPORT_FRACTION;
+}
+
+static void post_report(abl_job *job, const abl_prune_progress *progress) {
+    report *self = abl_calloc(1, sizeof *self);
+    if (self == NULL) {
+        return;
+    }
+    self->mail.deliver_cb = report_deliver;
+    self->job = job;
+    self->done = progress->done;
+    self->total = progress->total;
+    self->elapsed_ms = (double)job->run_us / 1000;
+    self->scores = progress->batch_finished ? copy_scores(job) : NULL;
+    self->top = top_edges(job, &self->top_count);
+    job->reported_us = job->run_us;
+    job->report_count++;
+    abl_loop_post(job->loop, &self->mail);
+}
+
+static abl_step job_run(abl_task *task) {
+    abl_job *job = job_of_task(task);
+    uint64_t start_us = clock_us(CLOCK_MONOTONIC);
+    abl_prune_progress progress = {0};
+    abl_code code = abl_prune_step(job->prune, &progress, &job->step_status);
+    job->run_us += clock_us(CLOCK_MONOTONIC) - start_us;
+    if (code != ABL_CODE_OK) {
+        return ABL_STEP_DONE;
+    }
+    abl_metrics_work(job->metrics, 1, 0);
+    if (progress.finished || report_is_due(job, &progress)) {
+        post_report(job, &progress);
+    }
+    return progress.finished ? ABL_STEP_DONE : ABL_STEP_AGAIN;
+}
+
+static void job_end(abl_task *task) {
+    abl_job *job = job_of_task(task);
+    memcpy(job->running_scores->values, abl_prune_scores(job->prune),
+           (size_t)job->running_scores->count * sizeof(float));
+    abl_prune_destroy(job->prune);
+    abl_dataset_destroy(job->tokenized);
+    job->prune = NULL;
+    job->tokenized = NULL;
+}
+
+/* ---- start, cancel, end: the loop's ------------------------------------------------------- */
+
+static void job_done(abl_task *task) {
+    abl_job *job = job_of_task(task);
+    bool complete = job->done == job->total && job->total > 0;
+    if (job->step_status.code != ABL_CODE_OK) {
+        job->error = job->step_status;
+        job->state = ABL_JOB_FAILED;
+    } else if (abl_task_cancelled(task) && !complete) {
+        job->state = ABL_JOB_CANCELLED;
+    } else {
+        job->state = ABL_JOB_SUCCEEDED;
+        job->error = (abl_status){0};
+    }
+    job->elapsed_ms = (double)job->run_us / 1000;
+    if (job->run_us > 0) { /* a job that never ran has no scores */
+        take_scores(job, job->running_scores);
+    } else {
+        abl_values_unref(job->running_scores);
+    }
+    job->running_scores = NULL;
+    if (job->state == ABL_JOB_SUCCEEDED) {
+        abl_metrics_work(job->metrics, 0, (uint64_t)job->scores->count);
+    }
+    (*job->active_jobs)--;
+    abl_object_release_needs(&job->object);
+    add_event(job, NULL, 0);
+    abl_object_unref(&job->object); /* the run's own */
+}
+
+/* Jobs that have ended make room for new ones, oldest first. */
+static void make_room(abl_registry *registry) {
+    abl_object *object = abl_registry_first(registry, ABL_OBJECT_JOB);
+    while (object != NULL &&
+           abl_registry_count(registry, ABL_OBJECT_JOB) >= ABL_JOB_COUNT_MAX) {
+        abl_object *next = object->next;
+        if (abl_job_ended((abl_job *)object)) {
+            (void)!abl_registry_remove(registry, object, NULL); /* not while it is watched */
+        }
+        object = next;
+    }
+}
+
+abl_code abl_job_start(abl_job *job, const abl_job_place *place, abl_status *ret_status) {
+    if (*place->active_jobs >= place->jobs_max) {
+        return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "QUEUE_FULL",
+                        "%zu jobs wait or run already, and no more may (--jobs-max); cancel one, or "
+                        "try again later",
+                        *place->active_jobs);
+    }
+    make_room(place->registry);
+    abl_object *needs[] = {&job->graph->object, &job->dataset->object};
+    abl_code code = abl_registry_add(place->registry, &job->object, needs, ABL_COUNT_OF(needs),
+                                     ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    (void)snprintf(job->client, sizeof job->client, "%s", place->client);
+    (void)snprintf(job->name, sizeof job->name, "%s", job->object.id);
+    job->executor = place->executor;
+    job->loop = place->loop;
+    job->metrics = place->metrics;
+    job->active_jobs = place->active_jobs;
+    job->task = (abl_task){.task_class = ABL_TASK_CLASS_JOB,
+                           .client = job->client,
+                           .run_cb = job_run,
+                           .end_cb = job_end,
+                           .done_cb = job_done};
+    code = abl_executor_submit(job->executor, &job->task, ret_status);
+    if (code != ABL_CODE_OK) {
+        (void)abl_object_ref(&job->object); /* removing it ends the registry's reference */
+        abl_object_release_needs(&job->object);
+        (void)!abl_registry_remove(place->registry, &job->object, NULL);
+        return code;
+    }
+    job->started = true;
+    (*job->active_jobs)++;
+    (void)abl_object_ref(&job->object); /* the run's own */
+    add_event(job, NULL, 0);
+    return ABL_CODE_OK;
+}
+
+void abl_job_cancel(abl_job *job, const char *why) {
+    if (!abl_job_ended(job) && job->started) {
+        if (job->error.code == ABL_CODE_OK) {
+            (void)abl_fail(&job->error, ABL_CODE_CANCELLED, "JOB_CANCELLED", "%s", why);
+        }
+        abl_executor_cancel(job->executor, &job->task);
+    }
+}

@@ -1,0 +1,77 @@
+/* resident.h -- the kinds of resident objects: models, graphs, datasets. (Jobs: job.h.)
+ *
+ * OWNERSHIP  Each create call hands over one reference (registry.h). What a struct points to is
+ *            its own, unless it says otherwise.
+ * THREADS    The loop thread, except: the core objects behind `model`, `graph` and `json` are
+ *            immutable, and may be read on executors while somebody holds a reference; the same
+ *            goes for the values of abl_values.
+ * ERRORS     NULL: no memory.
+ */
+#ifndef ABLATE_SERVER_RUNTIME_RESIDENT_H
+#define ABLATE_SERVER_RUNTIME_RESIDENT_H
+
+#include "core/graph/graph.h"
+#include "core/model/forward.h"
+#include "core/model/model.h"
+#include "server/runtime/registry.h"
+
+ABL_BEGIN_DECLS
+
+/* One float an edge, immutable once shared: a mask or a set of scores. Counted on the loop thread;
+ * a pass that runs under a mask holds on to it, whatever the graph's mask becomes meanwhile. */
+typedef struct abl_values {
+    uint32_t refs;
+    int64_t count;
+    int64_t nonzero_count;
+    float values[];
+} abl_values;
+
+ABL_MUST_CHECK abl_values *abl_values_create(int64_t count); /* all 0 */
+abl_values *abl_values_ref(abl_values *values);
+void abl_values_unref(abl_values *values); /* NULL is allowed */
+
+typedef struct abl_resident_model {
+    abl_object object;
+    abl_model *model;
+    char *path;    /* where it was loaded from, links resolved; NULL: uploaded */
+    bool bos_default; /* what BOS_POLICY_UNSPECIFIED means */
+    char name[ABL_NAME_BYTES_MAX + 1];
+} abl_resident_model;
+
+/* Takes `model` over on success. `path` may be NULL. */
+ABL_MUST_CHECK abl_resident_model *abl_resident_model_create(abl_model *model, const char *name,
+                                                             const char *path);
+
+typedef struct abl_resident_graph {
+    abl_object object;
+    abl_graph *graph;
+    abl_out_slice out_slice;
+    abl_values *mask;
+} abl_resident_graph;
+
+/* Takes `graph` over on success. */
+ABL_MUST_CHECK abl_resident_graph *abl_resident_graph_create(abl_graph *graph,
+                                                             abl_out_slice out_slice);
+/* The model it is over, which it needs; NULL once the graph was deleted. */
+abl_resident_model *abl_resident_graph_model(const abl_resident_graph *graph);
+/* Replaces the mask; takes the reference over. */
+void abl_resident_graph_set_mask(abl_resident_graph *graph, abl_values *mask);
+
+typedef struct abl_resident_dataset {
+    abl_object object;
+    char *json;
+    size_t json_bytes;
+    int32_t prompt_count;
+    char **seq_labels;
+    size_t seq_label_count;
+    char hash[65]; /* sha256 of the bytes */
+    char name[ABL_NAME_BYTES_MAX + 1];
+} abl_resident_dataset;
+
+/* Takes `json` (an abl_malloc block) over on success. */
+ABL_MUST_CHECK abl_resident_dataset *abl_resident_dataset_create(char *json, size_t json_bytes,
+                                                                 const char *name,
+                                                                 const char *hash);
+
+ABL_END_DECLS
+#endif

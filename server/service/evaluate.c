@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * EvaluateCircuits. A row is a mean over all prompts, and core runs batch by batch, so no row is
+ * final before the last batch: nothing is sent until then, and then the rows, smallest first. They
+ * are copied when the sweep ends, because the sweep ends on the device's thread. */
+#include "ablate/v1/evaluate.pb-c.h"
+#include "core/base/mem.h"
+#include "core/metric/sweep.h"
+#include "server/service/sweep.h"
+
+typedef struct evaluate_state {
+    abl_sweep_run run; /* first: sweep.h */
+    abl_sweep_metrics metrics;
+    abl_sweep *sweep; /* the executor's */
+    abl_sweep_row *rows;
+    int32_t count;
+    int32_t sent;
+} evaluate_state;
+
+static void evaluate_end(abl_rpc *rpc) {
+    evaluate_state *state = rpc->state;
+    abl_free(state->rows);
+    abl_sweep_run_end(&state->run);
+}
+
+static void evaluate_work_end(abl_rpc *rpc) {
+    evaluate_state *state = rpc->state;
+    abl_sweep_destroy(state->sweep);
+    state->sweep = NULL;
+}
+
+static bool evaluate_open(abl_rpc *rpc, evaluate_state *state) {
+    abl_sweep_options options = {.circuits = state->run.circuits,
+                                 .metric_count = state->metrics.count};
+    for (int32_t i = 0; i < state->metrics.count; i++) {
+        options.metrics[i] = state->metrics.metrics[i];
+    }
+    return abl_sweep_run_admit(rpc, &state->run, 0) &&
+           abl_sweep_create(&options, &state->sweep, &rpc->status) == ABL_CODE_OK;
+}
+
+static void copy_rows(abl_rpc *rpc, evaluate_state *state) {
+    int32_t count = abl_sweep_row_count(state->sweep);
+    state->rows = abl_calloc((size_t)count, sizeof *state->rows);
+    if (state->rows == NULL) {
+        (void)abl_fail_oom(&rpc->status);
+        return;
+    }
+    state->count = count;
+    for (int32_t i = 0; i < count; i++) {
+        state->rows[i] = abl_sweep_row_at(state->sweep, i);
+    }
+}
+
+static abl_step evaluate_work(abl_rpc *rpc) {
+    evaluate_state *state = rpc->state;
+    if (state->sweep == NULL && !evaluate_open(rpc, state)) {
+        return ABL_STEP_DONE;
+    }
+    abl_sweep_progress progress;
+    if (abl_sweep_step(state->sweep, &progress, &rpc->status) != ABL_CODE_OK) {
+        return ABL_STEP_DONE;
+    }
+    abl_metrics_work(rpc->server->metrics, 1, 0);
+    if (!progress.finished) {
+        return ABL_STEP_AGAIN;
+    }
+    copy_rows(rpc, state);
+    return ABL_STEP_DONE;
+}
+
+static void evaluate_next(abl_rpc *rpc) {
+    evaluate_state *state = rpc->state;
+    if (state->sent == state->count) {
+        abl_rpc_finish_ok(rpc);
+        return;
+    }
+    const abl_sweep_row *row = &state->rows[state->sent++];
+    Ablate__V1__MetricValue values[ABL_METRIC_COUNT];
+    Ablate__V1__MetricValue *list[ABL_METRIC_COUNT];
+    for (int32_t i = 0; i < state->metrics.count; i++) {
+        ablate__v1__metric_value__init(&values[i]);
+        values[i].metric = state->metrics.names[i];
+        values[i].value = row->values[i];
+        list[i] = &values[i];
+    }
+    Ablate__V1__EvaluateCircuitsResponse response = ABLATE__V1__EVALUATE_CIRCUITS_RESPONSE__INIT;
+    response.done_count = state->sent;
+    response.total_count = state->count;
+    response.edge_count = row->edge_count;
+    response.values = list;
+    response.n_values = (size_t)state->metrics.count;
+    abl_rpc_send(rpc, &response.base);
+}
+
+static void evaluate_done(abl_rpc *rpc) {
+    abl_rpc_stream(rpc, evaluate_next);
+}
+
+static void evaluate_circuits(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__EvaluateCircuitsRequest *request =
+        (const Ablate__V1__EvaluateCircuitsRequest *)message;
+    evaluate_state *state = abl_rpc_alloc(rpc, sizeof *state);
+    if (state == NULL) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    rpc->state = state;
+    rpc->end_cb = evaluate_end;
+    rpc->work_end_cb = evaluate_work_end;
+    if (abl_convert_metrics(request->metrics, request->n_metrics, &state->metrics, &rpc->status) !=
+            ABL_CODE_OK ||
+        !abl_sweep_run_prepare(rpc, &state->run, request->sweep)) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    abl_sweep_run_start(rpc, evaluate_work, evaluate_done);
+}
+
+static const abl_method methods[] = {
+    {"/ablate.v1.EvaluateService/EvaluateCircuits", false, true, false, abl_rpc_start},
+};
+static const abl_rpc_handler handlers[] = {
+    {&ablate__v1__evaluate_circuits_request__descriptor, evaluate_circuits},
+};
+
+abl_service abl_evaluate_service(abl_server *server) {
+    static abl_rpc_table table = {NULL, methods, handlers, ABL_COUNT_OF(methods)};
+    table.server = server;
+    return (abl_service){"ablate.v1.EvaluateService", methods, ABL_COUNT_OF(methods), &table};
+}

@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A graph is made on the loop: it costs its nodes and the zero pages of its mask. Nodes and edges
+ * are streamed from a cursor into the graph, a thousand a message, so that what a client has not
+ * read yet takes no memory. */
+#include "server/convert/graph.h"
+#include "server/runtime/log.h"
+#include "server/service/rpc.h"
+
+#include "core/graph/scores.h"
+
+#include <string.h>
+
+#define MESSAGE_COUNT_MAX 1000                           /* nodes or edges in one message */
+#define PAGE_BYTES_MAX ((size_t)ABL_REPLY_BYTES_MAX / 2) /* then a page ends early */
+
+/* ---- life --------------------------------------------------------------------------------- */
+
+/* Whether the edge values of this graph fit: a mask now, scores later. */
+static abl_code graph_admit(abl_rpc *rpc, const abl_graph *graph) {
+    uint64_t bytes = (uint64_t)abl_graph_edge_count(graph) * sizeof(float);
+    return abl_server_admit(rpc->server, bytes,
+                            "make a graph with a smaller seq_len, or with merge_qkv", &rpc->status);
+}
+
+/* The graph as a listed object; NULL: the status says why. */
+static abl_resident_graph *graph_make(abl_rpc *rpc, abl_resident_model *model,
+                                      const abl_graph_options *options, abl_out_slice out_slice) {
+    abl_graph *graph = NULL;
+    if (abl_graph_create(options, &graph, &rpc->status) != ABL_CODE_OK) {
+        if (strcmp(rpc->status.reason, "GRAPH_OPTIONS_INVALID") == 0) {
+            rpc->status.reason = "GRAPH_OPTIONS";
+        }
+        return NULL;
+    }
+    abl_resident_graph *resident = NULL;
+    if (graph_admit(rpc, graph) == ABL_CODE_OK) {
+        resident = abl_resident_graph_create(graph, out_slice);
+        if (resident == NULL) {
+            (void)abl_fail_oom(&rpc->status);
+        }
+    }
+    if (resident == NULL) {
+        abl_graph_destroy(graph);
+        return NULL;
+    }
+    abl_object *needs[] = {&model->object};
+    if (abl_registry_add(rpc->server->registry, &resident->object, needs, ABL_COUNT_OF(needs),
+                         &rpc->status) != ABL_CODE_OK) {
+        abl_object_unref(&resident->object);
+        return NULL;
+    }
+    return resident;
+}
+
+static void create_graph(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__CreateGraphRequest *request = (const Ablate__V1__CreateGraphRequest *)message;
+    Ablate__V1__CreateGraphResponse response = ABLATE__V1__CREATE_GRAPH_RESPONSE__INIT;
+    abl_object *object = abl_rpc_use(rpc, ABL_OBJECT_MODEL, request->model_id);
+    if (object == NULL) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    abl_resident_model *model = (abl_resident_model *)object;
+    abl_graph_options options;
+    abl_out_slice out_slice = ABL_OUT_SLICE_LAST;
+    abl_resident_graph *graph = NULL;
+    if (abl_convert_graph_options(request->options, abl_model_get_config(model->model), &options,
+                                  &out_slice, &rpc->status) == ABL_CODE_OK) {
+        graph = graph_make(rpc, model, &options, out_slice);
+    }
+    if (graph == NULL) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    response.graph = abl_convert_graph(rpc->arena, graph);
+    if (response.graph == NULL) {
+        abl_status ignored;
+        (void)!abl_registry_remove(rpc->server->registry, &graph->object, &ignored);
+        (void)abl_fail_oom(&rpc->status);
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    abl_log(ABL_LOG_INFO, "graph_created", "id=%s model=%s edges=%lld", graph->object.id,
+            model->object.id, (long long)response.graph->edge_count);
+    abl_rpc_reply(rpc, &response.base);
+}
+
+static void get_graph(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__GetGraphRequest *request = (const Ablate__V1__GetGraphRequest *)message;
+    Ablate__V1__GetGraphResponse response = ABLATE__V1__GET_GRAPH_RESPONSE__INIT;
+    abl_object *object = abl_rpc_use(rpc, ABL_OBJECT_GRAPH, request->graph_id);
+    if (object != NULL) {
+        response.graph = abl_convert_graph(rpc->arena, (abl_resident_graph *)object);
+        if (response.graph != NULL) {
+            abl_rpc_reply(rpc, &response.base);
+            return;
+        }
+        (void)abl_fail_oom(&rpc->status);
+    }
+    abl_rpc_fail_status(rpc);
+}
+
+static bool is_over_model(const abl_object *object, const char *model_id) {
+    const abl_resident_model *model = abl_resident_graph_model((const abl_resident_graph *)object);
+    return model_id[0] == '\0' || (model != NULL && strcmp(model->object.id, model_id) == 0);
+}
+
+/* Fills a page; false: no memory. A page of large graphs ends early, at what a message may take. */
+static bool list_page(abl_rpc *rpc, const char *model_id, const abl_page *page,
+                      Ablate__V1__ListGraphsResponse *response) {
+    size_t bytes = 0;
+    uint64_t last = 0;
+    response->graphs = abl_rpc_scratch(rpc, page->size * sizeof *response->graphs);
+    if (response->graphs == NULL) {
+        return false;
+    }
+    for (abl_object *object = abl_registry_first(rpc->server->registry, ABL_OBJECT_GRAPH);
+         object != NULL; object = object->next) {
+        if (object->serial <= page->after || !is_over_model(object, model_id)) {
+            continue;
+        }
+        if (response->n_graphs == page->size || bytes > PAGE_BYTES_MAX) {
+            response->next_page_token =
+                abl_arena_printf(rpc->scratch, "%llu", (unsigned long long)last);
+            break;
+        }
+        Ablate__V1__Graph *graph = abl_convert_graph(rpc->scratch, (abl_resident_graph *)object);
+        if (graph == NULL) {
+            return false;
+        }
+        bytes += ablate__v1__graph__get_packed_size(graph);
+        response->graphs[response->n_graphs++] = graph;
+        last = object->serial;
+    }
+    return response->next_page_token != NULL;
+}
+
+static void list_graphs(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__ListGraphsRequest *request = (const Ablate__V1__ListGraphsRequest *)message;
+    Ablate__V1__ListGraphsResponse response = ABLATE__V1__LIST_GRAPHS_RESPONSE__INIT;
+    abl_page page;
+    if (request->model_id[0] != '\0' &&
+        abl_rpc_use(rpc, ABL_OBJECT_MODEL, request->model_id) == NULL) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    if (abl_convert_page(request->page_size, request->page_token, &page, &rpc->status) !=
+        ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    if (!list_page(rpc, request->model_id, &page, &response)) {
+        (void)abl_fail_oom(&rpc->status);
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    abl_rpc_reply(rpc, &response.base);
+}
+
+static void delete_graph(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__DeleteGraphRequest *request = (const Ablate__V1__DeleteGraphRequest *)message;
+    Ablate__V1__DeleteGraphResponse response = ABLATE__V1__DELETE_GRAPH_RESPONSE__INIT;
+    abl_object *object = NULL;
+    if (abl_registry_find(rpc->server->registry, ABL_OBJECT_GRAPH, request->graph_id, &object,
+                          &rpc->status) != ABL_CODE_OK ||
+        abl_registry_remove(rpc->server->registry, object, &rpc->status) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    char id[ABL_NAME_BYTES_MAX];
+    abl_log(ABL_LOG_INFO, "graph_deleted", "id=%s",
+            abl_log_quote(id, sizeof id, request->graph_id));
+    abl_rpc_reply(rpc, &response.base);
+}
+
+/* ---- nodes -------------------------------------------------------------------------------- */
+
+typedef struct nodes_state {
+    const abl_graph *graph;
+    int32_t next; /* sources first, then destinations */
+} nodes_state;
+
+static void node_fill(abl_rpc *rpc, const abl_graph *graph, int32_t index, Ablate__V1__Node *node) {
+    int32_t srcs = abl_graph_src_count(graph);
+    ablate__v1__node__init(node);
+    if (index < srcs) {
+        const abl_graph_src *src = abl_graph_src_at(graph, index);
+        node->name = abl_convert_text(rpc->scratch, src->name);
+        node->eap_name = abl_convert_text(rpc->scratch, src->mib_name);
+        node->module_name = abl_convert_text(rpc->scratch, src->module_name);
+        node->is_source = true;
+        node->layer = src->layer;
+        node->head_idx = src->head;
+        node->src_idx = src->index;
+        return;
+    }
+    const abl_graph_dest *dest = abl_graph_dest_at(graph, index - srcs);
+    node->name = abl_convert_text(rpc->scratch, dest->name);
+    node->eap_name = abl_convert_text(rpc->scratch, dest->mib_name);
+    node->module_name =
+        abl_convert_text(rpc->scratch, abl_graph_module_at(graph, dest->module)->name);
+    node->layer = dest->layer;
+    node->head_idx = dest->head;
+    node->src_idx = -1;
+}
+
+static void nodes_next(abl_rpc *rpc) {
+    nodes_state *state = rpc->state;
+    int32_t total = abl_graph_src_count(state->graph) + abl_graph_dest_count(state->graph);
+    if (state->next == total) {
+        abl_rpc_finish_ok(rpc);
+        return;
+    }
+    int32_t left = total - state->next;
+    size_t count = left < MESSAGE_COUNT_MAX ? (size_t)left : MESSAGE_COUNT_MAX;
+    Ablate__V1__ListNodesResponse response = ABLATE__V1__LIST_NODES_RESPONSE__INIT;
+    Ablate__V1__Node *nodes = abl_rpc_scratch(rpc, count * sizeof *nodes);
+    response.nodes = abl_rpc_scratch(rpc, count * sizeof *response.nodes);
+    if (nodes == NULL || response.nodes == NULL) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        node_fill(rpc, state->graph, state->next++, &nodes[i]);
+        response.nodes[i] = &nodes[i];
+    }
+    response.n_nodes = count;
+    abl_rpc_send(rpc, &response.base);
+}
+
+static void list_nodes(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__ListNodesRequest *request = (const Ablate__V1__ListNodesRequest *)message;
+    nodes_state *state = abl_rpc_alloc(rpc, sizeof *state);
+    abl_object *object =
+        state == NULL ? NULL : abl_rpc_use(rpc, ABL_OBJECT_GRAPH, request->graph_id);
+    if (object == NULL) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    state->graph = ((abl_resident_graph *)object)->graph;
+    rpc->state = state;
+    abl_rpc_stream(rpc, nodes_next);
+}
+
+/* ---- edges -------------------------------------------------------------------------------- */
+
+typedef struct edges_state {
+    const abl_graph *graph;
+    abl_edge_dialect dialect;
+    int32_t src; /* the only source asked for; -1: all */
+    int32_t dest_begin;
+    int32_t dest_end;
+    int32_t seq_end;
+    abl_edge at; /* the next to look at */
+} edges_state;
+
+/* The next edge asked for; false: there is none. */
+static bool edges_take(edges_state *state, abl_edge *ret_edge) {
+    abl_edge *at = &state->at;
+    while (at->seq < state->seq_end) {
+        if (at->dest == state->dest_end) {
+            *at = (abl_edge){.seq = at->seq + 1, .dest = state->dest_begin, .src = -1};
+            continue;
+        }
+        const abl_graph_dest *dest = abl_graph_dest_at(state->graph, at->dest);
+        int32_t begin = dest->src_begin;
+        int32_t end = begin + dest->src_count;
+        if (state->src >= 0) { /* a range of one source, or none */
+            bool inside = state->src >= begin && state->src < end;
+            begin = inside ? state->src : end;
+            end = inside ? begin + 1 : end;
+        }
+        at->src = at->src < begin ? begin : at->src;
+        if (at->src < end) {
+            *ret_edge = *at;
+            at->src++;
+            return true;
+        }
+        at->dest++;
+        at->src = -1;
+    }
+    return false;
+}
+
+static bool edge_fill(abl_rpc *rpc, const edges_state *state, abl_edge edge,
+                      Ablate__V1__Edge *message) {
+    const abl_graph_dest *dest = abl_graph_dest_at(state->graph, edge.dest);
+    const abl_graph_module *module = abl_graph_module_at(state->graph, dest->module);
+    int64_t *indices = abl_rpc_scratch(rpc, 3 * sizeof *indices);
+    char *name = abl_convert_edge_name(rpc->scratch, state->graph, edge, state->dialect);
+    if (indices == NULL || name == NULL) {
+        (void)abl_fail_oom(&rpc->status);
+        return false;
+    }
+    ablate__v1__edge__init(message);
+    message->name = name;
+    message->seq_number = abl_convert_seq_number(state->graph, edge);
+    message->index = abl_graph_edge_index(state->graph, edge);
+    message->module_name = abl_convert_text(rpc->scratch, module->name);
+    message->patch_idx = indices;
+    if (abl_graph_options_of(state->graph)->seq_len > 0) {
+        indices[message->n_patch_idx++] = edge.seq;
+    }
+    if (module->has_heads) {
+        indices[message->n_patch_idx++] = edge.dest - module->dest_begin;
+    }
+    indices[message->n_patch_idx++] = edge.src - module->src_begin;
+    return true;
+}
+
+static void edges_next(abl_rpc *rpc) {
+    edges_state *state = rpc->state;
+    Ablate__V1__ListEdgesResponse response = ABLATE__V1__LIST_EDGES_RESPONSE__INIT;
+    abl_edge edge;
+    if (!edges_take(state, &edge)) {
+        abl_rpc_finish_ok(rpc);
+        return;
+    }
+    Ablate__V1__Edge *edges = abl_rpc_scratch(rpc, MESSAGE_COUNT_MAX * sizeof *edges);
+    response.edges = abl_rpc_scratch(rpc, MESSAGE_COUNT_MAX * sizeof *response.edges);
+    bool whole = edges != NULL && response.edges != NULL;
+    while (whole) {
+        whole = edge_fill(rpc, state, edge, &edges[response.n_edges]);
+        response.edges[response.n_edges] = &edges[response.n_edges];
+        response.n_edges++;
+        if (response.n_edges == MESSAGE_COUNT_MAX || !edges_take(state, &edge)) {
+            break;
+        }
+    }
+    if (!whole) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    abl_rpc_send(rpc, &response.base);
+}
+
+/* The node filters: what core says about a name, under the one reason that the protocol has. */
+static abl_code edges_filter(const Ablate__V1__ListEdgesRequest *request, edges_state *state,
+                             abl_status *ret_status) {
+    const abl_graph *graph = state->graph;
+    abl_status inner = {0};
+    const char *field = "source";
+    abl_code code = ABL_CODE_OK;
+    if (request->source[0] != '\0') {
+        code = abl_graph_find_src(graph, request->source, strlen(request->source), &state->src,
+                                  &inner);
+    }
+    if (code == ABL_CODE_OK && request->destination[0] != '\0') {
+        field = "destination";
+        code = abl_graph_find_dest(graph, request->destination, strlen(request->destination),
+                                   &state->dest_begin, &inner);
+        state->dest_end = state->dest_begin + 1;
+    }
+    if (code != ABL_CODE_OK) {
+        return abl_fail(ret_status, code, "NODE_UNKNOWN", "%s: %.400s", field, inner.message);
+    }
+    int32_t positions = abl_graph_options_of(graph)->seq_len;
+    if (request->seq_number < 0 || request->seq_number > positions) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "EDGE_POSITION_INVALID",
+                        "seq_number is %d; it must be 0 (every position) to %d, the graph's "
+                        "seq_len",
+                        request->seq_number, positions);
+    }
+    if (request->seq_number > 0) {
+        state->at.seq = request->seq_number - 1;
+        state->seq_end = request->seq_number;
+    }
+    return ABL_CODE_OK;
+}
+
+static void list_edges(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__ListEdgesRequest *request = (const Ablate__V1__ListEdgesRequest *)message;
+    edges_state *state = abl_rpc_alloc(rpc, sizeof *state);
+    abl_object *object =
+        state == NULL ? NULL : abl_rpc_use(rpc, ABL_OBJECT_GRAPH, request->graph_id);
+    if (object == NULL) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    const abl_graph *graph = ((abl_resident_graph *)object)->graph;
+    *state = (edges_state){.graph = graph,
+                           .dialect = abl_convert_dialect(request->dialect),
+                           .src = -1,
+                           .dest_end = abl_graph_dest_count(graph),
+                           .seq_end = abl_graph_seq_count(graph)};
+    if (edges_filter(request, state, &rpc->status) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    state->at.dest = state->dest_begin;
+    state->at.src = -1;
+    rpc->state = state;
+    abl_rpc_stream(rpc, edges_next);
+}
+
+static const abl_method methods[] = {
+    {"/ablate.v1.GraphService/CreateGraph", false, false, false, abl_rpc_start},
+    {"/ablate.v1.GraphService/GetGraph", false, false, false, abl_rpc_start},
+    {"/ablate.v1.GraphService/ListGraphs", false, false, false, abl_rpc_start},
+    {"/ablate.v1.GraphService/DeleteGraph", false, false, false, abl_rpc_start},
+    {"/ablate.v1.GraphService/ListNodes", false, true, false, abl_rpc_start},
+    {"/ablate.v1.GraphService/ListEdges", false, true, false, abl_rpc_start},
+};
+static const abl_rpc_handler handlers[] = {
+    {&ablate__v1__create_graph_request__descriptor, create_graph},
+    {&ablate__v1__get_graph_request__descriptor, get_graph},
+    {&ablate__v1__list_graphs_request__descriptor, list_graphs},
+    {&ablate__v1__delete_graph_request__descriptor, delete_graph},
+    {&ablate__v1__list_nodes_request__descriptor, list_nodes},
+    {&ablate__v1__list_edges_request__descriptor, list_edges},
+};
+
+abl_service abl_graph_service(abl_server *server) {
+    static abl_rpc_table table = {NULL, methods, handlers, ABL_COUNT_OF(methods)};
+    table.server = server;
+    return (abl_service){"ablate.v1.GraphService", methods, ABL_COUNT_OF(methods), &table};
+}

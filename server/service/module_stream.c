@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Masks and scores leave the daemon here. One module's tensor is copied out of the flat values at a
+ * time, so a slow client holds one module, not another copy of everything. */
+#include "server/service/module_stream.h"
+
+#include "core/base/mem.h"
+#include "core/graph/scores.h"
+
+#include <string.h>
+
+void abl_module_stream_init(abl_module_stream *stream, const abl_graph *graph, abl_values *values) {
+    *stream = (abl_module_stream){.graph = graph, .values = abl_values_ref(values)};
+}
+
+void abl_module_stream_finish(abl_module_stream *stream) {
+    abl_values_unref(stream->values);
+    abl_free(stream->tensor);
+    *stream = (abl_module_stream){0};
+}
+
+static abl_code take_module(abl_module_stream *stream, abl_status *ret_status) {
+    const abl_graph_module *module = abl_graph_module_at(stream->graph, stream->module);
+    abl_scores_shape shape = abl_scores_module_shape(stream->graph, stream->module);
+    abl_free(stream->tensor);
+    stream->tensor = abl_calloc((size_t)shape.count, sizeof *stream->tensor);
+    if (stream->tensor == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    abl_scores_read_module(stream->graph, stream->values->values, stream->module, stream->tensor);
+    memcpy(stream->shape, shape.dims, sizeof stream->shape);
+    stream->view = (abl_chunk_source){.name = module->name,
+                                     .dtype = ABLATE__V1__DTYPE__DTYPE_FLOAT32,
+                                     .shape = stream->shape,
+                                     .rank = (size_t)shape.rank,
+                                     .data = stream->tensor,
+                                     .bytes = (size_t)shape.count * sizeof(float)};
+    stream->module++;
+    stream->offset = 0;
+    return ABL_CODE_OK;
+}
+
+abl_code abl_module_stream_next(abl_module_stream *stream, Ablate__V1__TensorChunk *ret_chunk,
+                                bool *ret_end, abl_status *ret_status) {
+    bool between = stream->view.data == NULL || stream->offset >= stream->view.bytes;
+    if (between && stream->module == abl_graph_module_count(stream->graph)) {
+        *ret_end = true;
+        return ABL_CODE_OK;
+    }
+    if (between) {
+        abl_code code = take_module(stream, ret_status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
+    }
+    *ret_end = false;
+    abl_convert_chunk(&stream->view, stream->offset, stream->shape_scratch, ret_chunk,
+                      &stream->offset);
+    return ABL_CODE_OK;
+}

@@ -1,0 +1,36 @@
+/* module_stream.h -- one value an edge, as a stream of AutoCircuit's module tensors.
+ *
+ * OWNERSHIP  init takes a reference on `values` and borrows the graph; finish ends both. The chunk
+ *            points into the stream until the next call.
+ * THREADS    The loop thread.
+ */
+#ifndef ABLATE_SERVER_SERVICE_MODULE_STREAM_H
+#define ABLATE_SERVER_SERVICE_MODULE_STREAM_H
+
+#include "server/convert/common.h"
+#include "server/runtime/resident.h"
+
+ABL_BEGIN_DECLS
+
+typedef struct abl_module_stream {
+    const abl_graph *graph;
+    abl_values *values;
+    int32_t module; /* the next one */
+    float *tensor;  /* of the module that is being sent */
+    int64_t shape[3];
+    int64_t shape_scratch[ABL_TENSOR_RANK_MAX];
+    abl_chunk_source view;
+    size_t offset;
+} abl_module_stream;
+
+void abl_module_stream_init(abl_module_stream *stream, const abl_graph *graph, abl_values *values);
+void abl_module_stream_finish(abl_module_stream *stream); /* also when all zero */
+
+/* The next piece. *ret_end: there is none, everything was sent.
+ *   RESOURCE_EXHAUSTED  OUT_OF_HOST_MEMORY */
+ABL_MUST_CHECK abl_code abl_module_stream_next(abl_module_stream *stream,
+                                               Ablate__V1__TensorChunk *ret_chunk, bool *ret_end,
+                                               abl_status *ret_status);
+
+ABL_END_DECLS
+#endif

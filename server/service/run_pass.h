@@ -1,0 +1,41 @@
+/* run_pass.h -- one forward pass of a call, plain or under a graph's mask: Forward and RunWithCache.
+ *
+ * OWNERSHIP  The pass lives in its rpc's arena; abl_pass_end() gives back the rest, from end_cb.
+ * THREADS    prepare, end: the loop thread. run: the executor's.
+ * ERRORS     A failure is left in the rpc's status.
+ */
+#ifndef ABLATE_SERVER_SERVICE_RUN_PASS_H
+#define ABLATE_SERVER_SERVICE_RUN_PASS_H
+
+#include "server/convert/run.h"
+#include "server/service/rpc.h"
+
+ABL_BEGIN_DECLS
+
+typedef struct abl_pass {
+    abl_run_request request;
+    abl_resident_model *model;
+    abl_resident_graph *graph; /* NULL: a plain pass of the model */
+    abl_device_slot *slot;
+    abl_values *mask; /* as it was when the call came */
+    abl_out_slice out_slice;
+    int stop_at_layer;
+    size_t logit_bytes_max; /* refuse more; 0: no limit */
+
+    abl_token_batch batch;
+    float *logits; /* NULL with stop_at_layer */
+    int64_t logit_shape[3];
+    size_t logit_rank;
+    int64_t logit_count;
+    abl_forward_result result; /* captured activations */
+    double elapsed_ms;
+} abl_pass;
+
+/* Finds the objects and holds on to them. False: the rpc's status says why not. */
+ABL_MUST_CHECK bool abl_pass_prepare(abl_rpc *rpc, abl_pass *pass);
+/* Tokenizes, admits and runs. */
+void abl_pass_run(abl_rpc *rpc, abl_pass *pass);
+void abl_pass_end(abl_rpc *rpc, abl_pass *pass);
+
+ABL_END_DECLS
+#endif

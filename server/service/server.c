@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The daemon without its transports and its command line: tests make one, too. Devices are found
+ * once, at the start; each gets an executor, whose thread is the only one to touch its tensors. */
+#include "server/service/server.h"
+
+#include "core/base/mem.h"
+#include "server/runtime/job.h"
+#include "server/runtime/log.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+int64_t abl_time_ms(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+uint64_t abl_time_us(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* OpenMP's thread count belongs to the thread that sets it, so each executor sets its own. */
+static void executor_thread_init(void *user_data) {
+    const abl_server *server = user_data;
+    abl_backend_init(server->options.threads);
+}
+
+static abl_code add_device(abl_server *server, abl_device device, abl_status *ret_status) {
+    abl_device_slot *slot = &server->devices[server->device_count];
+    slot->device = device;
+    if (device.type == ABL_DEVICE_CUDA) {
+        (void)snprintf(slot->name, sizeof slot->name, "cuda:%d", device.index);
+    } else {
+        (void)snprintf(slot->name, sizeof slot->name, "cpu");
+    }
+    const abl_executor_options options = {.loop = server->loop,
+                                          .name = slot->name,
+                                          .thread_init_cb = executor_thread_init,
+                                          .user_data = server};
+    abl_code code = abl_executor_create(&options, &slot->executor, ret_status);
+    if (code == ABL_CODE_OK) {
+        server->device_count++;
+    }
+    return code;
+}
+
+abl_code abl_server_create(const abl_server_options *options, abl_server **ret_server,
+                           abl_status *ret_status) {
+    abl_server *server = abl_calloc(1, sizeof *server);
+    if (server == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    server->options = *options;
+    server->loop = options->loop;
+    server->started_ms = abl_time_us() / 1000;
+    server->registry = abl_registry_create();
+    server->metrics = abl_metrics_create();
+    abl_code code = server->registry == NULL || server->metrics == NULL
+                        ? abl_fail_oom(ret_status)
+                        : add_device(server, (abl_device){ABL_DEVICE_CPU, 0}, ret_status);
+    int cuda_count = abl_device_cuda_count();
+    for (int i = 0; i < cuda_count && i + 1 < ABL_DEVICE_COUNT_MAX && code == ABL_CODE_OK; i++) {
+        code = add_device(server, (abl_device){ABL_DEVICE_CUDA, i}, ret_status);
+    }
+    if (code == ABL_CODE_OK && abl_server_slot(server, options->default_device) == NULL) {
+        code = abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "DEVICE_UNAVAILABLE",
+                        "--device: this machine has no such device (%d CUDA devices)",
+                        cuda_count);
+    }
+    if (code != ABL_CODE_OK) {
+        abl_server_stop(server);
+        abl_server_free(server);
+        return code;
+    }
+    *ret_server = server;
+    return ABL_CODE_OK;
+}
+
+void abl_server_stop(abl_server *server) {
+    for (size_t i = 0; i < server->device_count; i++) {
+        abl_executor_destroy(server->devices[i].executor);
+        server->devices[i].executor = NULL;
+    }
+}
+
+void abl_server_free(abl_server *server) {
+    if (server != NULL) {
+        abl_registry_destroy(server->registry);
+        abl_metrics_destroy(server->metrics);
+        abl_free(server);
+    }
+}
+
+void abl_server_drain(abl_server *server) {
+    server->draining = true;
+    for (abl_object *object = abl_registry_first(server->registry, ABL_OBJECT_JOB);
+         object != NULL; object = object->next) {
+        abl_job_cancel((abl_job *)object, "the daemon was told to stop");
+    }
+}
+
+abl_code abl_server_guard(abl_call *call, void *user_data, abl_status *ret_status) {
+    const abl_server *server = user_data;
+    if (server->draining && strncmp(call->method->path, "/grpc.", 6) != 0) {
+        return abl_fail(ret_status, ABL_CODE_UNAVAILABLE, "DRAINING",
+                        "the daemon is shutting down; connect to another or try again later");
+    }
+    return ABL_CODE_OK;
+}
+
+abl_device_slot *abl_server_slot(abl_server *server, abl_device device) {
+    for (size_t i = 0; i < server->device_count; i++) {
+        if (server->devices[i].device.type == device.type &&
+            server->devices[i].device.index == device.index) {
+            return &server->devices[i];
+        }
+    }
+    return NULL;
+}
+
+abl_code abl_server_device(abl_server *server, const char *name, abl_device_slot **ret_slot,
+                           abl_status *ret_status) {
+    if (name[0] == '\0') {
+        *ret_slot = abl_server_slot(server, server->options.default_device);
+        return ABL_CODE_OK;
+    }
+    char there[160] = "";
+    size_t length = 0;
+    for (size_t i = 0; i < server->device_count; i++) {
+        abl_device_slot *slot = &server->devices[i];
+        if (strcmp(name, slot->name) == 0 ||
+            (strcmp(name, "cuda") == 0 && strcmp(slot->name, "cuda:0") == 0)) {
+            *ret_slot = slot;
+            return ABL_CODE_OK;
+        }
+        if (length + 20 < sizeof there) {
+            length += (size_t)snprintf(there + length, sizeof there - length, "%s%s",
+                                       i == 0 ? "" : ", ", slot->name);
+        }
+    }
+    bool known = strncmp(name, "cuda", 4) == 0;
+    return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT,
+                    known ? "DEVICE_UNAVAILABLE" : "DEVICE_UNKNOWN",
+                    "device '%.32s' is not on this machine; there is %s", name, there);
+}
+
+/* MemAvailable of /proc/meminfo, in bytes; UINT64_MAX where it cannot be read. */
+static uint64_t memory_available(void) {
+    uint64_t kib = UINT64_MAX;
+    FILE *file = fopen("/proc/meminfo", "re");
+    if (file == NULL) {
+        return UINT64_MAX;
+    }
+    char line[128];
+    while (fgets(line, sizeof line, file) != NULL) {
+        unsigned long long value = 0;
+        if (sscanf(line, "MemAvailable: %llu kB", &value) == 1) {
+            kib = value;
+            break;
+        }
+    }
+    (void)fclose(file);
+    return kib == UINT64_MAX ? UINT64_MAX : kib * 1024;
+}
+
+abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice,
+                          abl_status *ret_status) {
+    uint64_t budget = server->options.memory_budget;
+    bool configured = budget != 0;
+    if (!configured) {
+        budget = memory_available();
+    }
+    if (bytes <= budget) {
+        return ABL_CODE_OK;
+    }
+    return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "ESTIMATE_TOO_BIG",
+                    "this needs about %.1f MiB of working memory, and %.1f MiB %s; %s",
+                    (double)bytes / (1 << 20), (double)budget / (1 << 20),
+                    configured ? "are allowed (--memory-budget)" : "are free", advice);
+}
+
+static const char *const kind_labels[ABL_OBJECT_KIND_COUNT] = {"weights", "graphs", "datasets",
+                                                               "jobs"};
+
+static size_t add_gauges(abl_server *server, abl_gauge *gauges) {
+    size_t count = 0;
+    for (int kind = 0; kind < ABL_OBJECT_KIND_COUNT; kind++) {
+        gauges[count] = (abl_gauge){.name = "ablate_resident_bytes",
+                                    .help = "Bytes of resident objects, by kind.",
+                                    .value = (double)abl_registry_bytes(server->registry,
+                                                                        (abl_object_kind)kind)};
+        (void)snprintf(gauges[count].labels, sizeof gauges[count].labels, "{kind=\"%s\"}",
+                       kind_labels[kind]);
+        count++;
+    }
+    for (size_t i = 0; i < server->device_count; i++) {
+        abl_executor_stats stats = abl_executor_get_stats(server->devices[i].executor);
+        gauges[count] = (abl_gauge){
+            .name = "ablate_queue_length",
+            .help = "Tasks that wait for a device.",
+            .value = (double)(stats.waiting[ABL_TASK_CLASS_INTERACTIVE] +
+                              stats.waiting[ABL_TASK_CLASS_JOB])};
+        (void)snprintf(gauges[count].labels, sizeof gauges[count].labels, "{device=\"%s\"}",
+                       server->devices[i].name);
+        count++;
+    }
+    size_t states[ABL_JOB_STATE_COUNT] = {0};
+    for (abl_object *object = abl_registry_first(server->registry, ABL_OBJECT_JOB);
+         object != NULL; object = object->next) {
+        states[((abl_job *)object)->state]++;
+    }
+    for (int state = ABL_JOB_QUEUED; state < ABL_JOB_STATE_COUNT; state++) {
+        gauges[count] = (abl_gauge){.name = "ablate_prune_jobs",
+                                    .help = "Jobs that are kept, by state.",
+                                    .value = (double)states[state]};
+        (void)snprintf(gauges[count].labels, sizeof gauges[count].labels, "{state=\"%s\"}",
+                       abl_job_state_name((abl_job_state)state));
+        count++;
+    }
+    return count;
+}
+
+char *abl_server_metrics_text(void *user_data, size_t *ret_bytes) {
+    abl_server *server = user_data;
+    abl_gauge gauges[ABL_OBJECT_KIND_COUNT + ABL_DEVICE_COUNT_MAX + ABL_JOB_STATE_COUNT];
+    size_t count = add_gauges(server, gauges);
+    return abl_metrics_text(server->metrics, gauges, count, ret_bytes);
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The scores are held by reference: a job that runs on meanwhile replaces its own, and this sweep
+ * keeps those it found. The tokenized prompts hold no tensors, so the loop may end them. */
+#include "server/service/sweep.h"
+
+static bool find_objects(abl_rpc *rpc, abl_sweep_run *run) {
+    abl_object *object = abl_rpc_use(rpc, ABL_OBJECT_JOB, run->request.job_id);
+    if (object == NULL) {
+        return false;
+    }
+    run->job = (abl_job *)object;
+    if (run->job->scores == NULL) {
+        (void)abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "SCORES_NOT_READY",
+                       "job '%s' is %s and has no scores; wait until it has ended, or use another",
+                       object->id, abl_job_state_name(run->job->state));
+        return false;
+    }
+    run->graph = run->job->graph;
+    run->model = abl_resident_graph_model(run->graph);
+    if (run->model == NULL) {
+        (void)abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "MODEL_NOT_RESIDENT",
+                       "the graph of job '%s' was deleted, so its model '%s' can no longer be run "
+                       "with these scores; prune again on a graph that is resident",
+                       object->id, run->job->model_name);
+        return false;
+    }
+    abl_rpc_pin(rpc, &run->graph->object);
+    abl_rpc_pin(rpc, &run->model->object);
+    if (run->request.dataset_id == NULL) {
+        run->dataset = run->job->dataset;
+        abl_rpc_pin(rpc, &run->dataset->object);
+        return true;
+    }
+    run->dataset =
+        (abl_resident_dataset *)abl_rpc_use(rpc, ABL_OBJECT_DATASET, run->request.dataset_id);
+    return run->dataset != NULL;
+}
+
+bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
+                           const Ablate__V1__CircuitSweep *message) {
+    if (abl_convert_sweep(message, &run->request, &rpc->status) != ABL_CODE_OK ||
+        !find_objects(rpc, run)) {
+        return false;
+    }
+    int64_t *sizes = NULL;
+    int32_t size_count = 0;
+    if (abl_convert_sweep_sizes(&run->request, abl_graph_edge_count(run->graph->graph), rpc->arena,
+                                &sizes, &size_count, &rpc->status) != ABL_CODE_OK) {
+        return false;
+    }
+    if (abl_model_tokenizer(run->model->model) == NULL) {
+        (void)abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "TOKENIZER_MISSING",
+                       "model '%s' has no tokenizer, and datasets are text", run->model->name);
+        return false;
+    }
+    run->slot = abl_server_slot(rpc->server, abl_model_device(run->model->model));
+    run->scores = abl_values_ref(run->job->scores);
+    run->circuits = (abl_circuits_options){
+        .model = run->model->model,
+        .graph = run->graph->graph,
+        .patch_type = run->request.patch_type,
+        .ablation = run->request.ablation,
+        .reverse_clean_corrupt = run->request.reverse_clean_corrupt,
+        .slice = ABL_PATCH_LAST_SEQ,
+        .scores = run->scores->values,
+        .sizes = sizes,
+        .circuit_count = size_count,
+    };
+    return true;
+}
+
+static abl_step tokenize_work(abl_rpc *rpc) {
+    abl_sweep_run *run = rpc->state;
+    const abl_model_config *config = abl_model_get_config(run->model->model);
+    const abl_dataset_options options = {
+        .tokenizer = abl_model_tokenizer(run->model->model),
+        .bos = run->job->bos,
+        .vocab_size = config->d_vocab,
+        .seq_len_max = config->n_ctx,
+    };
+    if (abl_dataset_create_json(run->dataset->json, run->dataset->json_bytes, &options,
+                                &run->tokenized, &rpc->status) != ABL_CODE_OK) {
+        return ABL_STEP_DONE;
+    }
+    int32_t total = abl_dataset_prompt_count(run->tokenized);
+    int32_t count = run->request.prompt_count == 0 ? total : run->request.prompt_count;
+    if (count > total) {
+        (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "PROMPT_COUNT_INVALID",
+                       "sweep.prompt_count is %d; the dataset has %d prompts", count, total);
+        return ABL_STEP_DONE;
+    }
+    int32_t size = run->request.batch_size == 0 ? run->job->batch_size : run->request.batch_size;
+    run->circuits.batches = (abl_batches){
+        .dataset = run->tokenized, .count = count, .batch_size = size < count ? size : count};
+    (void)!abl_batches_check(&run->circuits.batches, &rpc->status);
+    return ABL_STEP_DONE;
+}
+
+static void tokenize_done(abl_rpc *rpc) {
+    abl_sweep_run *run = rpc->state;
+    abl_rpc_run(rpc, run->slot, ABL_TASK_CLASS_JOB, run->step_cb, run->done_cb);
+}
+
+void abl_sweep_run_start(abl_rpc *rpc, abl_step (*step_cb)(abl_rpc *rpc),
+                         void (*done_cb)(abl_rpc *rpc)) {
+    abl_sweep_run *run = rpc->state;
+    run->step_cb = step_cb;
+    run->done_cb = done_cb;
+    abl_rpc_pool(rpc, tokenize_work, tokenize_done);
+}
+
+bool abl_sweep_run_admit(abl_rpc *rpc, const abl_sweep_run *run, uint64_t host_bytes) {
+    uint64_t bytes = (uint64_t)abl_circuits_bytes_estimate(&run->circuits);
+    const char *advice = "use a smaller sweep.batch_size";
+    if (host_bytes > bytes) {
+        advice = "ask for fewer circuits (sweep.edge_counts) or prompts (sweep.prompt_count) at "
+                 "once";
+    }
+    return abl_server_admit(rpc->server, bytes + host_bytes, advice, &rpc->status) == ABL_CODE_OK;
+}
+
+void abl_sweep_run_end(abl_sweep_run *run) {
+    abl_dataset_destroy(run->tokenized);
+    abl_values_unref(run->scores);
+}

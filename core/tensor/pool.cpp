@@ -44,7 +44,7 @@ struct pool {
     void *context = nullptr;
     int workers = 0; /* that may join: threads - 1 */
     int started = 0;
-    std::mutex running; /* held by the caller of a run */
+    std::atomic<bool> running{false}; /* true while a caller has the pool */
 };
 
 /* Never destroyed: workers are detached, and sleep in it when the process ends. */
@@ -182,12 +182,12 @@ void pool_run(int64_t count, void (*body)(void *context, int64_t task), void *co
         return;
     }
     pool &p = the_pool();
-    std::unique_lock<std::mutex> running(p.running, std::try_to_lock);
-    if (running.owns_lock()) {
-        run_on_pool(p, count, body, context);
-    } else {
+    if (p.running.exchange(true)) {
         run_serially(count, body, context);
+        return;
     }
+    run_on_pool(p, count, body, context);
+    p.running.store(false);
 }
 
 } // namespace abl

@@ -1,20 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Ground truth: the loss with exactly one edge ablated, minus the clean loss (ALGORITHMS: exact
- * single-edge patch).
+ * single-edge patch). A batch's clean run, with its residuals, and the differences of all sources
+ * are made once; candidates.c takes candidates through the model, many in one pass.
  *
- * Patching s -> dest changes nothing below dest's layer, and there only one head's q, k or v (the
- * heads of a group, for a native key or value head). So from one clean run, with its residuals, z,
- * and the differences of all sources kept, candidates of one destination go through in one batch:
- *
- *     x_c    = residual + D[s_c]       (candidate, batch, pos, d_model)
- *     w_c    = norm(x_c) W'_j + b'_j   one head's projection; the rest is the clean run's
- *     mid_c  = mid + (z'_c - z) W_O    of the affected heads
- *     then the layer's MLP and the layers above, as a plain pass of candidates * batch prompts,
- *     whose last block computes the last position only.
- *
- * An MLP's candidates start at its norm, Resid End's at the last one. A chunk may mix destinations
- * and layers: its candidates join the batch as the pass reaches their layer. The loss needs the
- * answers' columns of the unembedding only, unless it normalizes over the vocabulary.
+ * The loss needs the answers' columns of the unembedding only, unless it normalizes over the
+ * vocabulary.
  *
  * A step is one chunk of candidates: at most candidate_count_max, by default as many as make about
  * TOKENS_PER_CHUNK tokens, where products are at their best and temporaries still small. */
@@ -23,59 +13,12 @@
 #include "core/base/assert.h"
 #include "core/base/mem.h"
 #include "core/metric/loss.h"
-#include "core/patch/folded.h"
-#include "core/patch/sources.h"
+#include "core/prune/candidates.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define TOKENS_PER_CHUNK 2048
-#define CANDIDATES_MAX 256
-
-typedef struct ground_truth {
-    int64_t *edges; /* ascending; NULL: all */
-    int64_t edge_count;
-    int64_t at; /* the next of them, in the current batch */
-    abl_folded *folded;
-
-    /* of the current batch */
-    abl_scope *batch_scope; /* NULL: not prepared */
-    abl_sources *clean;
-    abl_differences differences;
-    abl_tensor *clean_logp; /* for KL */
-    double clean_loss;
-
-    /* of the current layer */
-    abl_scope *layer_scope;
-    int32_t layer; /* -1: none */
-    abl_qkv qkv;   /* the clean run's, rotated, the graph's heads */
-} ground_truth;
-
-typedef struct candidate {
-    abl_edge edge;
-    int64_t index; /* of the edge */
-} candidate;
-
-/* The candidates of one step, by destination; and a window on those of one destination (at one
- * position, where the graph has them), which most functions are about. */
-typedef struct chunk {
-    abl_prune *prune;
-    ground_truth *state;
-    const abl_model *model;
-    const abl_model_config *config;
-    abl_scope *scope;
-    abl_batch batch;
-    int64_t seq;
-    int64_t width;
-    candidate all[CANDIDATES_MAX];
-    int64_t all_count;
-
-    int64_t begin; /* the window: candidates begin .. begin + count */
-    int64_t count;
-    int64_t rows; /* count * batch */
-    const abl_graph_dest *dest;
-    int32_t position; /* -1: all */
-} chunk;
 
 /* ---- open, close ----------------------------------------------------------------------------- */
 
@@ -90,7 +33,7 @@ static abl_loss loss_of(const abl_prune_options *options) {
                       .answer_function = options->answer_function};
 }
 
-static abl_code edges_copy(abl_prune *prune, ground_truth *state, abl_status *ret_status) {
+static abl_code edges_copy(abl_prune *prune, abl_exact_run *state, abl_status *ret_status) {
     const abl_prune_options *o = &prune->options;
     if (o->edges == NULL) {
         state->edge_count = prune->edge_count;
@@ -130,7 +73,7 @@ static abl_code ground_truth_open(abl_prune *prune, abl_status *ret_status) {
     if (code != ABL_CODE_OK) {
         return code;
     }
-    ground_truth *state = abl_calloc(1, sizeof *state);
+    abl_exact_run *state = abl_calloc(1, sizeof *state);
     prune->scored = abl_calloc((size_t)prune->edge_count, 1);
     prune->state = state;
     if (state == NULL || prune->scored == NULL) {
@@ -143,7 +86,7 @@ static abl_code ground_truth_open(abl_prune *prune, abl_status *ret_status) {
     return code;
 }
 
-static void batch_close(ground_truth *state) {
+static void batch_close(abl_exact_run *state) {
     abl_scope_destroy(state->layer_scope);
     abl_scope_destroy(state->batch_scope);
     abl_sources_destroy(state->clean);
@@ -154,7 +97,7 @@ static void batch_close(ground_truth *state) {
 }
 
 static void ground_truth_close(abl_prune *prune) {
-    ground_truth *state = prune->state;
+    abl_exact_run *state = prune->state;
     if (state == NULL) {
         return;
     }
@@ -169,7 +112,7 @@ static void ground_truth_close(abl_prune *prune) {
 
 /* y (candidates, batch, d_model), after the final norm -> each candidate's loss, by the answers'
  * columns alone. */
-static void loss_by_columns(chunk *c, abl_loss loss, const abl_tensor *y, int64_t count,
+static void loss_by_columns(abl_candidates *c, abl_loss loss, const abl_tensor *y, int64_t count,
                             double *ret_losses) {
     abl_scope *scope = c->scope;
     const abl_model_weights *weights = abl_model_get_weights(c->model);
@@ -210,7 +153,8 @@ static void loss_by_columns(chunk *c, abl_loss loss, const abl_tensor *y, int64_
     }
 }
 
-static void loss_by_kl(chunk *c, const abl_tensor *logits, int64_t count, double *ret_losses) {
+static void loss_by_kl(abl_candidates *c, const abl_tensor *logits, int64_t count,
+                       double *ret_losses) {
     abl_scope *scope = c->scope;
     const int64_t batch = c->batch.size;
     ABL_CLEANUP(abl_freep) float *rows = abl_calloc((size_t)(count * batch), sizeof *rows);
@@ -233,7 +177,7 @@ static void loss_by_kl(chunk *c, const abl_tensor *logits, int64_t count, double
 }
 
 /* x (candidates, batch, d_model), the last position of Resid End. */
-static void losses_of(chunk *c, const abl_tensor *x, int64_t count, double *ret_losses) {
+static void losses_of(abl_candidates *c, const abl_tensor *x, int64_t count, double *ret_losses) {
     abl_scope *scope = c->scope;
     abl_loss loss = loss_of(&c->prune->options);
     bool kl = c->prune->options.exact_metric == ABL_EXACT_KL_DIV;
@@ -266,8 +210,8 @@ static void losses_of(chunk *c, const abl_tensor *x, int64_t count, double *ret_
 
 /* ---- a batch --------------------------------------------------------------------------------- */
 
-static void differences_fill(chunk *c, const abl_sources *ablated) {
-    ground_truth *state = c->state;
+static void differences_fill(abl_candidates *c, const abl_sources *ablated) {
+    abl_exact_run *state = c->state;
     abl_scope *scope = state->batch_scope;
     int64_t slots = ABL_SLOT_SOURCES + abl_graph_src_count(c->prune->options.graph);
     state->differences = (abl_differences){
@@ -289,8 +233,8 @@ static void differences_fill(chunk *c, const abl_sources *ablated) {
     }
 }
 
-static void clean_loss(chunk *c) {
-    ground_truth *state = c->state;
+static void clean_loss(abl_candidates *c) {
+    abl_exact_run *state = c->state;
     abl_scope *scope = state->batch_scope;
     abl_tensor *last = abl_tensor_select(scope, state->clean->end, 1, c->seq - 1);
     last = abl_tensor_unsqueeze(scope, abl_tensor_contiguous(scope, last), 0);
@@ -303,8 +247,8 @@ static void clean_loss(chunk *c) {
     losses_of(c, last, 1, &state->clean_loss);
 }
 
-static abl_code batch_open(chunk *c, abl_status *ret_status) {
-    ground_truth *state = c->state;
+static abl_code batch_open(abl_candidates *c, abl_status *ret_status) {
+    abl_exact_run *state = c->state;
     const abl_prune_options *o = &c->prune->options;
     abl_code code = ABL_CODE_OK;
     if (state->folded == NULL) {
@@ -335,296 +279,11 @@ static abl_code batch_open(chunk *c, abl_status *ret_status) {
     return code;
 }
 
-/* The clean q, k, v of a layer, kept while its destinations are candidates. */
-static abl_code layer_open(chunk *c, int32_t layer, abl_status *ret_status) {
-    ground_truth *state = c->state;
-    if (state->layer == layer) {
-        return ABL_CODE_OK;
-    }
-    abl_scope_destroy(state->layer_scope);
-    state->layer = -1;
-    state->layer_scope = abl_scope_create(abl_model_device(c->model));
-    if (state->layer_scope == NULL) {
-        return abl_fail_oom(ret_status);
-    }
-    abl_scope *scope = state->layer_scope;
-    abl_tensor *normed = abl_folded_norm(scope, state->folded, layer, state->clean->pre[layer]);
-    abl_tensor *qkv = abl_folded_project(scope, state->folded, layer, normed);
-    state->qkv = abl_folded_views(scope, state->folded, qkv);
-    state->qkv.q = abl_block_rotate(scope, c->model, state->qkv.q, 0, false);
-    state->qkv.k = abl_block_rotate(scope, c->model, state->qkv.k, 0, false);
-    abl_code code = abl_scope_status(scope, ret_status);
-    if (code == ABL_CODE_OK) {
-        state->layer = layer;
-    }
-    return code;
-}
-
-/* ---- candidates ------------------------------------------------------------------------------ */
-
-/* x (batch, pos, d) over candidates: (candidates, batch, pos, d) of one memory. */
-static abl_tensor *over_candidates(chunk *c, const abl_tensor *x) {
-    abl_tensor *one = abl_tensor_unsqueeze(c->scope, x, 0);
-    return abl_tensor_expand(c->scope, one, 4, (const int64_t[]){c->count, -1, -1, -1});
-}
-
-/* The candidates' differences (candidates, batch, pos, d), positions begin..seq. */
-static abl_tensor *candidate_differences(chunk *c, int64_t begin) {
-    abl_scope *scope = c->scope;
-    abl_tensor *arena = c->state->differences.arena;
-    const candidate *window = &c->all[c->begin];
-    bool consecutive = window[c->count - 1].edge.src - window[0].edge.src == c->count - 1;
-    abl_tensor *d = NULL;
-    if (consecutive) {
-        int64_t slot = ABL_SLOT_SOURCES + window[0].edge.src;
-        d = abl_tensor_slice(scope, arena, 0, slot, slot + c->count);
-    } else {
-        int64_t slots[CANDIDATES_MAX];
-        for (int64_t i = 0; i < c->count; i++) {
-            slots[i] = ABL_SLOT_SOURCES + window[i].edge.src;
-        }
-        d = abl_tensor_index_select(
-            scope, arena, 0,
-            abl_tensor_from_host(scope, ABL_DTYPE_I64, 1, (const int64_t[]){c->count}, slots));
-    }
-    return begin == 0 ? d : abl_tensor_slice(scope, d, 2, begin, c->seq);
-}
-
-/* What the destination reads in each candidate: (candidates, batch, positions, d), positions from
- * `begin` to the end. */
-static abl_tensor *inputs(chunk *c, const abl_tensor *resid, int64_t begin) {
-    abl_scope *scope = c->scope;
-    if (begin > 0) {
-        resid = abl_tensor_slice(scope, resid, 1, begin, c->seq);
-    }
-    abl_tensor *base = over_candidates(c, resid);
-    abl_tensor *d = candidate_differences(c, begin);
-    if (c->position < 0) {
-        return abl_tensor_add(scope, base, d);
-    }
-    abl_tensor *x = abl_tensor_clone(scope, base);
-    if (c->position >= begin) {
-        int64_t at = c->position - begin;
-        abl_tensor_add_(scope, abl_tensor_select(scope, x, 2, at),
-                        abl_tensor_select(scope, d, 2, at), 1);
-    }
-    return x;
-}
-
-/* (candidates, batch, pos, d) seen as (candidates * batch, pos, d). */
-static abl_tensor *as_rows(chunk *c, const abl_tensor *x) {
-    if (x == NULL) {
-        return NULL;
-    }
-    return abl_tensor_reshape(c->scope, x, 3,
-                              (const int64_t[]){c->rows, abl_tensor_size(x, 2), c->width});
-}
-
-/* One head's projection of normed (rows, pos, d): (rows, pos, 1, d_head). `head` counts through the
- * graph's q, k and v heads. */
-static abl_tensor *project_head(chunk *c, int layer, const abl_tensor *normed, int64_t head) {
-    abl_scope *scope = c->scope;
-    const abl_folded *f = c->state->folded;
-    int64_t from = head * f->d_head;
-    abl_tensor *bias = f->layers[layer].b;
-    abl_tensor *w = abl_tensor_linear(
-        scope, normed, abl_tensor_slice(scope, f->layers[layer].w, 1, from, from + f->d_head),
-        bias == NULL ? NULL : abl_tensor_slice(scope, bias, 0, from, from + f->d_head));
-    return abl_tensor_unsqueeze(scope, w, 2);
-}
-
-/* Clean heads begin..end of x (batch, pos, head, d_head), the last `positions` of them, over the
- * candidates: (rows, positions, heads, d_head). */
-static abl_tensor *clean_heads(chunk *c, const abl_tensor *x, int64_t begin, int64_t end,
-                               int64_t positions) {
-    abl_scope *scope = c->scope;
-    x = abl_tensor_slice(scope, x, 2, begin, end);
-    x = abl_tensor_slice(scope, x, 1, c->seq - positions, c->seq);
-    x = abl_tensor_unsqueeze(scope, x, 0);
-    x = abl_tensor_expand(scope, x, 5, (const int64_t[]){c->count, -1, -1, -1, -1});
-    return abl_tensor_reshape(
-        scope, x, 4, (const int64_t[]){c->rows, positions, end - begin, c->state->folded->d_head});
-}
-
-/* z of the heads that the candidates affect, heads begin..end, the last `positions`. */
-static abl_tensor *patched_z(chunk *c, int layer, const abl_tensor *normed, int64_t begin,
-                             int64_t end, int64_t positions) {
-    abl_scope *scope = c->scope;
-    const abl_folded *f = c->state->folded;
-    const abl_qkv *clean = &c->state->qkv;
-    abl_dest_role role = c->dest->role;
-    bool joined = role == ABL_DEST_QKV;
-    int64_t h = c->dest->head;
-    int64_t group = f->q_heads / f->kv_heads;
-    int64_t kv = begin / group;
-    int64_t q_start = c->seq - positions;
-    abl_tensor *q = NULL;
-    abl_tensor *k = NULL;
-    abl_tensor *v = NULL;
-    if (role == ABL_DEST_Q || joined) {
-        abl_tensor *from = abl_tensor_size(normed, 1) == positions
-                               ? abl_tensor_slice(scope, normed, 1, 0, positions)
-                               : abl_tensor_slice(scope, normed, 1, q_start, c->seq);
-        q = abl_block_rotate(scope, c->model, project_head(c, layer, from, h), q_start, false);
-    } else {
-        q = clean_heads(c, clean->q, begin, end, positions);
-    }
-    if (role == ABL_DEST_K || joined) {
-        k = abl_block_rotate(scope, c->model, project_head(c, layer, normed, f->q_heads + h), 0,
-                             false);
-    } else {
-        k = clean_heads(c, clean->k, kv, kv + 1, c->seq);
-    }
-    if (role == ABL_DEST_V || joined) {
-        v = project_head(c, layer, normed, f->q_heads + f->kv_heads + h);
-    } else {
-        v = clean_heads(c, clean->v, kv, kv + 1, c->seq);
-    }
-    return abl_tensor_attention(scope, q, k, v, abl_model_attn_scale(c->model), NULL, NULL);
-}
-
-/* The residual after attention in each candidate of an attention destination: (rows, positions,
- * d). */
-static abl_tensor *patched_attention(chunk *c, int layer, int64_t positions) {
-    abl_scope *scope = c->scope;
-    const abl_folded *f = c->state->folded;
-    const abl_sources *clean = c->state->clean;
-    bool q_only = c->dest->role == ABL_DEST_Q;
-    abl_tensor *x = as_rows(c, inputs(c, clean->pre[layer], q_only ? c->seq - positions : 0));
-    abl_tensor *normed = abl_folded_norm(scope, f, layer, x);
-    /* The query heads that change: one, or all that read a native key or value head. */
-    int64_t group = f->q_heads / f->kv_heads;
-    bool shared = c->dest->role == ABL_DEST_K || c->dest->role == ABL_DEST_V;
-    int64_t begin = shared ? c->dest->head * group : c->dest->head;
-    int64_t end = begin + (shared ? group : 1);
-    abl_tensor *z = patched_z(c, layer, normed, begin, end, positions);
-    abl_tensor *dz =
-        abl_tensor_sub(scope, z, clean_heads(c, clean->z[layer], begin, end, positions));
-    dz = abl_tensor_reshape(scope, dz, 3,
-                            (const int64_t[]){c->rows, positions, (end - begin) * f->d_head});
-    abl_tensor *w_o = abl_tensor_slice(scope, abl_model_get_block(c->model, layer)->w_o, 0,
-                                       begin * f->d_head, end * f->d_head);
-    abl_tensor *moved = abl_tensor_linear(scope, dz, w_o, NULL);
-    abl_tensor *mid = abl_tensor_slice(scope, clean->mid[layer], 1, c->seq - positions, c->seq);
-    mid = abl_tensor_add(
-        scope, over_candidates(c, mid),
-        abl_tensor_view(scope, moved, 4,
-                        (const int64_t[]){c->count, c->batch.size, positions, c->width}));
-    return as_rows(c, mid);
-}
-
-static abl_tensor *last_of(chunk *c, abl_tensor *x, int64_t positions) {
-    int64_t all = x == NULL ? positions : abl_tensor_size(x, 1);
-    return all == positions ? x : abl_tensor_slice(c->scope, x, 1, all - positions, all);
-}
-
-static abl_tensor *mlp_of(chunk *c, int layer, const abl_tensor *x) {
-    abl_tensor *normed =
-        abl_block_norm_forward(c->scope, c->model, layer, ABL_BLOCK_NORM_2, x, NULL, NULL);
-    return abl_block_mlp(c->scope, c->model, layer, normed, NULL);
-}
-
-/* The residual after the destination's layer: (rows, positions, d). */
-static abl_tensor *patched_layer(chunk *c, int layer, int64_t positions) {
-    abl_scope *scope = c->scope;
-    const abl_sources *clean = c->state->clean;
-    bool parallel = c->config->parallel_attn_mlp;
-    int64_t begin = c->seq - positions;
-    if (c->dest->role != ABL_DEST_MLP) {
-        abl_tensor *mid = patched_attention(c, layer, positions);
-        if (!parallel) {
-            return abl_tensor_add(scope, mid, mlp_of(c, layer, mid));
-        }
-        abl_tensor *out = abl_tensor_slice(scope, clean->mlp_out[layer], 1, begin, c->seq);
-        return abl_tensor_add(scope, mid, as_rows(c, over_candidates(c, out)));
-    }
-    abl_tensor *x = inputs(c, parallel ? clean->pre[layer] : clean->mid[layer], begin);
-    abl_tensor *out = mlp_of(c, layer, as_rows(c, x));
-    abl_tensor *mid = abl_tensor_slice(scope, clean->mid[layer], 1, begin, c->seq);
-    out = abl_tensor_view(scope, out, 4,
-                          (const int64_t[]){c->count, c->batch.size, positions, c->width});
-    return as_rows(c, abl_tensor_add(scope, over_candidates(c, mid), out));
-}
-
-/* A plain block over the candidates; the last `positions` of its output. */
-static abl_tensor *plain_block(chunk *c, int layer, abl_tensor *resid, int64_t positions) {
-    abl_scope *scope = c->scope;
-    abl_tensor *normed =
-        abl_block_norm_forward(scope, c->model, layer, ABL_BLOCK_NORM_1, resid, NULL, NULL);
-    abl_qkv qkv = abl_block_qkv(scope, c->model, layer, normed, positions);
-    abl_tensor *q = abl_block_rotate(scope, c->model, qkv.q, c->seq - positions, false);
-    abl_tensor *k = abl_block_rotate(scope, c->model, qkv.k, 0, false);
-    abl_tensor *z =
-        abl_tensor_attention(scope, q, k, qkv.v, abl_model_attn_scale(c->model), NULL, NULL);
-    resid = last_of(c, resid, positions);
-    abl_tensor *mid = abl_tensor_add(scope, resid, abl_block_attn_out(scope, c->model, layer, z));
-    abl_tensor *mlp = mlp_of(c, layer, c->config->parallel_attn_mlp ? resid : mid);
-    return abl_tensor_add(scope, mid, mlp);
-}
-
-/* Moves the window to the next destination's candidates; false at the end. */
-static bool window_next(chunk *c) {
-    c->begin += c->count;
-    c->count = 0;
-    if (c->begin == c->all_count) {
-        return false;
-    }
-    const abl_graph *graph = c->prune->options.graph;
-    abl_edge first = c->all[c->begin].edge;
-    while (c->begin + c->count < c->all_count &&
-           c->all[c->begin + c->count].edge.dest == first.dest &&
-           c->all[c->begin + c->count].edge.seq == first.seq) {
-        c->count++;
-    }
-    c->rows = c->count * c->batch.size;
-    c->dest = abl_graph_dest_at(graph, first.dest);
-    c->position = abl_graph_options_of(graph)->seq_len == 0 ? -1 : first.seq;
-    return true;
-}
-
-/* `above` (rows, pos, d) and `more` behind it; either may be NULL. */
-static abl_tensor *rows_join(chunk *c, abl_tensor *above, abl_tensor *more) {
-    if (above == NULL || more == NULL) {
-        return above == NULL ? more : above;
-    }
-    const abl_tensor *const parts[] = {above, more};
-    return abl_tensor_cat(c->scope, parts, 2, 0);
-}
-
-/* Every candidate through the layers, each from its destination's on: the last position of Resid
- * End, (candidates, batch, d). */
-static abl_tensor *patched_end(chunk *c) {
-    abl_scope *scope = c->scope;
-    int32_t layers = c->config->n_layers;
-    abl_tensor *resid = NULL;
-    bool more = window_next(c);
-    for (int layer = c->dest->block; layer < layers && !abl_scope_failed(scope); layer++) {
-        int64_t positions = layer + 1 == layers ? 1 : c->seq;
-        size_t mark = abl_scope_mark(scope);
-        if (resid != NULL) {
-            resid = plain_block(c, layer, resid, positions);
-        }
-        for (; more && c->dest->block == layer && !abl_scope_failed(scope); more = window_next(c)) {
-            abl_status status;
-            if (c->dest->role != ABL_DEST_MLP && layer_open(c, layer, &status) != ABL_CODE_OK) {
-                abl_scope_fail(scope, &status);
-            }
-            resid = rows_join(c, resid, patched_layer(c, layer, positions));
-        }
-        abl_scope_rewind(scope, mark, &resid, 1);
-    }
-    for (; more; more = window_next(c)) { /* what is left reads Resid End itself */
-        resid = rows_join(c, resid, as_rows(c, inputs(c, c->state->clean->end, c->seq - 1)));
-    }
-    const int64_t shape[] = {c->all_count, c->batch.size, c->width};
-    return resid == NULL ? NULL : abl_tensor_reshape(scope, resid, 3, shape);
-}
-
 /* ---- a step ---------------------------------------------------------------------------------- */
 
 static int candidate_compare(const void *a, const void *b) {
-    const candidate *x = a;
-    const candidate *y = b;
+    const abl_candidate *x = a;
+    const abl_candidate *y = b;
     if (x->edge.dest != y->edge.dest) {
         return x->edge.dest < y->edge.dest ? -1 : 1;
     }
@@ -632,28 +291,28 @@ static int candidate_compare(const void *a, const void *b) {
 }
 
 /* The next candidates, by destination, hence by layer. */
-static void chunk_fill(chunk *c) {
+static void chunk_fill(abl_candidates *c) {
     const abl_prune_options *o = &c->prune->options;
-    ground_truth *state = c->state;
+    abl_exact_run *state = c->state;
     int64_t tokens = (int64_t)c->batch.size * c->seq;
     int64_t most = o->candidate_count_max > 0 ? o->candidate_count_max : TOKENS_PER_CHUNK / tokens;
-    most = most < 1 ? 1 : most > CANDIDATES_MAX ? CANDIDATES_MAX : most;
+    most = most < 1 ? 1 : most > ABL_CANDIDATES_MAX ? ABL_CANDIDATES_MAX : most;
     while (c->all_count < most && state->at + c->all_count < state->edge_count) {
         int64_t at = state->at + c->all_count;
         int64_t index = state->edges == NULL ? at : state->edges[at];
         c->all[c->all_count++] =
-            (candidate){.edge = abl_graph_edge_at(o->graph, index), .index = index};
+            (abl_candidate){.edge = abl_graph_edge_at(o->graph, index), .index = index};
     }
     qsort(c->all, (size_t)c->all_count, sizeof c->all[0], candidate_compare);
 }
 
-static abl_code chunk_run(chunk *c, abl_status *ret_status) {
-    double losses[CANDIDATES_MAX] = {0};
+static abl_code chunk_run(abl_candidates *c, abl_status *ret_status) {
+    double losses[ABL_CANDIDATES_MAX] = {0};
     c->scope = abl_scope_create(abl_model_device(c->model));
     if (c->scope == NULL) {
         return abl_fail_oom(ret_status);
     }
-    abl_tensor *end = patched_end(c);
+    abl_tensor *end = abl_candidates_end(c);
     losses_of(c, end, c->all_count, losses);
     abl_code code = abl_scope_status(c->scope, ret_status);
     abl_scope_destroy(c->scope);
@@ -665,13 +324,13 @@ static abl_code chunk_run(chunk *c, abl_status *ret_status) {
 }
 
 static abl_code ground_truth_step(abl_prune *prune, abl_status *ret_status) {
-    ground_truth *state = prune->state;
+    abl_exact_run *state = prune->state;
     const abl_prune_options *o = &prune->options;
-    chunk c = {.prune = prune,
-               .state = state,
-               .model = o->model,
-               .config = abl_model_get_config(o->model),
-               .batch = abl_batches_at(&o->batches, prune->progress.batch)};
+    abl_candidates c = {.prune = prune,
+                        .state = state,
+                        .model = o->model,
+                        .config = abl_model_get_config(o->model),
+                        .batch = abl_batches_at(&o->batches, prune->progress.batch)};
     c.seq = c.batch.seq_len;
     c.width = c.config->d_model;
     abl_code code = ABL_CODE_OK;

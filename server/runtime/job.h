@@ -122,7 +122,8 @@ typedef struct abl_job_place {
     const char *client; /* whose turn it takes; copied */
 } abl_job_place;
 
-/* Lists it and queues it. On failure the caller still holds it.
+/* Lists it and queues it. The registry takes the caller's reference over; on failure the caller
+ * still holds it.
  *   RESOURCE_EXHAUSTED  QUEUE_FULL, TOO_MANY_JOBS
  *   UNAVAILABLE         DRAINING */
 ABL_MUST_CHECK abl_code abl_job_start(abl_job *job, const abl_job_place *place,

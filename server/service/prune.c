@@ -191,7 +191,6 @@ static void submit_rpc_end(abl_rpc *rpc) {
 static void submit_reply(abl_rpc *rpc, abl_job *job) {
     Ablate__V1__SubmitJobResponse response = ABLATE__V1__SUBMIT_JOB_RESPONSE__INIT;
     response.job = abl_convert_job(rpc->arena, job);
-    abl_object_unref(&job->object);
     if (response.job == NULL) {
         (void)abl_fail_oom(&rpc->status);
         abl_rpc_fail_status(rpc);
@@ -389,7 +388,6 @@ static void stream_cancel(abl_rpc *rpc) {
 
 static void stream_started(abl_rpc *rpc, abl_job *job) {
     abl_rpc_pin(rpc, &job->object);
-    abl_object_unref(&job->object);
     watch_start(rpc, rpc->state, job);
     abl_rpc_stream(rpc, stream_next);
 }

@@ -20,7 +20,7 @@ build:
 	@cmake --build $(BUILD) --parallel $(JOBS) --target ablated ablate
 
 demo:
-	@deploy/demo.sh
+	@deploy/demo.sh $(if $(KEEP),--keep)
 
 test: deps
 	@python3 tests/run.py

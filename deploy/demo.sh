@@ -82,12 +82,13 @@ say "5. How faithful circuits of the best edges are: everything outside of them 
 echo "   corrupt prompt's activations, and the output compared with the whole model's"
 job="$("$bin/ablate" --json jobs list | .venv/bin/python -c '
 import json, sys
-jobs = [json.loads(line) for line in sys.stdin if line.strip()]
-jobs = jobs[0].get("jobs", jobs) if isinstance(jobs[0], dict) else jobs[0]
+jobs = json.load(sys.stdin)["jobs"]
 print(jobs[0].get("job_id") or jobs[0]["jobId"])')"
 "$bin/ablate" eval "$job" --sizes "$sizes"
 
 say "Done. Dashboard and metrics: http://$http and http://$http/metrics"
 if [ "$keep" = yes ]; then
     echo "Go on with: export ABLATE_HOST=$ABLATE_HOST; $bin/ablate --help"
+else
+    echo "The daemon is stopped now; 'make demo KEEP=1' leaves it running."
 fi

@@ -15,6 +15,7 @@ static const struct {
 } hints[] = {
     {"MODEL_UNKNOWN", "`ablate models files` lists what can be loaded, `ablate models list` what "
                       "is resident"},
+    {"MODEL_NOT_FOUND", "`ablate models files` lists what can be loaded"},
     {"GRAPH_UNKNOWN", "`ablate graph list` shows the graphs"},
     {"DATASET_UNKNOWN", "`ablate dataset list` shows the datasets"},
     {"JOB_UNKNOWN", "`ablate jobs list` shows the jobs"},

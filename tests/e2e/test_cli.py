@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line against a real daemon: what it prints, what it returns, what it does on Ctrl-C."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import unicodedata
+
+import numpy as np
+import pytest
+from daemon import BUILD
+
+CLI = BUILD / "bin" / "ablate"
+
+
+def environment(host, **more):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("ABLATE_")}
+    clean.pop("COLUMNS", None)
+    return {**clean, "ABLATE_HOST": host, "LC_ALL": "C.UTF-8", **more}
+
+
+def run(host, *words, code=0, **more):
+    """Runs `ablate` with these words, insists on its exit code, returns (output, errors)."""
+    done = subprocess.run(
+        [CLI, *map(str, words)], capture_output=True, text=True, env=environment(host, **more),
+        timeout=120,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture
+def ablate(daemon, tiny):
+    """`ablate` with the daemon's address, and tiny-ioi resident."""
+    return lambda *words, **more: run(daemon.grpc, *words, **more)
+
+
+@pytest.fixture
+def model(tiny):
+    return tiny.id
+
+
+def columns_of(line):
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in line
+    )
+
+
+def documents(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def discovered(ablate, model, ioi_path):
+    """The events of one discovery, as JSON."""
+    out, _ = ablate(
+        "discover", "--model", model, "--dataset", ioi_path, "--prompts", 8, "--batch-size", 4,
+        "--json",
+    )
+    return documents(out)
+
+
+# --- Without a daemon -----------------------------------------------------------------------------
+
+
+def test_help_lists_every_command_and_needs_no_daemon():
+    out, _ = run("127.0.0.1:1", "help")
+    for command in ("models load", "tokens", "forward", "graph edges", "discover", "eval",
+                    "jobs watch", "status", "version"):
+        assert command in out
+    out, _ = run("127.0.0.1:1", "discover", "--help")
+    assert "--algorithm" in out and "--dataset" in out
+
+
+def test_no_daemon_is_exit_code_3_and_says_what_to_do():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        host = "127.0.0.1:%d" % unused.getsockname()[1]
+        _, errors = run(host, "status", code=3)
+        assert host in errors and "make run" in " ".join(errors.split())
+        _, errors = run(host, "--json", "status", code=3)
+        assert json.loads(errors)["error"]["code"] == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["frobnicate"], "no command 'frobnicate'"),
+        (["models"], "models load"),
+        (["models", "load"], "exactly one NAME"),
+        (["status", "extra"], "options only"),
+        (["status", "--nonsense"], "no option '--nonsense'"),
+        (["discover"], "--dataset"),
+        (["discover", "--algorithm", "guess"], "eap|mask-gradient|ground-truth|random"),
+        (["discover", "--batch-size", "many"], "whole number"),
+        (["eval", "job", "--sizes", "1,two"], "two"),
+        (["eval", "job", "--metrics", "taste"], "kl-div"),
+        (["forward", "hi", "--corrupt", "ho"], "--graph"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_names_the_fault(words, said):
+    out, errors = run("127.0.0.1:1", *words, code=2)
+    assert out == ""
+    assert said in " ".join(errors.split())
+
+
+# --- Models, tokens, forward ----------------------------------------------------------------------
+
+
+def test_models_are_listed_loaded_shown_and_unloaded(ablate, model):
+    out, _ = ablate("models", "files")
+    assert "tiny-ioi" in out
+    out, _ = ablate("models", "load", "tiny-ioi", "--mode", "tl", "--json")
+    loaded = json.loads(out)["model"]
+    assert loaded["processing"]["fold_ln"] is True
+    out, _ = ablate("models", "show", loaded["model_id"])
+    assert re.search(r"weights +tl", out) and loaded["hash"] in out
+    out, _ = ablate("models", "show", model, "--hooks")
+    assert "blocks.0.attn.hook_z" in out
+    out, _ = ablate("models", "list", "--json")
+    assert model in [m["model_id"] for m in json.loads(out)["models"]]
+
+
+def test_an_unknown_model_is_exit_code_1_with_reason_and_hint(ablate):
+    _, errors = ablate("models", "load", "no-such-model", code=1)
+    assert "no-such-model" in errors and "MODEL_NOT_FOUND" in errors and "models files" in errors
+    _, errors = ablate("models", "load", "no-such-model", "--json", code=1)
+    assert json.loads(errors)["error"]["reason"] == "MODEL_NOT_FOUND"
+
+
+def test_tokens_agree_with_the_client(ablate, tiny, model):
+    text = "When John and Mary went"
+    out, _ = ablate("tokens", text, "--model", model, "--json")
+    assert json.loads(out)["ids"] == list(np.ravel(tiny.to_tokens(text)))
+    out, _ = ablate("tokens", text, "--model", model, "--bos", "none")
+    assert out.splitlines()[0].split() == ["position", "id", "token"]
+
+
+def test_forward_shows_the_likeliest_tokens(ablate, tiny, model):
+    text = "When John and Mary went to the store, John gave a drink to"
+    out, _ = ablate("forward", text, "--model", model, "--top", 3, "--json")
+    top = json.loads(out)["top"][0]["tokens"]
+    logits = np.asarray(tiny.forward(text)).reshape(-1, tiny.cfg.d_vocab)[-1]
+    assert [t["id"] for t in top] == list(np.argsort(-logits)[:3])
+    np.testing.assert_allclose([t["logit"] for t in top], np.sort(logits)[::-1][:3], rtol=1e-5)
+    out, _ = ablate("forward", text, "--model", model, "--top", 3)
+    assert len(out.splitlines()) == 4 and "%" in out
+
+
+# --- Graphs, datasets -----------------------------------------------------------------------------
+
+
+def test_a_graph_lives_and_its_edges_are_listed(ablate, model):
+    out, _ = ablate("graph", "create", "--model", model, "--json")
+    graph = json.loads(out)["graph"]
+    out, _ = ablate("graph", "list")
+    assert graph["graph_id"] in out
+    out, _ = ablate("graph", "edges", graph["graph_id"], "--json")
+    edges = documents(out)
+    assert [edge["index"] for edge in edges] == list(range(int(graph["edge_count"])))
+    out, _ = ablate("graph", "edges", graph["graph_id"], "--to", "Resid End", "--dialect", "eap")
+    assert "input->logits" in out
+    _, errors = ablate("graph", "edges", graph["graph_id"], "--from", "A99.0", code=1)
+    assert "A99.0" in errors
+    out, _ = ablate("graph", "show", graph["graph_id"])
+    assert "blocks.0.hook_q_input" in out
+    ablate("graph", "delete", graph["graph_id"])
+    _, errors = ablate("graph", "show", graph["graph_id"], code=1)
+    assert "GRAPH_UNKNOWN" in errors
+
+
+def test_a_dataset_is_uploaded_listed_and_deleted(ablate, tmp_path):
+    prompts = [{"clean": "a b", "corrupt": "a c", "answers": ["d"], "wrong_answers": ["e"]}]
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"prompts": prompts}))
+    out, _ = ablate("dataset", "upload", path, "--json")
+    dataset = json.loads(out)["dataset"]
+    assert dataset["name"] == "mine.json" and dataset["prompt_count"] == 1
+    out, _ = ablate("dataset", "list")
+    assert "mine.json" in out
+    ablate("dataset", "delete", dataset["dataset_id"])
+    path.write_text("not JSON")
+    _, errors = ablate("dataset", "upload", path, code=1)
+    assert "DATASET_MALFORMED" in errors
+    _, errors = ablate("dataset", "upload", tmp_path / "absent.json", code=1)
+    assert "absent.json" in errors
+
+
+# --- Discovery ------------------------------------------------------------------------------------
+
+
+def test_discover_streams_created_events_and_ended(discovered):
+    assert list(discovered[0]) == ["created"]
+    assert list(discovered[-1]) == ["ended"]
+    events = [part["event"] for part in discovered if "event" in part]
+    assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
+    assert discovered[-1]["ended"]["state"] == "JOB_STATE_SUCCEEDED"
+    top = [event["top_edges"] for event in events if event["top_edges"]][-1]
+    values = [abs(edge["value"]) for edge in top]
+    assert len(top) == 10 and values == sorted(values, reverse=True)
+
+
+def test_discover_prints_the_top_edges_and_saves_all_scores(ablate, model, ioi_path, tmp_path):
+    saved = tmp_path / "scores.safetensors"
+    out, errors = ablate(
+        "discover", "--model", model, "--dataset", ioi_path, "--prompts", 8, "--top", 5,
+        "--algorithm", "mask-gradient", "--ig", 2, "--out", saved,
+    )
+    assert out.splitlines()[0].split() == ["rank", "edge", "score"]
+    assert re.search(r"^ +5  \S.*->", out, re.MULTILINE)
+    assert "ablate eval" in out and "mask-gradient" in errors
+    raw = saved.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    assert "blocks.0.hook_q_input" in header
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    assert max(ends) == len(raw) - 8 - length
+
+
+@pytest.mark.parametrize("algorithm", ["eap", "mask-gradient", "ground-truth", "random"])
+def test_every_algorithm_runs(ablate, model, ioi_path, algorithm):
+    more = ["--edges", "MLP 0->Resid End,Resid Start->MLP 0"] if algorithm == "ground-truth" else []
+    out, _ = ablate(
+        "discover", "--model", model, "--dataset", ioi_path, "--prompts", 4, "--batch-size", 4,
+        "--algorithm", algorithm, "--json", *more,
+    )
+    assert documents(out)[-1]["ended"]["state"] == "JOB_STATE_SUCCEEDED"
+
+
+def test_eval_prints_a_row_a_circuit(ablate, discovered):
+    job = discovered[0]["created"]["job_id"]
+    out, _ = ablate("eval", job, "--sizes", "0,10,100")
+    lines = out.splitlines()
+    assert len(lines) == 4 and "KL divergence" in lines[0] and "accuracy" in lines[0]
+    out, _ = ablate("eval", job, "--sizes", "0,10", "--metrics", "kl-div", "--json")
+    rows = documents(out)
+    assert [row["done_count"] for row in rows] == [1, 2]
+    assert [len(row["values"]) for row in rows] == [1, 1]
+
+
+def test_jobs_are_listed_shown_watched_and_saved(ablate, discovered, tmp_path):
+    job = discovered[0]["created"]["job_id"]
+    out, _ = ablate("jobs", "list")
+    assert job in out
+    out, _ = ablate("jobs", "show", job)
+    assert re.search(r"state +succeeded", out)
+    out, _ = ablate("jobs", "watch", job, "--json")
+    assert documents(out)[0]["event"]["sequence"] == 1
+    out, _ = ablate("jobs", "watch", job, "--json", "--after", 1)
+    assert documents(out)[0]["event"]["sequence"] == 2
+    out, _ = ablate("jobs", "cancel", job)
+    assert "has ended: succeeded" in out
+    ablate("jobs", "scores", job, "--out", tmp_path / "again.safetensors")
+    _, errors = ablate("jobs", "show", "job-that-is-not", code=1)
+    assert "JOB_UNKNOWN" in errors
+
+
+def test_an_unequal_dataset_fails_with_the_servers_words(ablate, model, tmp_path):
+    prompts = [
+        {"clean": "one", "corrupt": "one two three", "answers": [" a"], "wrong_answers": [" b"]}
+    ]
+    path = tmp_path / "unequal.json"
+    path.write_text(json.dumps({"prompts": prompts}))
+    _, errors = ablate("discover", "--model", model, "--dataset", path, code=1)
+    assert "[" in errors and "error: " in errors
+
+
+# --- Ctrl-C ---------------------------------------------------------------------------------------
+
+
+def start_long(daemon, model, ioi_path):
+    """A discovery that lasts, and the id of its job, once it runs."""
+    words = ["discover", "--model", model, "--dataset", ioi_path, "--algorithm", "mask-gradient",
+             "--ig", "1000", "--batch-size", "1", "--json"]
+    process = subprocess.Popen(
+        [CLI, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(daemon.grpc),
+    )
+    job = json.loads(process.stdout.readline())["created"]["job_id"]
+    while json.loads(process.stdout.readline())["event"]["done_units"] == 0:
+        pass
+    return process, job
+
+
+def test_ctrl_c_cancels_the_job_on_the_server(ablate, daemon, model, ioi_path):
+    process, job = start_long(daemon, model, ioi_path)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"{job} is cancelled on the server" in json.loads(errors)["error"]["message"]
+    out, _ = ablate("jobs", "watch", job, "--json", code=1)
+    assert documents(out)[-1]["event"]["state"] == "JOB_STATE_CANCELLED"
+
+
+def test_ctrl_c_while_watching_leaves_the_job_running(ablate, daemon, long_job):
+    process = subprocess.Popen(
+        [CLI, "jobs", "watch", long_job.id], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=environment(daemon.grpc),
+    )
+    process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "goes on" in out
+    assert long_job.refresh().state == "running"
+
+
+def test_a_timeout_ends_a_call_that_lasts(ablate, long_job):
+    _, errors = ablate("jobs", "watch", long_job.id, "--timeout", "0.5", code=1)
+    assert "--timeout" in errors
+
+
+# --- The terminal ---------------------------------------------------------------------------------
+
+
+def in_terminal(host, *words, width, **more):
+    """Runs `ablate` on a pseudo-terminal; returns (exit code, all that it wrote)."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(CLI, [str(CLI), *map(str, words)],
+                  environment(host, COLUMNS=str(width), TERM="xterm", **more))
+    written = b""
+    while select.select([terminal], [], [], 60)[0]:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # the terminal's other end is closed
+            break
+        if not part:
+            break
+        written += part
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), written.decode()
+
+
+def lines_on_screen(written):
+    """What stood on each line, escape sequences removed."""
+    return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", written))
+
+
+@pytest.mark.parametrize("width", [20, 40, 79])
+def test_nothing_exceeds_the_terminals_width(daemon, model, ioi_path, width):
+    for words in (
+        ["help"],
+        ["models", "show", model, "--hooks"],
+        ["status"],
+        ["jobs", "show", "no-such-job"],
+        ["discover", "--model", model, "--dataset", ioi_path, "--prompts", "8", "--batch-size", "2"],
+    ):
+        _, written = in_terminal(daemon.grpc, *words, width=width)
+        for line in lines_on_screen(written):
+            assert columns_of(line) <= width, (words, line)
+
+
+def test_a_terminal_gets_a_bar_and_colours_unless_no_color(daemon, model, ioi_path):
+    words = ["discover", "--model", model, "--dataset", ioi_path, "--prompts", "8", "--batch-size", "2"]
+    code, written = in_terminal(daemon.grpc, *words, width=100)
+    assert code == 0 and "\x1b[K" in written and "█" in written and "\x1b[1m" in written
+    code, written = in_terminal(daemon.grpc, *words, width=100, NO_COLOR="1")
+    assert code == 0 and not re.search(r"\x1b\[[0-9;]*m", written)
+
+
+def test_a_pipe_gets_plain_lines(ablate, model, ioi_path):
+    out, errors = ablate("discover", "--model", model, "--dataset", ioi_path, "--prompts", 4)
+    assert "\x1b" not in out + errors and "\r" not in out + errors
+
+
+def test_status_and_version_describe_the_daemon(ablate):
+    out, _ = ablate("status")
+    assert "serving" in out and "weights" in out and "BLAS" in out
+    out, _ = ablate("status", "--json")
+    assert json.loads(out)["protocol"] == "ablate.v1"
+    out, _ = ablate("version")
+    assert "ablated" in out
+
+
+def test_a_token_file_that_is_not_there_is_named(ablate, tmp_path):
+    _, errors = ablate("status", "--token-file", tmp_path / "none", code=1)
+    assert "none" in errors

@@ -18,9 +18,11 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
 #include <thread>
 
@@ -157,8 +159,16 @@ int pool_threads() {
     return (blas_is_ours() && wanted_threads > 0) ? wanted_threads : at::get_num_threads();
 }
 
+/* As OpenMP has it, but asked of the system: libtorch says 1 once OpenBLAS was told to take one. */
+static int all_threads() {
+    const char *wish = std::getenv("OMP_NUM_THREADS");
+    const long wished = (wish == nullptr) ? 0 : std::strtol(wish, nullptr, 10);
+    const long there = static_cast<long>(std::thread::hardware_concurrency());
+    return static_cast<int>(std::clamp(wished > 0 ? wished : there, 1L, long{THREADS_MAX}));
+}
+
 void pool_set_threads(int threads) {
-    const int all = (threads > 0) ? std::min(threads, THREADS_MAX) : at::get_num_threads();
+    const int all = std::min((threads > 0) ? threads : all_threads(), THREADS_MAX);
     if (blas_is_ours()) {
         wanted_threads = all;
         at::set_num_threads(1);

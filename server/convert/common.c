@@ -24,8 +24,7 @@ abl_code abl_convert_name(const char *field, const char *text, size_t bytes_max,
     for (const char *at = text; *at != '\0'; at++) {
         if ((unsigned char)*at < 0x20 || *at == 0x7f) {
             return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "NAME_INVALID",
-                            "%s has a control character at byte %zu", field,
-                            (size_t)(at - text));
+                            "%s has a control character at byte %zu", field, (size_t)(at - text));
         }
     }
     return ABL_CODE_OK;
@@ -108,8 +107,8 @@ abl_code abl_convert_tensor_check(const char *field, const Ablate__V1__Tensor *t
     }
     if (tensor->n_shape > ABL_TENSOR_RANK_MAX) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TENSOR_SHAPE",
-                        "%s.shape has %zu dimensions; at most %d are taken", field,
-                        tensor->n_shape, ABL_TENSOR_RANK_MAX);
+                        "%s.shape has %zu dimensions; at most %d are taken", field, tensor->n_shape,
+                        ABL_TENSOR_RANK_MAX);
     }
     int64_t count = 1;
     for (size_t i = 0; i < tensor->n_shape; i++) {
@@ -120,8 +119,7 @@ abl_code abl_convert_tensor_check(const char *field, const Ablate__V1__Tensor *t
         }
     }
     size_t bytes = 0;
-    if (__builtin_mul_overflow((size_t)count, element_bytes, &bytes) ||
-        bytes != tensor->data.len) {
+    if (__builtin_mul_overflow((size_t)count, element_bytes, &bytes) || bytes != tensor->data.len) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TENSOR_BYTES",
                         "%s.data has %zu bytes; its shape and dtype need %lld elements of %zu",
                         field, tensor->data.len, (long long)count, element_bytes);
@@ -144,8 +142,7 @@ static abl_code check_batch(const char *field, int64_t batch, abl_status *ret_st
 }
 
 static abl_code convert_tokens(const char *field, const Ablate__V1__Tensor *tensor,
-                               abl_arena *arena, abl_prompts *ret_prompts,
-                               abl_status *ret_status) {
+                               abl_arena *arena, abl_prompts *ret_prompts, abl_status *ret_status) {
     int64_t count = 0;
     abl_code code = abl_convert_tensor_check(field, tensor, &count, ret_status);
     if (code != ABL_CODE_OK) {
@@ -244,8 +241,7 @@ abl_ablation abl_convert_ablation_type(Ablate__V1__AblationType type) {
 }
 
 abl_patch_type abl_convert_patch_type(Ablate__V1__PatchType type) {
-    return type == ABLATE__V1__PATCH_TYPE__PATCH_TYPE_EDGE_PATCH ? ABL_PATCH_EDGE
-                                                                 : ABL_PATCH_TREE;
+    return type == ABLATE__V1__PATCH_TYPE__PATCH_TYPE_EDGE_PATCH ? ABL_PATCH_EDGE : ABL_PATCH_TREE;
 }
 
 void abl_convert_chunk(const abl_chunk_source *tensor, size_t offset_bytes, void *shape_scratch,

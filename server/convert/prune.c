@@ -33,8 +33,9 @@ static abl_code convert_mask_gradient(const Ablate__V1__MaskGradient *message,
     options->algorithm = ABL_PRUNE_MASK_GRADIENT;
     options->ablation = abl_convert_ablation_type(message->ablation_type);
     /* the protocol's numbers are the core's plus one, and 0 is the first */
-    options->grad_function =
-        message->grad_function == 0 ? ABL_GRAD_LOGIT : (abl_grad_function)(message->grad_function - 1);
+    options->grad_function = message->grad_function == 0
+                                 ? ABL_GRAD_LOGIT
+                                 : (abl_grad_function)(message->grad_function - 1);
     options->answer_function = message->answer_function == 0
                                    ? ABL_ANSWER_AVG_DIFF
                                    : (abl_answer_function)(message->answer_function - 1);
@@ -95,9 +96,8 @@ abl_code abl_convert_job_spec(const Ablate__V1__PruneJobSpec *message, abl_job_r
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SPEC_MISSING",
                         "spec is missing: it says which graph, dataset and algorithm");
     }
-    abl_job_request request = {.graph_id = message->graph_id,
-                               .dataset_id = message->dataset_id,
-                               .bos = message->bos};
+    abl_job_request request = {
+        .graph_id = message->graph_id, .dataset_id = message->dataset_id, .bos = message->bos};
     abl_code code = convert_algorithm(message, &request, ret_status);
     if (code == ABL_CODE_OK) {
         code = convert_range("batch_size", message->batch_size, BATCH_SIZE_DEFAULT, ABL_BATCH_MAX,
@@ -147,11 +147,10 @@ abl_code abl_convert_job_edges(const abl_job_request *request, const abl_graph *
 
 char *abl_convert_algorithm_json(const abl_prune_options *options, bool bos, int32_t batch_size,
                                  int32_t prompt_count, abl_arena *arena) {
-    json_t *root = json_pack("{s:s, s:s, s:b, s:i, s:i}", "algorithm",
-                             abl_prune_algorithm_name(options->algorithm), "ablation_type",
-                             options->ablation == ABL_ABLATION_ZERO ? "ZERO" : "RESAMPLE",
-                             "prepend_bos", (int)bos, "batch_size", (int)batch_size, "prompt_count",
-                             (int)prompt_count);
+    json_t *root = json_pack(
+        "{s:s, s:s, s:b, s:i, s:i}", "algorithm", abl_prune_algorithm_name(options->algorithm),
+        "ablation_type", options->ablation == ABL_ABLATION_ZERO ? "ZERO" : "RESAMPLE",
+        "prepend_bos", (int)bos, "batch_size", (int)batch_size, "prompt_count", (int)prompt_count);
     if (options->algorithm == ABL_PRUNE_EAP || options->algorithm == ABL_PRUNE_MASK_GRADIENT) {
         (void)json_object_set_new(root, "grad_function",
                                   json_string(abl_grad_function_name(options->grad_function)));
@@ -184,8 +183,8 @@ Ablate__V1__Job *abl_convert_job(abl_arena *arena, const abl_job *job) {
     if (message == NULL ||
         abl_wire_unpack(&ablate__v1__prune_job_spec__descriptor, job->spec, job->spec_bytes, arena,
                         &spec, NULL) != ABL_CODE_OK ||
-        abl_wire_unpack(&ablate__v1__provenance__descriptor, job->provenance,
-                        job->provenance_bytes, arena, &provenance, NULL) != ABL_CODE_OK) {
+        abl_wire_unpack(&ablate__v1__provenance__descriptor, job->provenance, job->provenance_bytes,
+                        arena, &provenance, NULL) != ABL_CODE_OK) {
         return NULL;
     }
     ablate__v1__job__init(message);

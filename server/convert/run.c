@@ -21,8 +21,7 @@ abl_code abl_convert_forward(const Ablate__V1__ForwardRequest *message, abl_aren
     }
     if (message->top_k < 0 || message->top_k > TOP_K_MAX) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TOP_K_INVALID",
-                        "top_k is %d; it must be 0 (all logits) to %d", message->top_k,
-                        TOP_K_MAX);
+                        "top_k is %d; it must be 0 (all logits) to %d", message->top_k, TOP_K_MAX);
     }
     abl_code code =
         abl_convert_prompts("prompts", message->prompts, arena, &request.prompts, ret_status);
@@ -94,12 +93,12 @@ abl_code abl_convert_run_with_cache(const Ablate__V1__RunWithCacheRequest *messa
 
 abl_code abl_convert_stop_at_layer(int32_t stop_at_layer, int n_layers, int *ret_stop,
                                    abl_status *ret_status) {
-    int stop = stop_at_layer == 0 ? -1
-                                  : (stop_at_layer < 0 ? n_layers + stop_at_layer : stop_at_layer);
+    int stop =
+        stop_at_layer == 0 ? -1 : (stop_at_layer < 0 ? n_layers + stop_at_layer : stop_at_layer);
     if (stop_at_layer != 0 && (stop < 0 || stop > n_layers)) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "LAYER_OUT_OF_RANGE",
-                        "stop_at_layer is %d; it must be %d to %d, 0 for all layers",
-                        stop_at_layer, -n_layers, n_layers);
+                        "stop_at_layer is %d; it must be %d to %d, 0 for all layers", stop_at_layer,
+                        -n_layers, n_layers);
     }
     *ret_stop = stop;
     return ABL_CODE_OK;
@@ -160,8 +159,7 @@ static Ablate__V1__TopTokens *top_row(const abl_top_request *request, int64_t in
 }
 
 Ablate__V1__TopTokens **abl_convert_top(const abl_top_request *request, abl_arena *arena) {
-    Ablate__V1__TopTokens **rows =
-        abl_arena_alloc(arena, (size_t)request->rows * sizeof(void *));
+    Ablate__V1__TopTokens **rows = abl_arena_alloc(arena, (size_t)request->rows * sizeof(void *));
     int32_t *ids = abl_arena_alloc(arena, (size_t)request->k * sizeof *ids);
     if (rows == NULL || ids == NULL) {
         return NULL;

@@ -21,9 +21,9 @@
 #include <string.h>
 #include <time.h>
 
-#define EAGER_REPORTS 256       /* this many finished batches report without waiting */
-#define REPORT_US_MIN 100000    /* steps inside a batch report at most this often */
-#define REPORT_FRACTION 256     /* later reports wait for this part of the run time */
+#define EAGER_REPORTS 256    /* this many finished batches report without waiting */
+#define REPORT_US_MIN 100000 /* steps inside a batch report at most this often */
+#define REPORT_FRACTION 256  /* later reports wait for this part of the run time */
 
 /* What one report carries from the executor to the loop. */
 typedef struct report {
@@ -38,7 +38,7 @@ typedef struct report {
 } report;
 
 const char *abl_job_state_name(abl_job_state state) {
-    static const char *const names[ABL_JOB_STATE_COUNT] = {"unspecified", "queued",  "running",
+    static const char *const names[ABL_JOB_STATE_COUNT] = {"unspecified", "queued", "running",
                                                            "succeeded",   "failed", "cancelled"};
     return (unsigned)state < ABL_JOB_STATE_COUNT ? names[state] : "unspecified";
 }
@@ -305,8 +305,7 @@ static void job_done(abl_task *task) {
 /* Jobs that have ended make room for new ones, oldest first. */
 static void make_room(abl_registry *registry) {
     abl_object *object = abl_registry_first(registry, ABL_OBJECT_JOB);
-    while (object != NULL &&
-           abl_registry_count(registry, ABL_OBJECT_JOB) >= ABL_JOB_COUNT_MAX) {
+    while (object != NULL && abl_registry_count(registry, ABL_OBJECT_JOB) >= ABL_JOB_COUNT_MAX) {
         abl_object *next = object->next;
         if (abl_job_ended((abl_job *)object)) {
             (void)!abl_registry_remove(registry, object, NULL); /* not while it is watched */
@@ -317,15 +316,16 @@ static void make_room(abl_registry *registry) {
 
 abl_code abl_job_start(abl_job *job, const abl_job_place *place, abl_status *ret_status) {
     if (*place->active_jobs >= place->jobs_max) {
-        return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "QUEUE_FULL",
-                        "%zu jobs wait or run already, and no more may (--jobs-max); cancel one, or "
-                        "try again later",
-                        *place->active_jobs);
+        return abl_fail(
+            ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "QUEUE_FULL",
+            "%zu jobs wait or run already, and no more may (--jobs-max); cancel one, or "
+            "try again later",
+            *place->active_jobs);
     }
     make_room(place->registry);
     abl_object *needs[] = {&job->graph->object, &job->dataset->object};
-    abl_code code = abl_registry_add(place->registry, &job->object, needs, ABL_COUNT_OF(needs),
-                                     ret_status);
+    abl_code code =
+        abl_registry_add(place->registry, &job->object, needs, ABL_COUNT_OF(needs), ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }

@@ -94,13 +94,13 @@ typedef struct abl_job {
     abl_metrics *metrics;
     size_t *active_jobs; /* the server's count */
     struct abl_loop *loop;
-    abl_prune *prune;            /* the executor's */
-    abl_dataset *tokenized;      /* the executor's */
-    abl_status step_status;      /* the executor's, until done */
-    abl_values *running_scores;  /* the executor's: a place to copy scores to */
-    uint64_t run_us;             /* the executor's */
-    uint64_t reported_us;        /* the executor's: run_us at its last report */
-    int64_t report_count;        /* the executor's */
+    abl_prune *prune;           /* the executor's */
+    abl_dataset *tokenized;     /* the executor's */
+    abl_status step_status;     /* the executor's, until done */
+    abl_values *running_scores; /* the executor's: a place to copy scores to */
+    uint64_t run_us;            /* the executor's */
+    uint64_t reported_us;       /* the executor's: run_us at its last report */
+    int64_t report_count;       /* the executor's */
     bool started;
     char name[ABL_NAME_BYTES_MAX + 1];
     char model_name_text[ABL_NAME_BYTES_MAX + 1];

@@ -76,8 +76,7 @@ void abl_metrics_request_start(abl_metrics *metrics, const char *rpc) {
     metrics->running++;
 }
 
-void abl_metrics_request_end(abl_metrics *metrics, const char *rpc, abl_code code,
-                             double seconds) {
+void abl_metrics_request_end(abl_metrics *metrics, const char *rpc, abl_code code, double seconds) {
     metrics->running--;
     rpc_row *row = row_of(metrics, rpc);
     if (row != NULL && (size_t)code < CODE_COUNT) {

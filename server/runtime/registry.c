@@ -44,8 +44,7 @@ static const kind_words words[ABL_OBJECT_KIND_COUNT] = {
      "ListGraphs lists them, CreateGraph makes one"},
     {"dataset", "DATASET_UNKNOWN", "DATASET_IN_USE", "TOO_MANY_DATASETS", ABL_DATASET_COUNT_MAX,
      "ListDatasets lists them, UploadDataset makes one"},
-    {"job", "JOB_UNKNOWN", "JOB_IN_USE", "TOO_MANY_JOBS", ABL_JOB_COUNT_MAX,
-     "ListJobs lists them"},
+    {"job", "JOB_UNKNOWN", "JOB_IN_USE", "TOO_MANY_JOBS", ABL_JOB_COUNT_MAX, "ListJobs lists them"},
 };
 
 const char *abl_object_kind_name(abl_object_kind kind) {
@@ -76,8 +75,7 @@ void abl_registry_destroy(abl_registry *registry) {
 
 void abl_object_init(abl_object *object, abl_object_kind kind, const char *name,
                      void (*destroy_cb)(abl_object *object)) {
-    *object =
-        (abl_object){.kind = kind, .name = name, .destroy_cb = destroy_cb, .refs = 1};
+    *object = (abl_object){.kind = kind, .name = name, .destroy_cb = destroy_cb, .refs = 1};
 }
 
 abl_object *abl_object_ref(abl_object *object) {
@@ -179,8 +177,8 @@ abl_code abl_registry_find(abl_registry *registry, abl_object_kind kind, const c
     }
     const kind_words *say = &words[kind];
     if (id[0] == '\0') {
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ID_MISSING",
-                        "%s_id is empty; %s", say->name, say->how);
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ID_MISSING", "%s_id is empty; %s",
+                        say->name, say->how);
     }
     return abl_fail(ret_status, ABL_CODE_NOT_FOUND, say->unknown, "no %s has the id '%.64s'; %s",
                     say->name, id, say->how);
@@ -223,8 +221,8 @@ static void name_users(const abl_registry *registry, const abl_object *object, c
         }
     }
     if (count > named) {
-        length += (size_t)snprintf(text + length, text_bytes - length, " and %zu more",
-                                   count - named);
+        length +=
+            (size_t)snprintf(text + length, text_bytes - length, " and %zu more", count - named);
     }
     if (object->call_count > 0) {
         (void)snprintf(text + length, text_bytes - length, "%s%u running call%s",

@@ -40,15 +40,15 @@ typedef struct abl_object abl_object;
 struct abl_object {
     /* set by its maker, before it is added */
     abl_object_kind kind;
-    const char *name;                  /* for people; owned by the maker's struct */
-    int64_t bytes;                     /* resident; change it with abl_object_set_bytes() */
+    const char *name;                       /* for people; owned by the maker's struct */
+    int64_t bytes;                          /* resident; change it with abl_object_set_bytes() */
     void (*destroy_cb)(abl_object *object); /* ends the whole struct */
 
     /* the registry's */
     char id[ABL_ID_BYTES]; /* "model-3fa94c1e": to be copied into, never guessed */
     uint64_t serial;       /* grows in order of adding: pages are cut by it */
     uint32_t refs;
-    uint32_t call_count;   /* calls that run on it now */
+    uint32_t call_count; /* calls that run on it now */
     bool listed;
     abl_object *needs[ABL_OBJECT_NEEDS_MAX];
     abl_object *next; /* of the same kind, in order of adding */

@@ -33,7 +33,7 @@ void abl_values_unref(abl_values *values); /* NULL is allowed */
 typedef struct abl_resident_model {
     abl_object object;
     abl_model *model;
-    char *path;    /* where it was loaded from, links resolved; NULL: uploaded */
+    char *path;       /* where it was loaded from, links resolved; NULL: uploaded */
     bool bos_default; /* what BOS_POLICY_UNSPECIFIED means */
     char name[ABL_NAME_BYTES_MAX + 1];
 } abl_resident_model;
@@ -69,9 +69,8 @@ typedef struct abl_resident_dataset {
 } abl_resident_dataset;
 
 /* Takes `json` (an abl_malloc block) over on success. */
-ABL_MUST_CHECK abl_resident_dataset *abl_resident_dataset_create(char *json, size_t json_bytes,
-                                                                 const char *name,
-                                                                 const char *hash);
+ABL_MUST_CHECK abl_resident_dataset *
+abl_resident_dataset_create(char *json, size_t json_bytes, const char *name, const char *hash);
 
 ABL_END_DECLS
 #endif

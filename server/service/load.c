@@ -196,8 +196,8 @@ static abl_code load_start(abl_server *server, abl_load_options *options, abl_lo
     return ABL_CODE_OK;
 }
 
-abl_code abl_load_join(abl_server *server, abl_load_options *options,
-                       abl_load_follower *follower, abl_status *ret_status) {
+abl_code abl_load_join(abl_server *server, abl_load_options *options, abl_load_follower *follower,
+                       abl_status *ret_status) {
     abl_load *load = find_running(server, options);
     abl_code code = load != NULL ? ABL_CODE_OK : load_start(server, options, &load, ret_status);
     abl_model_dir_destroy(options->dir); /* NULL where a load took it */

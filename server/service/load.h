@@ -39,7 +39,7 @@ typedef struct abl_load_options {
     abl_model_processing processing;
     abl_dtype dtype;
     abl_device_slot *slot;
-    bool uploaded;      /* its folder goes away after the load, so nothing else can be the same */
+    bool uploaded; /* its folder goes away after the load, so nothing else can be the same */
 } abl_load_options;
 
 /* The resident model that these options would make again, or NULL. */

@@ -3,9 +3,9 @@
  * LoadModel is two steps: the folder is found on the pool (it is disk work), then the load is
  * joined or started (load.h). Progress is sent as fast as the client takes it, the latest first;
  * what is in between is dropped, which is what a progress bar wants. */
+#include "server/convert/model.h"
 #include "ablate/v1/model.pb-c.h"
 #include "core/base/mem.h"
-#include "server/convert/model.h"
 #include "server/runtime/log.h"
 #include "server/service/load.h"
 #include "server/service/model_rpcs.h"
@@ -85,7 +85,7 @@ static void load_ready(abl_load_follower *follower, abl_resident_model *model,
 static abl_step load_resolve(abl_rpc *rpc) {
     load_state *state = rpc->state;
     (void)!abl_model_dir_create(&rpc->server->options.roots, state->name, &state->options.dir,
-                               &rpc->status);
+                                &rpc->status);
     return ABL_STEP_DONE;
 }
 
@@ -178,8 +178,8 @@ static abl_object *find_model(abl_rpc *rpc, const char *text) {
                        text);
         return NULL;
     }
-    abl_code code = abl_registry_find(rpc->server->registry, ABL_OBJECT_MODEL, text, &found,
-                                      &rpc->status);
+    abl_code code =
+        abl_registry_find(rpc->server->registry, ABL_OBJECT_MODEL, text, &found, &rpc->status);
     return code == ABL_CODE_OK ? found : NULL;
 }
 
@@ -188,8 +188,8 @@ static void get_model(abl_rpc *rpc, const ProtobufCMessage *message) {
     Ablate__V1__GetModelResponse response = ABLATE__V1__GET_MODEL_RESPONSE__INIT;
     abl_object *object = find_model(rpc, request->model_id);
     if (object != NULL) {
-        response.model = abl_convert_model(rpc->arena, rpc->server->registry,
-                                           (abl_resident_model *)object);
+        response.model =
+            abl_convert_model(rpc->arena, rpc->server->registry, (abl_resident_model *)object);
         if (response.model != NULL) {
             abl_rpc_reply(rpc, &response.base);
             return;
@@ -220,8 +220,8 @@ static void list_models(abl_rpc *rpc, const ProtobufCMessage *message) {
                 abl_arena_printf(rpc->arena, "%llu", (unsigned long long)last);
             break;
         }
-        Ablate__V1__Model *model = abl_convert_model(rpc->arena, rpc->server->registry,
-                                                     (abl_resident_model *)object);
+        Ablate__V1__Model *model =
+            abl_convert_model(rpc->arena, rpc->server->registry, (abl_resident_model *)object);
         if (model == NULL) {
             response.models = NULL;
             break;
@@ -285,8 +285,8 @@ static abl_step files_read(abl_rpc *rpc) {
 static void files_listed(abl_rpc *rpc) {
     files_state *state = rpc->state;
     Ablate__V1__ListModelFilesResponse response = ABLATE__V1__LIST_MODEL_FILES_RESPONSE__INIT;
-    size_t from = state->page.after < state->list->count ? (size_t)state->page.after
-                                                         : state->list->count;
+    size_t from =
+        state->page.after < state->list->count ? (size_t)state->page.after : state->list->count;
     size_t count = state->list->count - from;
     count = count < state->page.size ? count : state->page.size;
     Ablate__V1__ModelFile *files = abl_rpc_alloc(rpc, count * sizeof *files);
@@ -305,8 +305,8 @@ static void files_listed(abl_rpc *rpc) {
         files[i].name = entry->name;
         files[i].family = entry->family;
         files[i].file_bytes = (int64_t)entry->bytes;
-        files[i].problem = abl_convert_text(rpc->arena, entry->problem == NULL ? ""
-                                                                               : entry->problem);
+        files[i].problem =
+            abl_convert_text(rpc->arena, entry->problem == NULL ? "" : entry->problem);
         response.models[i] = &files[i];
     }
     response.n_models = count;

@@ -30,11 +30,11 @@ static abl_code take_module(abl_module_stream *stream, abl_status *ret_status) {
     abl_scores_read_module(stream->graph, stream->values->values, stream->module, stream->tensor);
     memcpy(stream->shape, shape.dims, sizeof stream->shape);
     stream->view = (abl_chunk_source){.name = module->name,
-                                     .dtype = ABLATE__V1__DTYPE__DTYPE_FLOAT32,
-                                     .shape = stream->shape,
-                                     .rank = (size_t)shape.rank,
-                                     .data = stream->tensor,
-                                     .bytes = (size_t)shape.count * sizeof(float)};
+                                      .dtype = ABLATE__V1__DTYPE__DTYPE_FLOAT32,
+                                      .shape = stream->shape,
+                                      .rank = (size_t)shape.rank,
+                                      .data = stream->tensor,
+                                      .bytes = (size_t)shape.count * sizeof(float)};
     stream->module++;
     stream->offset = 0;
     return ABL_CODE_OK;

@@ -4,10 +4,10 @@
  * executor, as an interactive step, the prompts are tokenized and the prune is made, so that every
  * mistake in a request is answered by the call that made it; on the loop again the job is listed and
  * queued. Watching is a stream over the job's events, and StreamPruneScores is both in one. */
+#include "server/convert/prune.h"
 #include "ablate/v1/prune.pb-c.h"
 #include "core/base/mem.h"
 #include "server/convert/model.h"
-#include "server/convert/prune.h"
 #include "server/convert/prompts.h"
 #include "server/runtime/job.h"
 #include "server/service/module_stream.h"
@@ -218,7 +218,7 @@ typedef struct watch {
     submit submit; /* StreamPruneScores; all zero elsewhere */
     abl_job_watcher watcher;
     abl_rpc *rpc;
-    abl_job *job; /* NULL: not watching */
+    abl_job *job;     /* NULL: not watching */
     int64_t sequence; /* the last event that was sent */
     enum { STREAM_CREATED, STREAM_EVENTS, STREAM_SCORES, STREAM_ENDED, STREAM_OVER } phase;
     abl_module_stream scores;
@@ -301,11 +301,9 @@ static void watch_job(abl_rpc *rpc, const ProtobufCMessage *message) {
 /* ---- StreamPruneScores: submit, watch, scores --------------------------------------------- */
 
 static void stream_send_job(abl_rpc *rpc, watch *state, bool created) {
-    Ablate__V1__StreamPruneScoresResponse response =
-        ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__INIT;
-    Ablate__V1__Job *job = abl_rpc_scratch(rpc, 1) == NULL
-                               ? NULL
-                               : abl_convert_job(rpc->scratch, state->job);
+    Ablate__V1__StreamPruneScoresResponse response = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__INIT;
+    Ablate__V1__Job *job =
+        abl_rpc_scratch(rpc, 1) == NULL ? NULL : abl_convert_job(rpc->scratch, state->job);
     if (job == NULL) {
         (void)abl_fail_oom(&rpc->status);
         abl_rpc_fail_status(rpc);
@@ -340,8 +338,7 @@ static bool stream_event(abl_rpc *rpc, watch *state) {
 }
 
 static bool stream_scores(abl_rpc *rpc, watch *state) {
-    Ablate__V1__StreamPruneScoresResponse response =
-        ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__INIT;
+    Ablate__V1__StreamPruneScoresResponse response = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__INIT;
     Ablate__V1__TensorChunk chunk;
     bool end = false;
     if (abl_module_stream_next(&state->scores, &chunk, &end, &rpc->status) != ABL_CODE_OK) {
@@ -402,7 +399,8 @@ static void stream_prune_scores(abl_rpc *rpc, const ProtobufCMessage *message) {
     rpc->end_cb = watch_end;
     rpc->cancel_cb = stream_cancel;
     state->submit.started_cb = stream_started;
-    submit_start(rpc, &state->submit, ((const Ablate__V1__StreamPruneScoresRequest *)message)->spec);
+    submit_start(rpc, &state->submit,
+                 ((const Ablate__V1__StreamPruneScoresRequest *)message)->spec);
 }
 
 /* ---- one job, all jobs -------------------------------------------------------------------- */

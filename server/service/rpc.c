@@ -83,8 +83,8 @@ void abl_rpc_start(abl_call *call, void *user_data) {
     abl_metrics_request_start(rpc->server->metrics, call->method->path + 1);
     ProtobufCMessage *request = NULL;
     if (rpc->handler->request != NULL &&
-        abl_wire_unpack(rpc->handler->request, call->request, call->request_bytes, arena,
-                        &request, &rpc->status) != ABL_CODE_OK) {
+        abl_wire_unpack(rpc->handler->request, call->request, call->request_bytes, arena, &request,
+                        &rpc->status) != ABL_CODE_OK) {
         abl_rpc_fail_status(rpc);
         return;
     }
@@ -155,8 +155,7 @@ void abl_rpc_pin(abl_rpc *rpc, abl_object *object) {
 
 abl_object *abl_rpc_use(abl_rpc *rpc, abl_object_kind kind, const char *id) {
     abl_object *object = NULL;
-    if (abl_registry_find(rpc->server->registry, kind, id, &object, &rpc->status) !=
-        ABL_CODE_OK) {
+    if (abl_registry_find(rpc->server->registry, kind, id, &object, &rpc->status) != ABL_CODE_OK) {
         return NULL;
     }
     abl_rpc_pin(rpc, object);
@@ -294,8 +293,7 @@ void abl_rpc_run(abl_rpc *rpc, abl_device_slot *slot, abl_task_class task_class,
     rpc->working = true;
 }
 
-void abl_rpc_pool(abl_rpc *rpc, abl_step (*work_cb)(abl_rpc *rpc),
-                  void (*done_cb)(abl_rpc *rpc)) {
+void abl_rpc_pool(abl_rpc *rpc, abl_step (*work_cb)(abl_rpc *rpc), void (*done_cb)(abl_rpc *rpc)) {
     rpc->work_cb = work_cb;
     rpc->done_cb = done_cb;
     rpc->executor = NULL;

@@ -54,14 +54,14 @@ struct abl_rpc {
     uint64_t id;        /* in the log */
     uint64_t start_us;
 
-    abl_arena *arena;  /* the request, and whatever the handler makes */
-    void *state;       /* the handler's own, usually in the arena */
+    abl_arena *arena;           /* the request, and whatever the handler makes */
+    void *state;                /* the handler's own, usually in the arena */
     ProtobufCMessage *response; /* the handler's own, from a worker to its done callback */
-    abl_status status; /* of the work: anything but OK fails the call instead of done_cb */
-    void (*end_cb)(abl_rpc *rpc); /* may be NULL: gives back what is not in the arena */
+    abl_status status;          /* of the work: anything but OK fails the call instead of done_cb */
+    void (*end_cb)(abl_rpc *rpc);      /* may be NULL: gives back what is not in the arena */
     void (*work_end_cb)(abl_rpc *rpc); /* may be NULL: ends, on the executor, what abl_rpc_run()'s
                                           work made there; set before it, runs once a run */
-    void (*cancel_cb)(abl_rpc *rpc); /* may be NULL: the client left while nothing of ours ran;
+    void (*cancel_cb)(abl_rpc *rpc);   /* may be NULL: the client left while nothing of ours ran;
                                         the rpc ends right after */
 
     /* rpc.c's own */
@@ -73,7 +73,7 @@ struct abl_rpc {
     abl_work pool;
     uint64_t submit_us;
     uint64_t waited_us; /* for the device, until the first step */
-    uint64_t work_us; /* time inside work_cb */
+    uint64_t work_us;   /* time inside work_cb */
     bool working;
     bool sending;
     abl_arena *scratch; /* one outgoing message */

@@ -25,8 +25,7 @@ static bool add_top(abl_rpc *rpc, const abl_pass *pass, Ablate__V1__ForwardRespo
     abl_top_request top = {.logits = pass->logits,
                            .rows = pass->logit_count / vocab,
                            .vocab = vocab,
-                           .k = pass->request.top_k < vocab ? pass->request.top_k
-                                                            : (int32_t)vocab,
+                           .k = pass->request.top_k < vocab ? pass->request.top_k : (int32_t)vocab,
                            .pos_count = pass->logit_rank == 2 ? 1 : pass->logit_shape[1]};
     if (pass->out_slice != ABL_OUT_SLICE_ALL) {
         top.pos_first = pass->out_slice == ABL_OUT_SLICE_LAST ? pass->batch.seq - 1 : 1;
@@ -71,8 +70,7 @@ static abl_step top_work(abl_rpc *rpc) {
 
 static void reply_with(abl_rpc *rpc, Ablate__V1__ForwardResponse *response) {
     abl_pass *pass = rpc->state;
-    response->provenance =
-        abl_convert_provenance(rpc->arena, pass->model, pass->graph);
+    response->provenance = abl_convert_provenance(rpc->arena, pass->model, pass->graph);
     response->elapsed_ms = pass->elapsed_ms;
     if (response->provenance == NULL) {
         (void)abl_fail_oom(&rpc->status);
@@ -112,8 +110,8 @@ static void forward(abl_rpc *rpc, const ProtobufCMessage *message) {
     }
     rpc->state = pass;
     rpc->end_cb = forward_end;
-    if (abl_convert_forward((const Ablate__V1__ForwardRequest *)message, rpc->arena,
-                            &pass->request, &rpc->status) != ABL_CODE_OK ||
+    if (abl_convert_forward((const Ablate__V1__ForwardRequest *)message, rpc->arena, &pass->request,
+                            &rpc->status) != ABL_CODE_OK ||
         !abl_pass_prepare(rpc, pass)) {
         abl_rpc_fail_status(rpc);
         return;
@@ -159,11 +157,11 @@ static abl_step cache_fetch(abl_rpc *rpc) {
     }
     abl_scope_destroy(scope);
     state->view = (abl_chunk_source){.name = entry->name,
-                                    .dtype = abl_convert_dtype(abl_tensor_dtype(entry->tensor)),
-                                    .shape = state->shape,
-                                    .rank = (size_t)abl_tensor_rank(entry->tensor),
-                                    .data = state->host,
-                                    .bytes = (size_t)bytes};
+                                     .dtype = abl_convert_dtype(abl_tensor_dtype(entry->tensor)),
+                                     .shape = state->shape,
+                                     .rank = (size_t)abl_tensor_rank(entry->tensor),
+                                     .data = state->host,
+                                     .bytes = (size_t)bytes};
     for (size_t i = 0; i < state->view.rank; i++) {
         state->shape[i] = abl_tensor_size(entry->tensor, (int)i);
     }
@@ -177,8 +175,7 @@ static abl_step cache_fetch(abl_rpc *rpc) {
 static void cache_send_summary(abl_rpc *rpc) {
     cache_state *state = rpc->state;
     Ablate__V1__RunWithCacheResponse response = ABLATE__V1__RUN_WITH_CACHE_RESPONSE__INIT;
-    response.provenance =
-        abl_convert_provenance(rpc->arena, state->pass.model, state->pass.graph);
+    response.provenance = abl_convert_provenance(rpc->arena, state->pass.model, state->pass.graph);
     if (response.provenance == NULL) {
         (void)abl_fail_oom(&rpc->status);
         abl_rpc_fail_status(rpc);
@@ -214,11 +211,11 @@ static void cache_next(abl_rpc *rpc) {
         state->logits_taken = true;
         state->offset = 0;
         state->view = (abl_chunk_source){.name = "logits",
-                                        .dtype = ABLATE__V1__DTYPE__DTYPE_FLOAT32,
-                                        .shape = state->pass.logit_shape,
-                                        .rank = state->pass.logit_rank,
-                                        .data = state->pass.logits,
-                                        .bytes = (size_t)state->pass.logit_count * sizeof(float)};
+                                         .dtype = ABLATE__V1__DTYPE__DTYPE_FLOAT32,
+                                         .shape = state->pass.logit_shape,
+                                         .rank = state->pass.logit_rank,
+                                         .data = state->pass.logits,
+                                         .bytes = (size_t)state->pass.logit_count * sizeof(float)};
         cache_next(rpc);
         return;
     }

@@ -82,8 +82,7 @@ static void run_plain(abl_rpc *rpc, abl_pass *pass) {
         .user_data = &rpc->task,
     };
     if (abl_server_admit(rpc->server, abl_forward_bytes(&options),
-                         "use a smaller batch or fewer hook points", &rpc->status) !=
-            ABL_CODE_OK ||
+                         "use a smaller batch or fewer hook points", &rpc->status) != ABL_CODE_OK ||
         abl_forward(&options, &pass->result, &rpc->status) != ABL_CODE_OK) {
         return;
     }
@@ -95,8 +94,7 @@ static void run_plain(abl_rpc *rpc, abl_pass *pass) {
     if (pass->logits == NULL || scope == NULL) {
         (void)abl_fail_oom(&rpc->status);
     } else {
-        abl_tensor_to_floats(scope, pass->result.logits, pass->logits,
-                             (size_t)pass->logit_count);
+        abl_tensor_to_floats(scope, pass->result.logits, pass->logits, (size_t)pass->logit_count);
         (void)!abl_scope_status(scope, &rpc->status);
     }
     abl_scope_destroy(scope);
@@ -129,8 +127,8 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
     if (pass->request.ablation == ABL_ABLATION_RESAMPLE) {
         abl_token_batch other;
         if (abl_prompts_tokens("ablation.prompts", &pass->request.ablated, pass->model->model,
-                               pass->model->bos_default, rpc->arena, &other, &rpc->status) !=
-            ABL_CODE_OK) {
+                               pass->model->bos_default, rpc->arena, &other,
+                               &rpc->status) != ABL_CODE_OK) {
             return;
         }
         if (other.batch != pass->batch.batch || other.seq != pass->batch.seq) {
@@ -160,8 +158,8 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
 
 void abl_pass_run(abl_rpc *rpc, abl_pass *pass) {
     if (abl_prompts_tokens("prompts", &pass->request.prompts, pass->model->model,
-                           pass->model->bos_default, rpc->arena, &pass->batch, &rpc->status) !=
-            ABL_CODE_OK ||
+                           pass->model->bos_default, rpc->arena, &pass->batch,
+                           &rpc->status) != ABL_CODE_OK ||
         plan_logits(rpc, pass) != ABL_CODE_OK) {
         return;
     }

@@ -69,8 +69,7 @@ abl_code abl_server_create(const abl_server_options *options, abl_server **ret_s
     }
     if (code == ABL_CODE_OK && abl_server_slot(server, options->default_device) == NULL) {
         code = abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "DEVICE_UNAVAILABLE",
-                        "--device: this machine has no such device (%d CUDA devices)",
-                        cuda_count);
+                        "--device: this machine has no such device (%d CUDA devices)", cuda_count);
     }
     if (code != ABL_CODE_OK) {
         abl_server_stop(server);
@@ -98,8 +97,8 @@ void abl_server_free(abl_server *server) {
 
 void abl_server_drain(abl_server *server) {
     server->draining = true;
-    for (abl_object *object = abl_registry_first(server->registry, ABL_OBJECT_JOB);
-         object != NULL; object = object->next) {
+    for (abl_object *object = abl_registry_first(server->registry, ABL_OBJECT_JOB); object != NULL;
+         object = object->next) {
         abl_job_cancel((abl_job *)object, "the daemon was told to stop");
     }
 }
@@ -190,28 +189,27 @@ static const char *const kind_labels[ABL_OBJECT_KIND_COUNT] = {"weights", "graph
 static size_t add_gauges(abl_server *server, abl_gauge *gauges) {
     size_t count = 0;
     for (int kind = 0; kind < ABL_OBJECT_KIND_COUNT; kind++) {
-        gauges[count] = (abl_gauge){.name = "ablate_resident_bytes",
-                                    .help = "Bytes of resident objects, by kind.",
-                                    .value = (double)abl_registry_bytes(server->registry,
-                                                                        (abl_object_kind)kind)};
+        gauges[count] = (abl_gauge){
+            .name = "ablate_resident_bytes",
+            .help = "Bytes of resident objects, by kind.",
+            .value = (double)abl_registry_bytes(server->registry, (abl_object_kind)kind)};
         (void)snprintf(gauges[count].labels, sizeof gauges[count].labels, "{kind=\"%s\"}",
                        kind_labels[kind]);
         count++;
     }
     for (size_t i = 0; i < server->device_count; i++) {
         abl_executor_stats stats = abl_executor_get_stats(server->devices[i].executor);
-        gauges[count] = (abl_gauge){
-            .name = "ablate_queue_length",
-            .help = "Tasks that wait for a device.",
-            .value = (double)(stats.waiting[ABL_TASK_CLASS_INTERACTIVE] +
-                              stats.waiting[ABL_TASK_CLASS_JOB])};
+        gauges[count] = (abl_gauge){.name = "ablate_queue_length",
+                                    .help = "Tasks that wait for a device.",
+                                    .value = (double)(stats.waiting[ABL_TASK_CLASS_INTERACTIVE] +
+                                                      stats.waiting[ABL_TASK_CLASS_JOB])};
         (void)snprintf(gauges[count].labels, sizeof gauges[count].labels, "{device=\"%s\"}",
                        server->devices[i].name);
         count++;
     }
     size_t states[ABL_JOB_STATE_COUNT] = {0};
-    for (abl_object *object = abl_registry_first(server->registry, ABL_OBJECT_JOB);
-         object != NULL; object = object->next) {
+    for (abl_object *object = abl_registry_first(server->registry, ABL_OBJECT_JOB); object != NULL;
+         object = object->next) {
         states[((abl_job *)object)->state]++;
     }
     for (int state = ABL_JOB_QUEUED; state < ABL_JOB_STATE_COUNT; state++) {

@@ -21,12 +21,12 @@ ABL_BEGIN_DECLS
 
 typedef struct abl_server_options {
     abl_loop *loop;
-    abl_model_roots roots;      /* borrowed: must outlive the server */
-    const char *state_dir;      /* uploads are staged below it; NULL: UploadModel is refused */
+    abl_model_roots roots; /* borrowed: must outlive the server */
+    const char *state_dir; /* uploads are staged below it; NULL: UploadModel is refused */
     abl_device default_device;
-    int threads;                /* compute threads of the CPU; 0: libtorch's default */
-    uint64_t memory_budget;     /* bytes of working memory one request may take; 0: what is free */
-    size_t jobs_max;            /* jobs that wait or run */
+    int threads;            /* compute threads of the CPU; 0: libtorch's default */
+    uint64_t memory_budget; /* bytes of working memory one request may take; 0: what is free */
+    size_t jobs_max;        /* jobs that wait or run */
 } abl_server_options;
 
 typedef struct abl_device_slot {

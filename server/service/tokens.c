@@ -101,8 +101,8 @@ static char *decode(abl_rpc *rpc, const int32_t *ids, size_t count) {
     const tokens_state *state = rpc->state;
     char *text = NULL;
     size_t bytes = 0;
-    abl_code code = abl_tokenizer_decode(abl_model_tokenizer(state->model->model), ids, count,
-                                         NULL, &text, &bytes, &rpc->status);
+    abl_code code = abl_tokenizer_decode(abl_model_tokenizer(state->model->model), ids, count, NULL,
+                                         &text, &bytes, &rpc->status);
     if (code != ABL_CODE_OK) {
         return NULL;
     }
@@ -180,10 +180,9 @@ static abl_step to_str_tokens_work(abl_rpc *rpc) {
     bool prepend = false;
     switch ((int)request->input_case) {
     case ABLATE__V1__TO_STR_TOKENS_REQUEST__INPUT_TEXT:
-        if (abl_convert_bos(state->model->model, request->bos, state->model->bos_default,
-                            &prepend, &rpc->status) != ABL_CODE_OK ||
-            encode(rpc, request->text, prepend, &response->ids, &response->n_ids) !=
-                ABL_CODE_OK) {
+        if (abl_convert_bos(state->model->model, request->bos, state->model->bos_default, &prepend,
+                            &rpc->status) != ABL_CODE_OK ||
+            encode(rpc, request->text, prepend, &response->ids, &response->n_ids) != ABL_CODE_OK) {
             return ABL_STEP_DONE;
         }
         break;

@@ -164,8 +164,7 @@ static bool take_chunk(abl_rpc *rpc, const Ablate__V1__FileChunk *chunk) {
     state->bytes += chunk->data.len;
     if (state->bytes > UPLOAD_BYTES_MAX) {
         (void)abl_fail(&rpc->status, ABL_CODE_RESOURCE_EXHAUSTED, "UPLOAD_TOO_BIG",
-                       "the upload has more than %llu bytes",
-                       (unsigned long long)UPLOAD_BYTES_MAX);
+                       "the upload has more than %llu bytes", (unsigned long long)UPLOAD_BYTES_MAX);
         return false;
     }
     if (!same) {

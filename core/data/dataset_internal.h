@@ -18,6 +18,7 @@ typedef struct abl_ragged {
 struct abl_dataset {
     int32_t prompt_count;
     int32_t seq_len;
+    int32_t id_max;
     bool has_bos;
     int32_t *clean;   /* (prompt_count, seq_len) */
     int32_t *corrupt; /* (prompt_count, seq_len) */
@@ -36,7 +37,7 @@ abl_dataset *abl_dataset_alloc(int32_t prompt_count);
 /* Appends one id to prompt `prompt`, which must be the last one appended to or the one after. */
 ABL_MUST_CHECK abl_code abl_ragged_add(abl_ragged *ragged, int32_t prompt, int32_t id,
                                        abl_status *ret_status);
-/* Fills the hash from everything else; the last thing that a constructor does. */
+/* Fills the hash and the largest id from everything else; the last thing that a constructor does. */
 ABL_MUST_CHECK abl_code abl_dataset_seal(abl_dataset *dataset, abl_status *ret_status);
 
 ABL_END_DECLS

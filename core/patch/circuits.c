@@ -68,7 +68,7 @@ static abl_code scores_check(const abl_circuits_options *o, abl_status *ret_stat
 static abl_code options_check(const abl_circuits_options *o, abl_status *ret_status) {
     abl_code code = abl_graph_check_model(o->graph, o->model, ret_status);
     if (code == ABL_CODE_OK) {
-        code = abl_batches_check(&o->batches, ret_status);
+        code = abl_batches_check_model(&o->batches, o->graph, o->model, ret_status);
     }
     if (code != ABL_CODE_OK) {
         return code;
@@ -77,13 +77,6 @@ static abl_code options_check(const abl_circuits_options *o, abl_status *ret_sta
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "CIRCUIT_COUNT",
                         "%d circuits were asked for; there must be 1 to %d", o->circuit_count,
                         ABL_CIRCUIT_COUNT_MAX);
-    }
-    int32_t positions = abl_graph_options_of(o->graph)->seq_len;
-    int32_t seq = abl_dataset_seq_len(o->batches.dataset);
-    if (positions != 0 && positions != seq) {
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SEQ_LEN_MISMATCH",
-                        "the graph has %d positions, the prompts have %d tokens%s", positions, seq,
-                        abl_dataset_has_bos(o->batches.dataset) ? " (BOS included)" : "");
     }
     ABL_ASSERT(o->scores != NULL ? o->sizes != NULL : o->sets != NULL);
     return o->scores != NULL ? scores_check(o, ret_status) : sets_check(o, ret_status);

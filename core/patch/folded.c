@@ -4,6 +4,7 @@
 #include "core/patch/folded.h"
 
 #include "core/base/mem.h"
+#include "core/model/forward.h"
 
 /* (rows, kv * d_head) to (rows, kv * group * d_head), each head `group` times. Rank 1 for a
  * bias. */
@@ -157,5 +158,35 @@ abl_code abl_graph_check_model(const abl_graph *graph, const abl_model *model,
                         o->parallel_attn_mlp ? ", parallel" : "", c->n_layers, c->n_heads,
                         c->n_kv_heads, c->parallel_attn_mlp ? ", parallel" : "");
     }
+    if (abl_model_dtype(model) != ABL_DTYPE_F32) {
+        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "MODEL_DTYPE",
+                        "patching and attribution compute in float32, and this model is loaded "
+                        "in %s; load it in float32",
+                        abl_dtype_name(abl_model_dtype(model)));
+    }
     return ABL_CODE_OK;
+}
+
+abl_code abl_batches_check_model(const abl_batches *batches, const abl_graph *graph,
+                                 const abl_model *model, abl_status *ret_status) {
+    abl_code code = abl_batches_check(batches, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    const abl_model_config *c = abl_model_get_config(model);
+    int32_t id_max = abl_dataset_id_max(batches->dataset);
+    if (id_max >= c->d_vocab) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TOKEN_OUT_OF_RANGE",
+                        "the dataset has token id %d; this model has ids 0 to %d", id_max,
+                        c->d_vocab - 1);
+    }
+    int32_t positions = abl_graph_options_of(graph)->seq_len;
+    int32_t seq = abl_dataset_seq_len(batches->dataset);
+    if (positions != 0 && positions != seq) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SEQ_LEN_MISMATCH",
+                        "the graph has %d positions, the prompts have %d tokens%s", positions, seq,
+                        abl_dataset_has_bos(batches->dataset) ? " (BOS included)" : "");
+    }
+    abl_batch first = abl_batches_at(batches, 0);
+    return abl_tokens_check(c, first.clean, first.size, first.seq_len, ret_status);
 }

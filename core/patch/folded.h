@@ -13,6 +13,7 @@
 #ifndef ABLATE_CORE_PATCH_FOLDED_H
 #define ABLATE_CORE_PATCH_FOLDED_H
 
+#include "core/data/dataset.h"
 #include "core/graph/graph.h"
 #include "core/model/block.h"
 
@@ -52,9 +53,16 @@ abl_tensor *abl_folded_project(abl_scope *scope, const abl_folded *folded, int l
 /* The views of such a projection. */
 abl_qkv abl_folded_views(abl_scope *scope, const abl_folded *folded, const abl_tensor *qkv);
 
-/*   INVALID_ARGUMENT  GRAPH_MODEL_MISMATCH  another number of layers or heads */
+/*   INVALID_ARGUMENT  GRAPH_MODEL_MISMATCH  another number of layers or heads
+ *   UNIMPLEMENTED     MODEL_DTYPE           weights that are not float32 */
 ABL_MUST_CHECK abl_code abl_graph_check_model(const abl_graph *graph, const abl_model *model,
                                               abl_status *ret_status);
+/* abl_batches_check(), and that model and graph can take these prompts.
+ *   INVALID_ARGUMENT  TOKEN_OUT_OF_RANGE  an id, also of an answer, outside the vocabulary
+ *   INVALID_ARGUMENT  SEQ_INVALID         longer than the model's context
+ *   INVALID_ARGUMENT  SEQ_LEN_MISMATCH    not as long as the graph's positions */
+ABL_MUST_CHECK abl_code abl_batches_check_model(const abl_batches *batches, const abl_graph *graph,
+                                                const abl_model *model, abl_status *ret_status);
 
 ABL_END_DECLS
 #endif

@@ -43,26 +43,20 @@ abl_code abl_prune_algorithm_find(const char *name, size_t length,
 static abl_code options_check(const abl_prune_options *o, abl_status *ret_status) {
     if ((unsigned)o->algorithm >= ABL_PRUNE_ALGORITHM_COUNT ||
         (unsigned)o->grad_function >= ABL_GRAD_FUNCTION_COUNT ||
-        (unsigned)o->answer_function >= ABL_ANSWER_FUNCTION_COUNT) {
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS_INVALID",
-                        "algorithm %d, grad function %d, answer function %d: not all of them exist",
-                        (int)o->algorithm, (int)o->grad_function, (int)o->answer_function);
+        (unsigned)o->answer_function >= ABL_ANSWER_FUNCTION_COUNT ||
+        (unsigned)o->exact_metric > ABL_EXACT_KL_DIV || (unsigned)o->ablation > ABL_ABLATION_ZERO) {
+        return abl_fail(
+            ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS_INVALID",
+            "algorithm %d, grad function %d, answer function %d, exact metric %d, ablation "
+            "%d: not all of them exist",
+            (int)o->algorithm, (int)o->grad_function, (int)o->answer_function, (int)o->exact_metric,
+            (int)o->ablation);
     }
     abl_code code = abl_graph_check_model(o->graph, o->model, ret_status);
-    if (code == ABL_CODE_OK) {
-        code = abl_batches_check(&o->batches, ret_status);
+    if (code != ABL_CODE_OK || o->algorithm == ABL_PRUNE_RANDOM) {
+        return code; /* random looks at no prompt */
     }
-    if (code != ABL_CODE_OK) {
-        return code;
-    }
-    int32_t positions = abl_graph_options_of(o->graph)->seq_len;
-    int32_t seq = abl_dataset_seq_len(o->batches.dataset);
-    if (positions != 0 && positions != seq && o->algorithm != ABL_PRUNE_RANDOM) {
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SEQ_LEN_MISMATCH",
-                        "the graph has %d positions, the prompts have %d tokens%s", positions, seq,
-                        abl_dataset_has_bos(o->batches.dataset) ? " (BOS included)" : "");
-    }
-    return ABL_CODE_OK;
+    return abl_batches_check_model(&o->batches, o->graph, o->model, ret_status);
 }
 
 abl_code abl_prune_create(const abl_prune_options *options, abl_prune **ret_prune,
@@ -79,7 +73,9 @@ abl_code abl_prune_create(const abl_prune_options *options, abl_prune **ret_prun
     prune->options = *options;
     prune->vtable = ALGORITHMS[options->algorithm].vtable;
     prune->edge_count = abl_graph_edge_count(options->graph);
-    prune->batch_count = abl_batches_count(&options->batches);
+    if (options->algorithm != ABL_PRUNE_RANDOM) {
+        prune->batch_count = abl_batches_count(&options->batches);
+    }
     prune->scores = abl_calloc((size_t)prune->edge_count, sizeof *prune->scores);
     code =
         prune->scores == NULL ? abl_fail_oom(ret_status) : prune->vtable->open(prune, ret_status);

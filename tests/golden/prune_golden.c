@@ -359,6 +359,107 @@ static void case_smollm2(void) {
     abl_model_unref(model);
 }
 
+/* ---- what is refused ------------------------------------------------------------------------- */
+
+static void refuses(const abl_prune_options *options, const char *reason) {
+    abl_prune *prune = NULL;
+    abl_status status = {.reason = ""};
+    abl_code code = abl_prune_create(options, &prune, &status);
+    golden_check("refused", reason,
+                 code != ABL_CODE_OK && prune == NULL && strcmp(status.reason, reason) == 0 &&
+                     status.message[0] != '\0');
+    abl_prune_destroy(prune);
+}
+
+static abl_dataset *one_prompt(int32_t id, bool wrong) {
+    const int32_t ids[] = {1, id};
+    const int32_t answer[] = {id};
+    const int32_t offsets[] = {0, 1};
+    const abl_dataset_tokens tokens = {.clean = ids,
+                                       .prompt_count = 1,
+                                       .seq_len = 2,
+                                       .answers = answer,
+                                       .answer_offsets = offsets,
+                                       .wrong_answers = wrong ? answer : NULL,
+                                       .wrong_answer_offsets = wrong ? offsets : NULL};
+    abl_dataset *dataset = NULL;
+    abl_status status;
+    golden_must(abl_dataset_create_tokens(&tokens, &dataset, &status), &status);
+    return dataset;
+}
+
+static void case_refusals(abl_model *model, const abl_dataset *dataset) {
+    abl_graph *graph = edges_graph(model, &EDGES_VARIANTS[0], 0);
+    abl_graph *by_position = edges_graph(model, &EDGES_VARIANTS[1], 5);
+    abl_dataset *outside = one_prompt(1000, true);
+    abl_dataset *no_wrong = one_prompt(3, false);
+    const int64_t bad_edge = abl_graph_edge_count(graph);
+    const abl_prune_options good = {.model = model,
+                                    .graph = graph,
+                                    .batches = {.dataset = dataset, .count = 4, .batch_size = 4}};
+    abl_prune_options o = good;
+    o.algorithm = ABL_PRUNE_ALGORITHM_COUNT;
+    refuses(&o, "ALGORITHM_OPTIONS_INVALID");
+    o = good;
+    o.algorithm = ABL_PRUNE_MASK_GRADIENT;
+    o.mask_value = NAN;
+    refuses(&o, "ALGORITHM_OPTIONS_INVALID");
+    o.mask_value = 0;
+    o.integrated_grad_samples = -1;
+    refuses(&o, "ALGORITHM_OPTIONS_INVALID");
+    o = good;
+    o.graph = by_position;
+    refuses(&o, "SEQ_LEN_MISMATCH");
+    o = good;
+    o.batches.count = 1000;
+    refuses(&o, "SPLIT_INVALID");
+    o.batches = (abl_batches){.dataset = outside, .count = 1, .batch_size = 1};
+    refuses(&o, "TOKEN_OUT_OF_RANGE");
+    o.batches.dataset = no_wrong;
+    refuses(&o, "ANSWERS_MISSING");
+    o = good;
+    o.algorithm = ABL_PRUNE_GROUND_TRUTH;
+    o.edges = &bad_edge;
+    o.edge_count = 1;
+    refuses(&o, "EDGE_INDEX_INVALID");
+    abl_graph_options other = *abl_graph_options_of(graph);
+    other.layer_count++;
+    abl_graph *deeper = NULL;
+    abl_status status;
+    golden_must(abl_graph_create(&other, &deeper, &status), &status);
+    o = good;
+    o.graph = deeper;
+    refuses(&o, "GRAPH_MODEL_MISMATCH");
+    abl_graph_destroy(deeper);
+    abl_dataset_destroy(no_wrong);
+    abl_dataset_destroy(outside);
+    abl_graph_destroy(by_position);
+    abl_graph_destroy(graph);
+}
+
+/* The baseline: a seed gives the same scores again, in [0, 1); another seed, others. */
+static void case_random(abl_model *model) {
+    abl_graph *graph = edges_graph(model, &EDGES_VARIANTS[0], 0);
+    size_t count = (size_t)abl_graph_edge_count(graph);
+    abl_prune_options options = {
+        .algorithm = ABL_PRUNE_RANDOM, .model = model, .graph = graph, .seed = 1};
+    float *first = run(&options);
+    float *again = run(&options);
+    options.seed = 2;
+    float *other = run(&options);
+    bool inside = true;
+    for (size_t i = 0; i < count; i++) {
+        inside = inside && first[i] >= 0 && first[i] < 1;
+    }
+    golden_check("random", "in [0, 1)", inside);
+    golden_check("random", "a seed repeats", memcmp(first, again, count * sizeof *first) == 0);
+    golden_check("random", "seeds differ", memcmp(first, other, count * sizeof *first) != 0);
+    abl_free(first);
+    abl_free(again);
+    abl_free(other);
+    abl_graph_destroy(graph);
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     golden_init(argv[0]);
@@ -373,6 +474,8 @@ int main(int argc, char **argv) {
             check_exact(EDGES_MODELS[i], &EDGES_VARIANTS[v], model, dataset, ABL_ABLATION_ZERO);
         }
         case_batch8(EDGES_MODELS[i], models[0], dataset);
+        case_refusals(models[0], dataset);
+        case_random(models[0]);
         abl_model_unref(models[0]);
         abl_model_unref(models[1]);
         abl_dataset_destroy(dataset);

@@ -6,10 +6,7 @@ from __future__ import annotations
 import ablate
 import grpc
 import pytest
-from daemon import Daemon, goldens
-
-# One mask point of one prompt a step: tens of thousands of short steps, far more than any test lasts.
-LONG_JOB = {"algo": ablate.MaskGradient(integrated_grad_samples=1000), "batch_size": 1}
+from daemon import LONG_JOB, Daemon, goldens
 
 
 @pytest.fixture(scope="session")

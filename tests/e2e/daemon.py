@@ -10,10 +10,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import ablate
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("ABLATE_BUILD", "build/dev")
 BINARY = BUILD / "bin" / "ablated"
 CLI = BUILD / "bin" / "ablate"
+# One mask point of one prompt a step: tens of thousands of short steps, far more than any test lasts.
+LONG_JOB = {"algo": ablate.MaskGradient(integrated_grad_samples=1000), "batch_size": 1}
 
 
 def goldens() -> Path:

@@ -60,12 +60,18 @@ def test_slices_of_the_output_agree(tiny):
 
 def test_every_hook_point_fires_and_has_its_shape(tiny):
     tokens = np.arange(24).reshape(2, 12)
-    logits, cache = tiny.run_with_cache(tokens)
     points = tiny.hook_points()
-    assert list(cache) == [point.name for point in points]
+    logits, cache = tiny.run_with_cache(tokens)
+    _, with_heads = tiny.run_with_cache(tokens, per_head_inputs=True)
+    names = [point.name for point in points]
+    # Without per_head_inputs some wait to be asked for by name, as in TransformerLens.
+    assert list(cache) == [name for name in names if name in cache]
+    # The last one is the logits themselves, which come anyway; it is kept only when named.
+    assert list(with_heads) == [name for name in names if name != "unembed.hook_out"]
+    _, asked = tiny.run_with_cache(tokens, names)
     for point in points:
-        array = cache[point.name]
-        assert array.ndim == len(point.shape) and array.shape[0] in (1, 2), point
+        assert asked[point.name].ndim == len(point.shape), point
+        assert asked[point.name].shape[0] in (1, 2), point
     np.testing.assert_allclose(logits, tiny(tokens), atol=1e-5)
     np.testing.assert_array_equal(cache["resid_post", 0], cache["resid_pre", 1])
 
@@ -87,9 +93,11 @@ def test_stopping_early_gives_no_logits_and_no_later_layer(tiny):
 
 
 def test_bridge_names_are_synonyms(tiny):
-    point = next(point for point in tiny.hook_points() if point.bridge_name)
-    _, cache = tiny.run_with_cache(TEXT, [point.bridge_name])
-    np.testing.assert_array_equal(cache[point.bridge_name], cache[point.name])
+    for bridge, name in (("blocks.1.attn.hook_out", "blocks.1.hook_attn_out"), ("embed.hook_out", "hook_embed")):
+        _, by_bridge = tiny.run_with_cache(TEXT, [bridge])
+        _, by_name = tiny.run_with_cache(TEXT, [name])
+        np.testing.assert_array_equal(by_bridge[bridge], by_name[name])
+        np.testing.assert_array_equal(by_bridge[name], by_name[bridge])
 
 
 def test_a_graph_has_nodes_and_edges_in_two_dialects(graph):

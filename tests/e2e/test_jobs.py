@@ -13,8 +13,7 @@ import grpc
 import numpy as np
 import pytest
 from ablate.v1 import prune_pb2
-from conftest import LONG_JOB
-from daemon import Daemon
+from daemon import LONG_JOB, Daemon
 
 
 def wait_for(job, state):

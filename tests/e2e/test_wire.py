@@ -61,7 +61,8 @@ def test_hostile_bytes_to_every_method(channel, daemon, client, path, method):
     for payload in payloads:
         code = send(channel, path, method, payload)
         assert code in SAFE_CODES, f"{code} for {payload.hex()}"
-    assert send(channel, path, method, b"\x0a\xff") is grpc.StatusCode.INVALID_ARGUMENT or not method.input_type.fields
+    code = send(channel, path, method, b"\x0a\xff")
+    assert code is grpc.StatusCode.INVALID_ARGUMENT, f"{code} for a message that is cut short"
     assert client.server_info().protocol == "ablate.v1"
 
 
@@ -110,7 +111,7 @@ def test_a_small_message_of_many_parts_cannot_take_much_memory(channel, client):
     many = b"\x12" + varint(4_000_000) + b"\x0a\x00" * 2_000_000
     path, method = next(m for m in METHODS if m[0].endswith("SetPatchMask"))
     code = send(channel, path, method, b"\x0a\x01g" + many)
-    assert code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+    assert code in SAFE_CODES - {grpc.StatusCode.OK, grpc.StatusCode.UNIMPLEMENTED}
     assert client.server_info().protocol == "ablate.v1"
 
 
@@ -143,7 +144,8 @@ def test_an_unknown_method_and_service_are_unimplemented(channel):
 def test_what_is_not_the_protocol_at_all_is_shrugged_off(daemon, client, port):
     host, _, number = getattr(daemon, port).rpartition(":")
     rng = random.Random(port)
-    for payload in (b"GET / HTTP/1.1\r\n\r\n", rng.randbytes(4096), b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + rng.randbytes(100)):
+    http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    for payload in (b"GET / HTTP/1.1\r\n\r\n", rng.randbytes(4096), b"", http2 + rng.randbytes(100)):
         with socket.create_connection((host, int(number)), timeout=10) as raw:
             raw.sendall(payload)
             raw.shutdown(socket.SHUT_WR)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Literal, Mapping, Sequence, Union, overload
 
@@ -120,6 +121,32 @@ def get_act_name(name: str, layer: int | None = None, layer_type: str | None = N
     elif name in _MLP_ACTS:
         part = "mlp"
     return f"blocks.{layer}.{part + '.' if part else ''}hook_{name}"
+
+
+# The bridge's names (TransformerLens 4) of hook points, below "blocks.N." or whole.
+_BRIDGE_NAMES = {
+    "hook_embed": "embed.hook_out",
+    "hook_resid_pre": "hook_in",
+    "hook_resid_mid": "ln2.hook_in",
+    "hook_resid_post": "hook_out",
+    "hook_attn_out": "attn.hook_out",
+    "hook_mlp_out": "mlp.hook_out",
+    "hook_q_input": "attn.hook_q_input",
+    "hook_k_input": "attn.hook_k_input",
+    "hook_v_input": "attn.hook_v_input",
+    "attn.hook_q": "attn.q.hook_out",
+    "attn.hook_k": "attn.k.hook_out",
+    "attn.hook_v": "attn.v.hook_out",
+    "attn.hook_z": "attn.o.hook_in",
+}
+
+
+def _bridge_name(name: str) -> str:
+    """The bridge's name of a hook point; empty where it has none."""
+    match = re.fullmatch(r"(blocks\.\d+\.)?(.+)", name)
+    assert match is not None
+    bridge = _BRIDGE_NAMES.get(match[2])
+    return (match[1] or "") + bridge if bridge else ""
 
 
 class ActivationCache(Mapping[str, Array]):
@@ -422,9 +449,7 @@ class Model:
         arrays = dict(collect_chunks(chunks, self.client.arrays))
         logits = arrays.pop("logits", None)
         synonyms: dict[str, str] = {}
-        if arrays:
-            for point in self.hook_points():
-                if point.bridge_name:
-                    synonyms[point.bridge_name] = point.name
-                    synonyms[point.name] = point.bridge_name
+        for name in arrays:
+            if bridge := _bridge_name(name):
+                synonyms[bridge] = name
         return logits, ActivationCache(arrays, self.cfg.n_layers, synonyms)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One line for each request that must be refused: what it is, the call, its code and its reason."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import ablate
+import numpy as np
+from ablate.v1 import common_pb2, mask_pb2, prune_pb2, run_pb2
+
+NAN, INF = float("nan"), float("inf")
+
+
+@dataclass
+class World:
+    """What a bad request is made of."""
+
+    client: ablate.Client
+    model: ablate.Model
+    graph: ablate.Graph
+    dataset: ablate.Dataset
+    limits: Any
+
+    def tokens(self, batch: int, seq: int) -> np.ndarray:
+        return np.zeros((batch, seq), np.int32)
+
+    def forward(self, tensor: common_pb2.Tensor, **fields: Any) -> Any:
+        request = run_pb2.ForwardRequest(
+            model_id=self.model.id, prompts=common_pb2.Prompts(tokens=tensor), **fields
+        )
+        return self.client._call("Forward", request)
+
+    def mask(self, name: str, tensor: common_pb2.Tensor) -> Any:
+        modules = mask_pb2.ModuleMask(tensors=[mask_pb2.NamedTensor(name=name, tensor=tensor)])
+        request = mask_pb2.SetPatchMaskRequest(graph_id=self.graph.id, modules=modules)
+        return self.client._call("SetPatchMask", request)
+
+    def submit(self, **fields: Any) -> Any:
+        spec = {"graph_id": self.graph.id, "dataset_id": self.dataset.id} | fields
+        if not {"eap", "mask_gradient", "ground_truth", "random"} & set(spec):
+            spec["eap"] = prune_pb2.EdgeAttributionPatching()
+        request = prune_pb2.SubmitJobRequest(spec=prune_pb2.PruneJobSpec(**spec))
+        return self.client._call("SubmitJob", request)
+
+    def run(self, prompts: Any) -> Any:
+        """Uploads prompts and runs a job over them: what only a tokenizer can tell is told by then."""
+        dataset = self.client.upload_dataset({"prompts": prompts})
+        try:
+            return self.graph.prune_scores(dataset, progress=False, batch_size=2)
+        finally:
+            dataset.delete()
+
+
+def tensor(dtype: int, shape: list[int], data: bytes) -> common_pb2.Tensor:
+    return common_pb2.Tensor(dtype=dtype, shape=shape, data=data)
+
+
+def pair(clean: str = "When Mary", corrupt: str = "When John", answers: Any = (" to",), wrong: Any = (" a",)) -> dict:
+    return {"clean": clean, "corrupt": corrupt, "answers": list(answers), "wrong_answers": list(wrong)}
+
+
+F32, F16, I32 = common_pb2.DTYPE_FLOAT32, common_pb2.DTYPE_FLOAT16, common_pb2.DTYPE_INT32
+MLP1 = "blocks.1.hook_mlp_in"
+Call = Callable[[World], Any]
+
+# (what, call, code, reason): several reasons where more than one is right.
+CASES: list[tuple[str, Call, str, str]] = [
+    # unknown things
+    ("model", lambda w: w.client.load_model("no-such", progress=False), "NOT_FOUND", "MODEL_UNKNOWN|MODEL_NOT_FOUND"),
+    ("model id", lambda w: ablate.Model.to_tokens(_as(w.model, id="m-no"), "x"), "NOT_FOUND", "MODEL_UNKNOWN"),
+    ("graph", lambda w: _as(w.graph, id="g-no").reset_patch_mask(), "NOT_FOUND", "GRAPH_UNKNOWN"),
+    ("graph's model", lambda w: _as(w.model, id="m-no").graph(), "NOT_FOUND", "MODEL_UNKNOWN"),
+    ("node", lambda w: list(w.graph.iter_edges(source="A99.0")), "NOT_FOUND", "NODE_UNKNOWN"),
+    ("edge's node", lambda w: w.graph.set_patch_mask({"A99.0->MLP 1": 1.0}), "NOT_FOUND", "NODE_UNKNOWN"),
+    ("edge syntax", lambda w: w.graph.set_patch_mask({"A0.0-->>": 1.0}), "INVALID_ARGUMENT|NOT_FOUND", ""),
+    ("hook", lambda w: w.model.run_with_cache([[1]], "blocks.0.hook_nothing"), "NOT_FOUND", "HOOK_UNKNOWN"),
+    ("hook's layer", lambda w: w.model.run_with_cache([[1]], "blocks.99.hook_resid_pre"), "NOT_FOUND", "HOOK_UNKNOWN"),
+    ("hook that stays silent", lambda w: w.model.run_with_cache([[1]], "blocks.0.attn.hook_rot_q"),
+     "FAILED_PRECONDITION", "HOOK_CANNOT_FIRE"),
+    ("algorithm", lambda w: w.client._call("SubmitJob", prune_pb2.SubmitJobRequest(
+        spec=prune_pb2.PruneJobSpec(graph_id=w.graph.id, dataset_id=w.dataset.id))), "INVALID_ARGUMENT", ""),
+    ("dataset", lambda w: w.submit(dataset_id="d-no"), "NOT_FOUND", "DATASET_UNKNOWN"),
+    ("job", lambda w: w.client.job("j-no"), "NOT_FOUND", "JOB_UNKNOWN"),
+    ("watched job", lambda w: list(_as(_job(w), id="j-no").watch()), "NOT_FOUND", "JOB_UNKNOWN"),
+    ("device", lambda w: w.client.load_model("tiny-ioi", device="tpu:9", progress=False), "INVALID_ARGUMENT", ""),
+    # edges that this graph does not have
+    ("edge downwards", lambda w: w.graph.set_patch_mask({"A3.0->A1.0.Q": 1.0}), "INVALID_ARGUMENT", "EDGE_NOT_IN_GRAPH"),
+    ("edge of merged heads", lambda w: w.graph.set_patch_mask({"A0.0->A1.0": 1.0}), "INVALID_ARGUMENT|NOT_FOUND", ""),
+    ("position without positions", lambda w: w.graph.set_patch_mask({("A0.0->MLP 1", 3): 1.0}), "INVALID_ARGUMENT", ""),
+    # tokens, batches, sequences
+    ("token id too large", lambda w: w.model([[w.model.cfg.d_vocab]]), "INVALID_ARGUMENT", "TOKEN_OUT_OF_RANGE"),
+    ("token id negative", lambda w: w.model([[-1]]), "INVALID_ARGUMENT", "TOKEN_OUT_OF_RANGE"),
+    ("token id to text", lambda w: w.model.to_string([10**6]), "INVALID_ARGUMENT", "TOKEN_OUT_OF_RANGE"),
+    ("empty batch", lambda w: w.model(w.tokens(0, 4)), "INVALID_ARGUMENT", ""),
+    ("empty sequence", lambda w: w.model(w.tokens(1, 0)), "INVALID_ARGUMENT", ""),
+    ("no prompts", lambda w: w.client._call("Forward", run_pb2.ForwardRequest(model_id=w.model.id)),
+     "INVALID_ARGUMENT", ""),
+    ("no target", lambda w: w.client._call("Forward", run_pb2.ForwardRequest()), "INVALID_ARGUMENT", ""),
+    ("batch over the limit", lambda w: w.model(w.tokens(w.limits.batch + 1, 2), slice_output="last_seq"),
+     "INVALID_ARGUMENT|RESOURCE_EXHAUSTED", ""),
+    ("sequence over the context", lambda w: w.model(w.tokens(1, w.model.cfg.n_ctx + 1)), "INVALID_ARGUMENT", ""),
+    ("sequence over the limit", lambda w: w.model(w.tokens(1, w.limits.seq + 1)),
+     "INVALID_ARGUMENT|RESOURCE_EXHAUSTED", ""),
+    ("prompts of unequal length", lambda w: w.model(["When", "When Mary went"]), "INVALID_ARGUMENT", "PROMPT_LENGTHS"),
+    ("logits over a message", lambda w: w.forward(
+        tensor(I32, [64, 64], bytes(64 * 64 * 4)), out_slice=common_pb2.OUT_SLICE_ALL),
+     "RESOURCE_EXHAUSTED", "MESSAGE_TOO_BIG"),
+    ("clean and corrupt of different shapes", lambda w: w.graph([[1, 2, 3]], ablation_input=[[1, 2]]),
+     "INVALID_ARGUMENT", ""),
+    ("resample without prompts", lambda w: w.graph([[1, 2, 3]], ablation="resample"), "INVALID_ARGUMENT", ""),
+    # tensors
+    ("tensor dtype", lambda w: w.forward(tensor(F32, [1, 1], bytes(4))), "INVALID_ARGUMENT", "TENSOR_DTYPE"),
+    ("tensor bytes", lambda w: w.forward(tensor(I32, [1, 2], bytes(4))), "INVALID_ARGUMENT", "TENSOR_BYTES"),
+    ("tensor rank", lambda w: w.forward(tensor(I32, [1, 1, 1], bytes(4))), "INVALID_ARGUMENT", "TENSOR_SHAPE"),
+    ("tensor of negative shape", lambda w: w.forward(tensor(I32, [-1, -4], bytes(16))), "INVALID_ARGUMENT", ""),
+    ("tensor whose size overflows", lambda w: w.forward(tensor(I32, [2**62, 2**62], b"")), "INVALID_ARGUMENT", ""),
+    ("tensor of nine dimensions", lambda w: w.forward(tensor(I32, [1] * 9, bytes(4))), "INVALID_ARGUMENT", ""),
+    ("mask dtype", lambda w: w.mask(MLP1, tensor(F16, [18], bytes(36))), "INVALID_ARGUMENT", "TENSOR_DTYPE"),
+    ("mask shape", lambda w: w.mask(MLP1, tensor(F32, [17], bytes(68))), "INVALID_ARGUMENT", "TENSOR_SHAPE"),
+    ("mask bytes", lambda w: w.mask(MLP1, tensor(F32, [18], bytes(71))), "INVALID_ARGUMENT", "TENSOR_BYTES"),
+    ("mask module", lambda w: w.mask("blocks.9.nothing", tensor(F32, [1], bytes(4))), "NOT_FOUND|INVALID_ARGUMENT", ""),
+    ("NaN for an edge", lambda w: w.graph.set_patch_mask({"A0.0->MLP 1": NAN}), "INVALID_ARGUMENT", "MASK_NOT_FINITE"),
+    ("infinity for all", lambda w: w.graph.set_patch_mask(INF), "INVALID_ARGUMENT", "MASK_NOT_FINITE"),
+    ("NaN in a tensor", lambda w: w.graph.set_patch_mask({MLP1: [NAN] * 18}), "INVALID_ARGUMENT", "MASK_NOT_FINITE"),
+    # graphs and jobs
+    ("graph longer than the context", lambda w: w.model.graph(seq_len=w.model.cfg.n_ctx + 1), "INVALID_ARGUMENT", ""),
+    ("negative seq_len", lambda w: w.model.graph(seq_len=-3), "INVALID_ARGUMENT", ""),
+    ("batch size", lambda w: w.submit(batch_size=-1), "INVALID_ARGUMENT", ""),
+    ("top_k", lambda w: w.submit(top_k=100_000), "INVALID_ARGUMENT", ""),
+    ("integrated_grad_samples", lambda w: w.submit(
+        mask_gradient=prune_pb2.MaskGradient(integrated_grad_samples=10**6)), "INVALID_ARGUMENT", ""),
+    ("mask value", lambda w: w.submit(mask_gradient=prune_pb2.MaskGradient(mask_value=NAN)), "INVALID_ARGUMENT", ""),
+    ("ground truth's edge", lambda w: w.submit(ground_truth=prune_pb2.GroundTruth(edges=["A3.0->A1.0.Q"])),
+     "INVALID_ARGUMENT", "EDGE_NOT_IN_GRAPH"),
+    ("enumeration", lambda w: w.submit(eap=prune_pb2.EdgeAttributionPatching(ablation_type=99)), "INVALID_ARGUMENT", ""),
+    ("sizes of circuits", lambda w: w.client.evaluate(_job(w), [-5], progress=False), "INVALID_ARGUMENT", ""),
+    ("too many circuits", lambda w: w.client.evaluate(_job(w), list(range(5000)), progress=False),
+     "INVALID_ARGUMENT|RESOURCE_EXHAUSTED", ""),
+    ("circuits of no job", lambda w: w.client.run_circuits("j-no"), "NOT_FOUND", "JOB_UNKNOWN"),
+    # datasets
+    ("dataset that is no JSON", lambda w: w.client.upload_dataset(b"{nope"), "INVALID_ARGUMENT", "DATASET_MALFORMED"),
+    ("dataset that is a list", lambda w: w.client.upload_dataset(b"[]"), "INVALID_ARGUMENT", "DATASET_MALFORMED"),
+    ("dataset without prompts", lambda w: w.client.upload_dataset({}), "INVALID_ARGUMENT", "DATASET_MALFORMED"),
+    ("dataset of no prompts", lambda w: w.client.upload_dataset({"prompts": []}), "INVALID_ARGUMENT", ""),
+    ("dataset without a key", lambda w: w.client.upload_dataset({"prompts": [{"clean": "a", "corrupt": "b"}]}),
+     "INVALID_ARGUMENT", "DATASET_MALFORMED"),
+    ("dataset of wrong types", lambda w: w.client.upload_dataset({"prompts": [pair() | {"clean": 5}]}),
+     "INVALID_ARGUMENT", "DATASET_MALFORMED"),
+    ("dataset that nests too deep", lambda w: w.client.upload_dataset(b"[" * 100_000),
+     "INVALID_ARGUMENT", "DATASET_MALFORMED"),
+    ("dataset that is not UTF-8", lambda w: w.client.upload_dataset(json.dumps({"prompts": [pair()]}).encode() + b"\xff"),
+     "INVALID_ARGUMENT", "DATASET_MALFORMED"),
+    ("pairs of unequal length", lambda w: w.run([pair(clean="When Mary went to the store")]), "INVALID_ARGUMENT", ""),
+    ("prompts of different lengths", lambda w: w.run([pair(), pair("When Mary went", "When John went")]),
+     "INVALID_ARGUMENT", ""),
+    ("answer of several tokens", lambda w: w.run([pair(answers=[" incomprehensibilities"])]),
+     "INVALID_ARGUMENT", "ANSWER_NOT_ONE_TOKEN"),
+    ("answer of no token", lambda w: w.run([pair(answers=[""])]), "INVALID_ARGUMENT", ""),
+]  # fmt: skip
+
+
+def _as(thing: Any, **attributes: Any) -> Any:
+    """A copy of a handle with another id."""
+    copy = object.__new__(type(thing))
+    copy.__dict__.update(thing.__dict__)
+    for name, value in attributes.items():
+        if isinstance(thing, ablate.Job):
+            copy._proto = prune_pb2.Job(job_id=value)
+        else:
+            setattr(copy, name, value)
+    return copy
+
+
+def _job(world: World) -> ablate.Job:
+    """A finished job."""
+    return world.graph.prune_scores(world.dataset, "random", progress=False).job

@@ -404,13 +404,21 @@ class Graph:
 
     # --- circuits -------------------------------------------------------------------------------
 
-    def run_circuits(self, scores: Scores, **sweep: Any) -> dict[int, Array]:
+    def run_circuits(
+        self, scores: Scores, edge_counts: Sequence[int] | None = None, **options: Any
+    ) -> dict[int, Array]:
         """As :meth:`Client.run_circuits`."""
-        return self.client.run_circuits(scores, **sweep)
+        return self.client.run_circuits(scores, edge_counts, **options)
 
-    def evaluate(self, scores: Scores, **sweep: Any) -> list[dict[str, float]]:
+    def evaluate(
+        self,
+        scores: Scores,
+        edge_counts: Sequence[int] | None = None,
+        metrics: Sequence[str] | None = None,
+        **options: Any,
+    ) -> list[dict[str, float]]:
         """As :meth:`Client.evaluate`."""
-        return self.client.evaluate(scores, **sweep)
+        return self.client.evaluate(scores, edge_counts, metrics, **options)
 
     def delete(self) -> None:
         """Ends the graph. Raises :class:`ablate.FailedPreconditionError` (``GRAPH_IN_USE``)."""

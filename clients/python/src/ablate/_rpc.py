@@ -21,6 +21,8 @@ _METADATA = (("ablate-client-version", f"python/{VERSION}"),)
 _OPTIONS = [
     # Requests are limited by the daemon, responses are chunks; this only has to exceed both.
     ("grpc.max_receive_message_length", 64 << 20),
+    # One connection a client: the daemon shares its time out among connections.
+    ("grpc.use_local_subchannel_pool", 1),
     ("grpc.primary_user_agent", f"ablate-python/{VERSION}"),
 ]
 

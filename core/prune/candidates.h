@@ -61,7 +61,8 @@ typedef struct abl_candidates {
 } abl_candidates;
 
 /* Every candidate through the layers, each from its destination's on: the last position of Resid
- * End, (candidates, batch, d_model). `all` is filled, by destination; the window is at its start. */
+ * End, (candidates, batch, d_model). `all` is filled, by destination; the window is at its
+ * start. */
 abl_tensor *abl_candidates_end(abl_candidates *candidates);
 
 ABL_END_DECLS

@@ -5,6 +5,7 @@
 #include "server/convert/prune.h"
 
 #include "core/base/limits.h"
+#include "core/base/mem.h"
 #include "server/convert/common.h"
 #include "server/convert/graph.h"
 #include "server/convert/wire.h"
@@ -171,7 +172,7 @@ char *abl_convert_algorithm_json(const abl_prune_options *options, bool bos, int
     }
     char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
     char *copy = text == NULL ? NULL : abl_arena_strndup(arena, text, strlen(text));
-    free(text); /* jansson's block */
+    abl_free(text); /* jansson's block */
     json_decref(root);
     return copy;
 }

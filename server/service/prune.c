@@ -2,8 +2,8 @@
  *
  * Submitting a job has three stages. On the loop the request's objects are found and held; on the
  * executor, as an interactive step, the prompts are tokenized and the prune is made, so that every
- * mistake in a request is answered by the call that made it; on the loop again the job is listed and
- * queued. Watching is a stream over the job's events, and StreamPruneScores is both in one. */
+ * mistake in a request is answered by the call that made it; on the loop again the job is listed
+ * and queued. Watching is a stream over the job's events, and StreamPruneScores is both in one. */
 #include "server/convert/prune.h"
 #include "ablate/v1/prune.pb-c.h"
 #include "core/base/mem.h"

@@ -1,4 +1,5 @@
-/* run_pass.h -- one forward pass of a call, plain or under a graph's mask: Forward and RunWithCache.
+/* run_pass.h -- one forward pass of a call, plain or under a graph's mask: Forward and
+ * RunWithCache.
  *
  * OWNERSHIP  The pass lives in its rpc's arena; abl_pass_end() gives back the rest, from end_cb.
  * THREADS    prepare, end: the loop thread. run: the executor's.

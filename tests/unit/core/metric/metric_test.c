@@ -6,7 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Two rows over a vocabulary of four; row 0 has one answer and two wrong ones, row 1 two and one. */
+/* Two rows over a vocabulary of four; row 0 has one answer and two wrong ones, row 1 two and
+ * one. */
 static const int32_t ANSWERS[] = {0, 1, 2};
 static const int32_t ANSWER_OFFSETS[] = {0, 1, 3};
 static const int32_t WRONG[] = {1, 2, 3};

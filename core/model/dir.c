@@ -340,7 +340,8 @@ static abl_code find_file(const abl_model_dir *dir, const char *file, bool keep_
         return abl_fail_oom(ret_status);
     }
     char *resolved = NULL;
-    abl_code code = abl_path_resolve(path, dir->root, &resolved, ret_status);
+    abl_status probe = {0}; /* a file that may be missing must leave no trace in ret_status */
+    abl_code code = abl_path_resolve(path, dir->root, &resolved, &probe);
     if (code == ABL_CODE_OK) {
         *ret_path = keep_link ? path : resolved;
         abl_free(keep_link ? resolved : path);
@@ -348,7 +349,11 @@ static abl_code find_file(const abl_model_dir *dir, const char *file, bool keep_
     }
     abl_free(path);
     *ret_path = NULL;
-    return (code == ABL_CODE_NOT_FOUND) ? ABL_CODE_OK : code;
+    if (code == ABL_CODE_NOT_FOUND) {
+        return ABL_CODE_OK;
+    }
+    *ret_status = probe;
+    return code;
 }
 
 static bool has_any(const abl_model_dir *dir, const char *const *files, size_t count) {

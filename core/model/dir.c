@@ -352,7 +352,9 @@ static abl_code find_file(const abl_model_dir *dir, const char *file, bool keep_
     if (code == ABL_CODE_NOT_FOUND) {
         return ABL_CODE_OK;
     }
-    *ret_status = probe;
+    if (ret_status != NULL) {
+        *ret_status = probe;
+    }
     return code;
 }
 

@@ -53,12 +53,26 @@ const char *abl_hook_shape(abl_hook_point point, bool per_head_inputs) {
     return points[point].shape;
 }
 
-const char *abl_hook_name(abl_hook hook, char *text, size_t text_bytes) {
+static const char *write_name(abl_hook hook, const char *tail, char *text, size_t text_bytes) {
     if (points[hook.point].per_layer) {
-        (void)snprintf(text, text_bytes, "blocks.%d.%s", hook.layer, points[hook.point].tail);
+        (void)snprintf(text, text_bytes, "blocks.%d.%s", hook.layer, tail);
     } else {
-        (void)snprintf(text, text_bytes, "%s", points[hook.point].tail);
+        (void)snprintf(text, text_bytes, "%s", tail);
     }
+    return text;
+}
+
+const char *abl_hook_name(abl_hook hook, char *text, size_t text_bytes) {
+    return write_name(hook, points[hook.point].tail, text, text_bytes);
+}
+
+const char *abl_hook_bridge_name(abl_hook hook, char *text, size_t text_bytes) {
+    for (size_t i = 0; i < ABL_COUNT_OF(synonyms); i++) {
+        if (synonyms[i].point == hook.point) {
+            return write_name(hook, synonyms[i].tail, text, text_bytes);
+        }
+    }
+    (void)snprintf(text, text_bytes, "%s", "");
     return text;
 }
 

@@ -74,6 +74,8 @@ ABL_MUST_CHECK abl_code abl_hook_parse(const abl_model_config *config, const cha
 
 /* "blocks.3.attn.hook_z"; returns `text`. */
 const char *abl_hook_name(abl_hook hook, char *text, size_t text_bytes);
+/* "blocks.3.attn.o.hook_in"; "" for a point that the bridge has no other name for. */
+const char *abl_hook_bridge_name(abl_hook hook, char *text, size_t text_bytes);
 /* "batch pos n_heads d_head". With per_head_inputs, ln1's points have a head axis, too. */
 const char *abl_hook_shape(abl_hook_point point, bool per_head_inputs);
 bool abl_hook_per_layer(abl_hook_point point);

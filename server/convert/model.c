@@ -97,6 +97,7 @@ Ablate__V1__HookPoint *abl_convert_hook_point(abl_arena *arena, abl_hook hook) {
     }
     ablate__v1__hook_point__init(message);
     message->name = abl_convert_text(arena, abl_hook_name(hook, name, sizeof name));
+    message->bridge_name = abl_convert_text(arena, abl_hook_bridge_name(hook, name, sizeof name));
     message->shape = parts;
     char *rest = shape;
     while (rest != NULL && *rest != '\0' && message->n_shape < ABL_TENSOR_RANK_MAX) {

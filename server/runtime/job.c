@@ -266,6 +266,9 @@ static void job_end(abl_task *task) {
     abl_job *job = job_of_task(task);
     memcpy(job->running_scores->values, abl_prune_scores(job->prune),
            (size_t)job->running_scores->count * sizeof(float));
+    if (job->run_us > 0) {
+        job->final_top = top_edges(job, &job->final_top_count);
+    }
     abl_prune_destroy(job->prune);
     abl_dataset_destroy(job->tokenized);
     job->prune = NULL;
@@ -298,7 +301,8 @@ static void job_done(abl_task *task) {
     }
     (*job->active_jobs)--;
     abl_object_release_needs(&job->object);
-    add_event(job, NULL, 0);
+    add_event(job, job->final_top, job->final_top_count);
+    job->final_top = NULL;
     abl_object_unref(&job->object); /* the run's own */
 }
 

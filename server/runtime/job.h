@@ -98,6 +98,8 @@ typedef struct abl_job {
     abl_dataset *tokenized;     /* the executor's */
     abl_status step_status;     /* the executor's, until done */
     abl_values *running_scores; /* the executor's: a place to copy scores to */
+    abl_job_edge *final_top;    /* the executor's, until done: for the closing event */
+    int32_t final_top_count;    /* the executor's */
     uint64_t run_us;            /* the executor's */
     uint64_t reported_us;       /* the executor's: run_us at its last report */
     int64_t report_count;       /* the executor's */

@@ -51,6 +51,7 @@ static void daemon_drain(ablated *self);
 static void daemon_stop(ablated *self);
 
 int main(int argc, char **argv) {
+    abl_backend_choose_kernels(argv);
     abl_options options;
     abl_command command = ABL_COMMAND_SERVE;
     abl_status status = {0};

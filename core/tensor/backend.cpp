@@ -14,12 +14,14 @@
 #define ABL_DEVICE_STATS
 #endif
 
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
 #include <malloc.h>
 #include <mutex>
+#include <unistd.h>
 
 void abl::set_up_backend() {
     static std::once_flag once;
@@ -32,6 +34,34 @@ void abl::set_up_backend() {
         set_up_blas();
         pool_set_threads(0);
     });
+}
+
+/* What SkylakeX kernels need, beside an OpenBLAS to hold them. */
+static bool wide_kernels_would_run() {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
+           __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+#else
+    return false;
+#endif
+}
+
+extern "C" void abl_backend_choose_kernels(char **argv) {
+    void *symbol = dlsym(RTLD_DEFAULT, "openblas_get_corename");
+    if (symbol == nullptr || std::getenv("OPENBLAS_CORETYPE") != nullptr ||
+        !wide_kernels_would_run()) {
+        return;
+    }
+    const char *chosen = reinterpret_cast<const char *(*)()>(symbol)();
+    if (std::strcmp(chosen, "Haswell") == 0 || std::strcmp(chosen, "Zen") == 0) {
+        char path[PATH_MAX]; /* not /proc/self/exe itself: the process would be named so */
+        const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+        if (length > 0) {
+            path[length] = '\0';
+            (void)setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
+            (void)execv(path, argv); /* where it fails, the slower kernels are right, too */
+        }
+    }
 }
 
 extern "C" void abl_backend_init(int threads) {

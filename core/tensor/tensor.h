@@ -59,6 +59,11 @@ typedef struct abl_device {
 
 /* ---- The backend ------------------------------------------------------------------------- */
 
+/* First thing in main(): OpenBLAS 0.3.21 gives AVX-512 machines that it does not know by name its
+ * AVX2 kernels, 1.5 times slower, and reads the variable that says better (OPENBLAS_CORETYPE) only
+ * while it is loaded. So this runs the program anew, once, with the variable set; it returns where
+ * there is nothing to gain, or the variable is the user's. */
+void abl_backend_choose_kernels(char **argv);
 /* Call once, before any tensor: sets malloc's thresholds so that large temporaries are reused, not
  * given back to the system and faulted in anew (tens of per cent of a pass), and the thread count
  * (0: libtorch's default). */

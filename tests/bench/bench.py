@@ -165,7 +165,11 @@ def run_ours(op: str, model: Path, inputs: dict, names: list[str], reps: int, th
         command += [f"--{name}", inputs[name]]
     out = WORK / f"{op}.ours"
     command += ["--reps", reps, "--threads", threads, "--out", out]
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    # Each side chooses its kernels itself, as it would on a machine that sets nothing.
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
+    done = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, env=environment
+    )
     if done.returncode != 0:
         raise Unable((done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1])
     answer = json.loads(done.stdout.strip().splitlines()[-1])

@@ -64,6 +64,7 @@ static void bench_forward(const bench_args *args, const char *op) {
 }
 
 int main(int argc, char **argv) {
+    abl_backend_choose_kernels(argv); /* as the daemon does */
     static const struct {
         const char *op;
         void (*run)(const bench_args *args, const char *op);

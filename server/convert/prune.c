@@ -193,7 +193,7 @@ Ablate__V1__Job *abl_convert_job(abl_arena *arena, const abl_job *job) {
     message->spec = (Ablate__V1__PruneJobSpec *)spec;
     message->provenance = (Ablate__V1__Provenance *)provenance;
     message->state = (Ablate__V1__JobState)job->state;
-    message->done_units = job->done;
+    message->done_units = abl_job_done(job);
     message->total_units = job->total;
     message->last_sequence = job->event_count;
     message->created_ms = job->created_ms;

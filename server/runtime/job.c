@@ -47,6 +47,11 @@ bool abl_job_ended(const abl_job *job) {
     return job->state >= ABL_JOB_SUCCEEDED;
 }
 
+int64_t abl_job_done(const abl_job *job) {
+    int64_t steps = __atomic_load_n(&job->steps_done, __ATOMIC_RELAXED);
+    return steps > job->done ? steps : job->done;
+}
+
 static uint64_t clock_us(clockid_t clock) {
     struct timespec now;
     (void)clock_gettime(clock, &now);
@@ -256,6 +261,7 @@ static abl_step job_run(abl_task *task) {
         return ABL_STEP_DONE;
     }
     abl_metrics_work(job->metrics, 1, 0);
+    __atomic_store_n(&job->steps_done, progress.done, __ATOMIC_RELAXED);
     if (progress.finished || report_is_due(job, &progress)) {
         post_report(job, &progress);
     }

@@ -77,8 +77,9 @@ typedef struct abl_job {
     /* where it stands */
     abl_job_state state;
     abl_status error; /* FAILED: why; CANCELLED: by whom */
-    int64_t done;
+    int64_t done;     /* as of the newest event, as is `total` */
     int64_t total;
+    int64_t steps_done; /* atomic: as of the last step; abl_job_done() reads it */
     int64_t created_ms;
     double elapsed_ms;  /* inside steps */
     abl_values *scores; /* final, or after the last finished batch; NULL: none yet */
@@ -134,6 +135,8 @@ ABL_MUST_CHECK abl_code abl_job_start(abl_job *job, const abl_job_place *place,
 /* It stops after the step that runs, with the scores it has. No effect once it has ended. */
 void abl_job_cancel(abl_job *job, const char *why);
 bool abl_job_ended(const abl_job *job);
+/* Units of work done, ahead of the events while it runs. */
+int64_t abl_job_done(const abl_job *job);
 
 /* Calls event_cb from now on, from the loop and never inside this call. */
 void abl_job_watch(abl_job *job, abl_job_watcher *watcher);

@@ -49,7 +49,7 @@ bool abl_job_ended(const abl_job *job) {
 
 int64_t abl_job_done(const abl_job *job) {
     int64_t steps = __atomic_load_n(&job->steps_done, __ATOMIC_RELAXED);
-    return steps > job->done ? steps : job->done;
+    return steps > job->done && job->total > 0 ? steps : job->done;
 }
 
 static uint64_t clock_us(clockid_t clock) {

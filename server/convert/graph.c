@@ -121,7 +121,7 @@ abl_code abl_convert_edge(const abl_graph *graph, const char *name, int32_t seq_
     abl_edge edge;
     abl_code code = abl_graph_parse_edge(graph, name, strlen(name), &edge, ret_status);
     if (code != ABL_CODE_OK) {
-        if (code == ABL_CODE_NOT_FOUND) { /* core tells sources from destinations */
+        if (code == ABL_CODE_NOT_FOUND && ret_status != NULL) { /* core tells which end */
             ret_status->reason = "NODE_UNKNOWN";
         }
         return code;

@@ -220,8 +220,17 @@ abl_code abl_wire_check(const ProtobufCMessageDescriptor *descriptor, const uint
     return check_message(descriptor, NULL, (cursor){data, data + bytes}, ret_status);
 }
 
+/* protobuf-c answers NULL for bytes that are wrong and for memory that is not there alike. */
+typedef struct unpacking {
+    abl_arena *arena;
+    bool refused; /* an allocation was */
+} unpacking;
+
 static void *arena_alloc(void *user_data, size_t bytes) {
-    return abl_arena_alloc(user_data, bytes);
+    unpacking *self = user_data;
+    void *block = abl_arena_alloc(self->arena, bytes);
+    self->refused = self->refused || block == NULL;
+    return block;
 }
 
 static void arena_free(void *user_data, void *block) {
@@ -240,7 +249,8 @@ abl_code abl_wire_unpack(const ProtobufCMessageDescriptor *descriptor, const uin
     if (code != ABL_CODE_OK) {
         return code;
     }
-    ProtobufCAllocator allocator = {arena_alloc, arena_free, arena};
+    unpacking memory = {.arena = arena};
+    ProtobufCAllocator allocator = {arena_alloc, arena_free, &memory};
     static const uint8_t none[1];
     ProtobufCMessage *message =
         protobuf_c_message_unpack(descriptor, &allocator, bytes, bytes == 0 ? none : data);
@@ -248,8 +258,7 @@ abl_code abl_wire_unpack(const ProtobufCMessageDescriptor *descriptor, const uin
         *ret_message = message;
         return ABL_CODE_OK;
     }
-    /* NULL means either; a full arena is the likelier the fuller it is. */
-    if (abl_arena_bytes(arena) > bytes * 8) {
+    if (memory.refused) {
         return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "MESSAGE_TOO_BIG",
                         "the request's %zu bytes unpack to more than %zu; send fewer or larger "
                         "parts",

@@ -5,3 +5,11 @@ abl_fuzz_target(safetensors_fuzz SOURCES fuzz/safetensors_fuzz.c LIBS abl_loader
 abl_fuzz_target(tokenizer_fuzz SOURCES fuzz/tokenizer_fuzz.c LIBS abl_tokenizer abl_base)
 abl_fuzz_target(tokenizer_text_fuzz SOURCES fuzz/tokenizer_text_fuzz.c LIBS abl_tokenizer abl_base)
 abl_fuzz_target(web_frame_fuzz SOURCES fuzz/web_frame_fuzz.c LIBS abl_transport abl_proto abl_base)
+# By its sources: the library that they are in needs libtorch, which this target stands in for.
+set(convert ${PROJECT_SOURCE_DIR}/server/convert)
+set(runtime ${PROJECT_SOURCE_DIR}/server/runtime)
+abl_fuzz_target(convert_fuzz
+    SOURCES fuzz/convert_fuzz.c ${convert}/common.c ${convert}/graph.c ${convert}/mask.c
+        ${convert}/prune.c ${convert}/run.c ${convert}/sweep.c ${convert}/wire.c
+        ${runtime}/registry.c ${runtime}/resident.c
+    LIBS abl_proto abl_graph abl_base PkgConfig::PROTOBUF_C PkgConfig::JANSSON m)

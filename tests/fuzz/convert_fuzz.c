@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A request from anyone, up to where a model is needed: the first byte picks its type, the others
+ * are its bytes. Invariants beyond "no crash": a message that was taken stays inside its arena and
+ * can be packed again; a refusal says why; what a conversion lets through is inside its limits.
+ *
+ * What belongs to models and algorithms is stood in for below, so that the target needs no libtorch
+ * and every input is cheap. */
+#include "ablate/v1/admin.pb-c.h"
+#include "ablate/v1/dataset.pb-c.h"
+#include "ablate/v1/evaluate.pb-c.h"
+#include "ablate/v1/model.pb-c.h"
+#include "core/base/assert.h"
+#include "core/base/limits.h"
+#include "server/convert/graph.h"
+#include "server/convert/mask.h"
+#include "server/convert/prune.h"
+#include "server/convert/run.h"
+#include "server/convert/sweep.h"
+#include "server/convert/wire.h"
+
+#include <math.h>
+
+const abl_model_config *abl_model_get_config(const abl_model *model) {
+    (void)model;
+    static const abl_model_config config = {
+        .n_layers = 2, .n_heads = 2, .n_kv_heads = 2, .n_ctx = 16};
+    return &config;
+}
+
+uint64_t abl_model_bytes(const abl_model *model) {
+    (void)model;
+    return 0;
+}
+
+void abl_model_unref(abl_model *model) {
+    (void)model;
+}
+
+abl_model_processing abl_model_processing_hf(void) {
+    return (abl_model_processing){.fold_norm = false};
+}
+
+int64_t abl_job_done(const abl_job *job) {
+    return job->done;
+}
+
+const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm) {
+    (void)algorithm;
+    return "algorithm";
+}
+
+const char *abl_grad_function_name(abl_grad_function function) {
+    (void)function;
+    return "grad";
+}
+
+const char *abl_answer_function_name(abl_answer_function function) {
+    (void)function;
+    return "answer";
+}
+
+/* New ones at the end: the corpus counts from the start. */
+static const ProtobufCMessageDescriptor *const requests[] = {
+    &ablate__v1__submit_job_request__descriptor,
+    &ablate__v1__set_patch_mask_request__descriptor,
+    &ablate__v1__forward_request__descriptor,
+    &ablate__v1__run_with_cache_request__descriptor,
+    &ablate__v1__run_circuits_request__descriptor,
+    &ablate__v1__evaluate_circuits_request__descriptor,
+    &ablate__v1__create_graph_request__descriptor,
+    &ablate__v1__stream_prune_scores_request__descriptor,
+    &ablate__v1__list_graphs_request__descriptor,
+    &ablate__v1__list_jobs_request__descriptor,
+    &ablate__v1__list_edges_request__descriptor,
+    &ablate__v1__list_nodes_request__descriptor,
+    &ablate__v1__get_graph_request__descriptor,
+    &ablate__v1__delete_graph_request__descriptor,
+    &ablate__v1__watch_job_request__descriptor,
+    &ablate__v1__get_job_request__descriptor,
+    &ablate__v1__cancel_job_request__descriptor,
+    &ablate__v1__get_prune_scores_request__descriptor,
+    &ablate__v1__get_patch_mask_request__descriptor,
+    &ablate__v1__reset_patch_mask_request__descriptor,
+    &ablate__v1__upload_dataset_request__descriptor,
+    &ablate__v1__list_datasets_request__descriptor,
+    &ablate__v1__delete_dataset_request__descriptor,
+    &ablate__v1__list_model_files_request__descriptor,
+    &ablate__v1__load_model_request__descriptor,
+    &ablate__v1__upload_model_request__descriptor,
+    &ablate__v1__unload_model_request__descriptor,
+    &ablate__v1__get_model_request__descriptor,
+    &ablate__v1__list_models_request__descriptor,
+    &ablate__v1__list_hook_points_request__descriptor,
+    &ablate__v1__to_tokens_request__descriptor,
+    &ablate__v1__to_str_tokens_request__descriptor,
+    &ablate__v1__to_string_request__descriptor,
+    &ablate__v1__get_server_info_request__descriptor,
+};
+
+/* What a conversion may answer, and must say when it refuses. */
+static bool taken(abl_code code, const abl_status *status) {
+    if (code != ABL_CODE_OK) {
+        ABL_ASSERT(status->code == code && code != ABL_CODE_INTERNAL);
+        ABL_ASSERT(status->reason != NULL && status->message[0] != '\0');
+    }
+    return code == ABL_CODE_OK;
+}
+
+static abl_graph *make_graph(size_t size) {
+    const abl_graph_options options = {.layer_count = 2,
+                                       .head_count = 2,
+                                       .kv_head_count = 1 + (int32_t)(size % 2),
+                                       .seq_len = size % 3 == 0 ? 3 : 0};
+    abl_graph *graph = NULL;
+    ABL_ASSERT(abl_graph_create(&options, &graph, NULL) == ABL_CODE_OK);
+    return graph;
+}
+
+static void convert_spec(const Ablate__V1__PruneJobSpec *message, const abl_graph *graph,
+                         abl_arena *arena) {
+    abl_job_request request;
+    abl_status status = {0};
+    if (!taken(abl_convert_job_spec(message, &request, &status), &status)) {
+        return;
+    }
+    ABL_ASSERT(request.batch_size > 0 && request.batch_size <= ABL_BATCH_MAX);
+    ABL_ASSERT(isfinite(request.options.mask_value) && request.top_k > 0);
+    int64_t *edges = NULL;
+    int64_t count = 0;
+    if (taken(abl_convert_job_edges(&request, graph, arena, &edges, &count, &status), &status)) {
+        for (int64_t i = 0; i < count; i++) {
+            ABL_ASSERT(edges[i] >= 0 && edges[i] < abl_graph_edge_count(graph));
+        }
+    }
+    (void)!abl_convert_algorithm_json(&request.options, true, request.batch_size,
+                                      request.prompt_count, arena);
+}
+
+static void convert_mask(const Ablate__V1__SetPatchMaskRequest *message, const abl_graph *graph) {
+    abl_status status = {0};
+    if (!taken(abl_convert_mask_check(message, &status), &status)) {
+        return;
+    }
+    int64_t count = abl_graph_edge_count(graph);
+    abl_values *current = abl_values_create(count);
+    abl_values *scores = abl_values_create(count);
+    abl_values *values = abl_values_create(count);
+    ABL_ASSERT(current != NULL && scores != NULL && values != NULL);
+    for (int64_t i = 0; i < count; i++) {
+        scores->values[i] = (float)(i * 7 % 11 - 5);
+    }
+    if (taken(abl_convert_mask(message, graph, current, scores, values, &status), &status)) {
+        int64_t nonzero_count = 0;
+        for (int64_t i = 0; i < count; i++) {
+            ABL_ASSERT(isfinite(values->values[i]));
+            nonzero_count += values->values[i] != 0;
+        }
+        ABL_ASSERT(values->nonzero_count == nonzero_count);
+    }
+    abl_values_unref(current);
+    abl_values_unref(scores);
+    abl_values_unref(values);
+}
+
+static void convert_sweep(const Ablate__V1__CircuitSweep *message, abl_arena *arena) {
+    abl_sweep_request request;
+    abl_status status = {0};
+    int64_t *sizes = NULL;
+    int32_t count = 0;
+    if (taken(abl_convert_sweep(message, &request, &status), &status) &&
+        taken(abl_convert_sweep_sizes(&request, 1000, arena, &sizes, &count, &status), &status)) {
+        for (int32_t i = 0; i < count; i++) {
+            ABL_ASSERT(sizes[i] >= (i == 0 ? 0 : sizes[i - 1]) && sizes[i] <= 1000);
+        }
+    }
+}
+
+static void convert_run(const ProtobufCMessage *message, abl_arena *arena) {
+    abl_run_request request;
+    abl_status status = {0};
+    abl_code code;
+    if (message->descriptor == &ablate__v1__forward_request__descriptor) {
+        code = abl_convert_forward((const Ablate__V1__ForwardRequest *)message, arena, &request,
+                                   &status);
+    } else {
+        code = abl_convert_run_with_cache((const Ablate__V1__RunWithCacheRequest *)message, arena,
+                                          &request, &status);
+    }
+    if (!taken(code, &status)) {
+        return;
+    }
+    ABL_ASSERT((request.model_id == NULL) != (request.graph_id == NULL));
+    ABL_ASSERT(request.prompts.batch > 0 && request.prompts.batch <= ABL_BATCH_MAX);
+    int64_t sum = 0;
+    for (int64_t i = 0;
+         request.prompts.tokens != NULL && i < request.prompts.batch * request.prompts.seq; i++) {
+        sum += request.prompts.tokens[i];
+    }
+    int stop = 0;
+    if (message->descriptor == &ablate__v1__run_with_cache_request__descriptor &&
+        taken(abl_convert_stop_at_layer(request.stop_at_layer, 2, &stop, &status), &status)) {
+        ABL_ASSERT(stop >= -1 && stop <= 2 && sum != INT64_MIN);
+    }
+}
+
+static void convert_graph(const Ablate__V1__CreateGraphRequest *message) {
+    abl_graph_options options;
+    abl_out_slice slice = ABL_OUT_SLICE_LAST;
+    abl_graph *graph = NULL;
+    abl_status status = {0};
+    if (taken(abl_convert_graph_options(message->options, abl_model_get_config(NULL), &options,
+                                        &slice, &status),
+              &status) &&
+        taken(abl_graph_create(&options, &graph, &status), &status)) {
+        ABL_ASSERT(abl_graph_edge_count(graph) > 0);
+        abl_graph_destroy(graph);
+    }
+}
+
+static void convert_page(int32_t page_size, const char *page_token) {
+    abl_page page;
+    abl_status status = {0};
+    if (taken(abl_convert_page(page_size, page_token, &page, &status), &status)) {
+        ABL_ASSERT(page.size > 0 && page.size <= 1000);
+    }
+}
+
+static void convert_metrics(const Ablate__V1__EvaluateCircuitsRequest *message, abl_arena *arena) {
+    convert_sweep(message->sweep, arena);
+    abl_sweep_metrics metrics;
+    abl_status status = {0};
+    if (taken(abl_convert_metrics(message->metrics, message->n_metrics, &metrics, &status),
+              &status)) {
+        ABL_ASSERT(metrics.count > 0 && metrics.count <= ABL_METRIC_COUNT);
+    }
+}
+
+static void convert(const ProtobufCMessage *message, const abl_graph *graph, abl_arena *arena) {
+    const ProtobufCMessageDescriptor *type = message->descriptor;
+    if (type == &ablate__v1__submit_job_request__descriptor) {
+        convert_spec(((const Ablate__V1__SubmitJobRequest *)message)->spec, graph, arena);
+    } else if (type == &ablate__v1__stream_prune_scores_request__descriptor) {
+        convert_spec(((const Ablate__V1__StreamPruneScoresRequest *)message)->spec, graph, arena);
+    } else if (type == &ablate__v1__set_patch_mask_request__descriptor) {
+        convert_mask((const Ablate__V1__SetPatchMaskRequest *)message, graph);
+    } else if (type == &ablate__v1__forward_request__descriptor ||
+               type == &ablate__v1__run_with_cache_request__descriptor) {
+        convert_run(message, arena);
+    } else if (type == &ablate__v1__run_circuits_request__descriptor) {
+        convert_sweep(((const Ablate__V1__RunCircuitsRequest *)message)->sweep, arena);
+    } else if (type == &ablate__v1__evaluate_circuits_request__descriptor) {
+        convert_metrics((const Ablate__V1__EvaluateCircuitsRequest *)message, arena);
+    } else if (type == &ablate__v1__create_graph_request__descriptor) {
+        convert_graph((const Ablate__V1__CreateGraphRequest *)message);
+    } else if (type == &ablate__v1__list_graphs_request__descriptor) {
+        const Ablate__V1__ListGraphsRequest *list = (const Ablate__V1__ListGraphsRequest *)message;
+        convert_page(list->page_size, list->page_token);
+    } else if (type == &ablate__v1__list_jobs_request__descriptor) {
+        const Ablate__V1__ListJobsRequest *list = (const Ablate__V1__ListJobsRequest *)message;
+        convert_page(list->page_size, list->page_token);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size == 0) {
+        return 0;
+    }
+    const ProtobufCMessageDescriptor *type = requests[data[0] % ABL_COUNT_OF(requests)];
+    size_t arena_bytes = abl_wire_arena_bytes(size - 1);
+    abl_arena *arena = abl_arena_create(arena_bytes);
+    ABL_ASSERT(arena != NULL);
+    ProtobufCMessage *message = NULL;
+    abl_status status = {0};
+    if (taken(abl_wire_unpack(type, data + 1, size - 1, arena, &message, &status), &status)) {
+        ABL_ASSERT(message->descriptor == type && protobuf_c_message_check(message));
+        ABL_ASSERT(protobuf_c_message_get_packed_size(message) < 16 * size);
+        abl_graph *graph = make_graph(size);
+        convert(message, graph, arena);
+        abl_graph_destroy(graph);
+    } else {
+        ABL_ASSERT(message == NULL);
+    }
+    ABL_ASSERT(abl_arena_bytes(arena) <= arena_bytes);
+    abl_arena_destroy(arena);
+    return 0;
+}

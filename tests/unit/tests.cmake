@@ -18,7 +18,8 @@ abl_unit_test(server/convert/prune_test LIBS abl_server abl_proto abl_graph abl_
 abl_unit_test(server/convert/wire_test LIBS abl_server abl_proto abl_base)
 abl_unit_test(server/runtime/executor_test LIBS abl_runtime abl_base Threads::Threads)
 abl_unit_test(server/runtime/job_test
-    LIBS abl_server abl_runtime abl_core abl_loader abl_data abl_graph abl_tensor abl_base)
+    LIBS PkgConfig::UV abl_server abl_transport abl_runtime abl_proto abl_core abl_loader abl_data
+        abl_graph abl_tokenizer abl_tensor abl_json abl_base) # libuv before torch's, as in ablated
 abl_unit_test(server/runtime/loop_test LIBS abl_runtime abl_base Threads::Threads)
 abl_unit_test(server/runtime/mailbox_test LIBS abl_runtime abl_base Threads::Threads)
 abl_unit_test(server/runtime/registry_test LIBS abl_server abl_base)

@@ -57,8 +57,9 @@ typedef struct abl_patch_options {
     const abl_graph *graph;
     const int32_t *tokens; /* (batch, seq) */
     int32_t batch;
-    int32_t seq;       /* a graph with positions needs exactly its seq_len */
-    const float *mask; /* canonical order, 1 = ablated; NULL: all 0 */
+    int32_t seq;        /* a graph with positions needs exactly its seq_len */
+    const float *mask;  /* (mask_batch, edges), canonical order, 1 = ablated; NULL: all 0 */
+    int32_t mask_batch; /* 0, 1: one mask for all rows; else `batch`: a mask a row */
     abl_mask_function mask_function;
     abl_ablation ablation;
     const abl_sources *ablated; /* RESAMPLE: the other run's, same batch and seq */

@@ -32,5 +32,20 @@ ABL_MUST_CHECK abl_code abl_patch_backward(const abl_patch_options *options,
                                            abl_status *ret_status);
 int64_t abl_patch_backward_bytes(const abl_patch_options *options); /* working memory, at most */
 
+/* For many passes over one graph: folded weights and arenas are made once. It borrows model and
+ * graph; options->model and ->graph of every run must be those. */
+typedef struct abl_backward abl_backward;
+
+/*   INVALID_ARGUMENT    GRAPH_MODEL_MISMATCH
+ *   RESOURCE_EXHAUSTED  OUT_OF_DEVICE_MEMORY, OUT_OF_HOST_MEMORY */
+ABL_MUST_CHECK abl_code abl_backward_create(const struct abl_model *model, const abl_graph *graph,
+                                            abl_backward **ret_backward, abl_status *ret_status);
+void abl_backward_destroy(abl_backward *backward); /* NULL is allowed */
+/* As abl_patch_backward(). */
+ABL_MUST_CHECK abl_code abl_backward_run(abl_backward *backward, const abl_patch_options *options,
+                                         abl_patch_loss_cb loss_cb, void *user_data,
+                                         float *ret_logits, float *ret_gradient,
+                                         abl_status *ret_status);
+
 ABL_END_DECLS
 #endif

@@ -21,7 +21,7 @@ ABL_BEGIN_DECLS
 
 typedef struct abl_mask_rows {
     const float *values; /* (positions, rows, columns), positions `stride` apart */
-    int64_t positions;
+    int64_t positions;   /* planes of the mask: batch rows, positions, or both */
     int64_t stride;
     int32_t row_count;
     int32_t column_count;

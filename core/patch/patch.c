@@ -10,7 +10,9 @@
 #include <math.h>
 
 static abl_code ablated_check(const abl_patch_options *o, abl_status *ret_status) {
-    if (o->mask == NULL || o->ablation == ABL_ABLATION_ZERO) {
+    /* A function of no mask ablates, too: sigmoid(0) is a half. */
+    bool masked = o->mask != NULL || o->mask_function != ABL_MASK_NONE;
+    if (!masked || o->ablation == ABL_ABLATION_ZERO) {
         return ABL_CODE_OK;
     }
     if (o->ablated == NULL || o->ablated->batch != o->batch || o->ablated->seq != o->seq) {
@@ -23,7 +25,7 @@ static abl_code ablated_check(const abl_patch_options *o, abl_status *ret_status
     return ABL_CODE_OK;
 }
 
-static abl_code options_check(const abl_patch_options *o, abl_status *ret_status) {
+abl_code abl_patch_check(const abl_patch_options *o, abl_status *ret_status) {
     abl_code code =
         abl_tokens_check(abl_model_get_config(o->model), o->tokens, o->batch, o->seq, ret_status);
     if (code == ABL_CODE_OK) {
@@ -41,26 +43,57 @@ static abl_code options_check(const abl_patch_options *o, abl_status *ret_status
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SEQ_INVALID",
                         "out_slice not_first_seq of %d token leaves nothing", o->seq);
     }
-    int64_t count = o->mask == NULL ? 0 : abl_graph_edge_count(o->graph);
+    if (o->mask_batch < 0 || (o->mask_batch > 1 && o->mask_batch != o->batch)) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "MASK_BATCH_MISMATCH",
+                        "the mask is of %d rows, the input of %d prompts; a mask has one row for "
+                        "all prompts or one for each",
+                        o->mask_batch, o->batch);
+    }
+    if ((unsigned)o->mask_function >= ABL_MASK_FUNCTION_COUNT ||
+        !(o->mask_dropout >= 0.0F && o->mask_dropout < 1.0F)) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "MASK_FUNCTION_INVALID",
+                        "mask function %d with dropout %g: there are %d functions, and dropout is "
+                        "from 0 to below 1",
+                        (int)o->mask_function, (double)o->mask_dropout, ABL_MASK_FUNCTION_COUNT);
+    }
+    int64_t edges = abl_graph_edge_count(o->graph);
+    int64_t count = o->mask == NULL ? 0 : edges * (o->mask_batch > 1 ? o->mask_batch : 1);
     for (int64_t i = 0; i < count; i++) {
         if (!isfinite(o->mask[i])) {
             return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "MASK_NOT_FINITE",
-                            "the mask of edge %lld is %g; masks must be finite", (long long)i,
-                            (double)o->mask[i]);
+                            "the mask of edge %lld is %g; masks must be finite",
+                            (long long)(i % edges), (double)o->mask[i]);
         }
     }
     return ABL_CODE_OK;
 }
 
-/* The mask through its function, as a copy; the mask itself where there is none. */
-static float *mask_apply(const abl_patch_options *o) {
-    int64_t count = abl_graph_edge_count(o->graph);
-    float *mask = abl_calloc((size_t)count, sizeof *mask);
-    for (int64_t i = 0; mask != NULL && i < count; i++) {
-        float value = o->mask == NULL ? 0.0F : o->mask[i];
-        mask[i] = 1.0F / (1.0F + expf(-value));
+abl_mask_sample_options abl_patch_mask_function(const abl_patch_options *o) {
+    return (abl_mask_sample_options){.function = o->mask_function,
+                                     .dropout = o->mask_dropout,
+                                     .seed = o->seed,
+                                     .draws = o->mask_draws,
+                                     .mask = o->mask,
+                                     .mask_rows = o->mask_batch > 1 ? o->mask_batch : 1,
+                                     .edges = abl_graph_edge_count(o->graph),
+                                     .rows = o->batch};
+}
+
+/* A pass under the sample's values instead of the mask. */
+static abl_code sample_forward(abl_patcher *patcher, const abl_patch_options *options,
+                               float *ret_logits, abl_status *ret_status) {
+    const abl_mask_sample_options function = abl_patch_mask_function(options);
+    abl_mask_sample sample;
+    abl_code code = abl_mask_sample_init(&function, &sample, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
     }
-    return mask;
+    abl_patch_options plain = *options;
+    plain.mask = sample.values;
+    plain.mask_batch = (int32_t)sample.rows;
+    code = abl_patcher_run(patcher, &plain, ret_logits, ret_status);
+    abl_mask_sample_finish(&sample);
+    return code;
 }
 
 abl_code abl_patch_forward(const abl_patch_options *options, float *ret_logits,
@@ -68,28 +101,18 @@ abl_code abl_patch_forward(const abl_patch_options *options, float *ret_logits,
     ABL_ASSERT(options->model != NULL && options->graph != NULL && options->tokens != NULL);
     abl_code code = abl_graph_check_model(options->graph, options->model, ret_status);
     if (code == ABL_CODE_OK) {
-        code = options_check(options, ret_status);
+        code = abl_patch_check(options, ret_status);
     }
     if (code != ABL_CODE_OK) {
         return code;
     }
-    abl_patch_options plain = *options;
-    ABL_CLEANUP(abl_freep) float *mask = NULL;
-    if (options->mask_function == ABL_MASK_SIGMOID) {
-        mask = mask_apply(options);
-        if (mask == NULL) {
-            return abl_fail_oom(ret_status);
-        }
-        plain.mask = mask;
-        code = ablated_check(&plain, ret_status); /* sigmoid(0) ablates: it needs an ablation */
-        if (code != ABL_CODE_OK) {
-            return code;
-        }
-    }
     abl_patcher *patcher = NULL;
     code = abl_patcher_create(options->model, options->graph, &patcher, ret_status);
     if (code == ABL_CODE_OK) {
-        code = abl_patcher_run(patcher, &plain, ret_logits, ret_status);
+        bool plain = options->mask_function == ABL_MASK_NONE &&
+                     (options->mask == NULL || options->mask_dropout == 0.0F);
+        code = plain ? abl_patcher_run(patcher, options, ret_logits, ret_status)
+                     : sample_forward(patcher, options, ret_logits, ret_status);
     }
     abl_patcher_destroy(patcher);
     return code;

@@ -32,6 +32,8 @@ typedef enum abl_patch_type {
 typedef enum abl_mask_function {
     ABL_MASK_NONE = 0,
     ABL_MASK_SIGMOID,
+    ABL_MASK_HARD_CONCRETE, /* random, from `seed`: mask_function.h says how */
+    ABL_MASK_FUNCTION_COUNT,
 } abl_mask_function;
 
 typedef enum abl_patch_slice {
@@ -61,6 +63,9 @@ typedef struct abl_patch_options {
     const float *mask;  /* (mask_batch, edges), canonical order, 1 = ablated; NULL: all 0 */
     int32_t mask_batch; /* 0, 1: one mask for all rows; else `batch`: a mask a row */
     abl_mask_function mask_function;
+    float mask_dropout;      /* [0, 1): the chance that a value is dropped (the rest is scaled) */
+    uint64_t seed;           /* of what hard_concrete and dropout draw */
+    const float *mask_draws; /* hard_concrete's u itself, (batch, edges); NULL: from the seed */
     abl_ablation ablation;
     const abl_sources *ablated; /* RESAMPLE: the other run's, same batch and seq */
     abl_patch_slice slice;
@@ -68,7 +73,8 @@ typedef struct abl_patch_options {
 
 /* Writes the logits, (batch, vocab) for one position or (batch, positions, vocab); their count is
  * abl_patch_logit_count().
- *   INVALID_ARGUMENT  MASK_NOT_FINITE, BATCH_INVALID, TOKEN_OUT_OF_RANGE
+ *   INVALID_ARGUMENT  MASK_NOT_FINITE, MASK_BATCH_MISMATCH, BATCH_INVALID,
+ *                     TOKEN_OUT_OF_RANGE
  *   RESOURCE_EXHAUSTED  OUT_OF_DEVICE_MEMORY, OUT_OF_HOST_MEMORY */
 ABL_MUST_CHECK abl_code abl_patch_forward(const abl_patch_options *options, float *ret_logits,
                                           abl_status *ret_status);

@@ -15,14 +15,14 @@
  * attention's output and the MLP are then the plain ones. Differences of a layer's heads come from
  * z (sources.h).
  *
- * A mask with positions makes the mix a product per position (batched); all else is the same. */
+ * A mask with positions, or one for each batch row, has several planes (mix.h); all else is the
+ * same. */
 #include "core/patch/patcher.h"
 
 #include "core/base/assert.h"
 #include "core/base/mem.h"
 #include "core/patch/mask_rows.h"
-
-#include <math.h>
+#include "core/patch/mix.h"
 
 struct abl_patcher {
     const abl_model *model;
@@ -41,8 +41,8 @@ typedef struct pass {
     abl_scope *scope;
     int64_t batch;
     int64_t seq;
-    int64_t width;     /* d_model */
-    int64_t positions; /* of the mask */
+    int64_t width;       /* d_model */
+    abl_mix_shape shape; /* of the mask's planes */
 } pass;
 
 abl_code abl_patcher_create(const abl_model *model, const abl_graph *graph,
@@ -115,108 +115,40 @@ static abl_code arena_prepare(abl_patcher *patcher, int64_t batch, int64_t seq,
 
 /* ---- inputs of destinations ------------------------------------------------------------------ */
 
+static const abl_sources *ablated_of(const pass *p) {
+    return p->options->ablation == ABL_ABLATION_ZERO ? NULL : p->options->ablated;
+}
+
 /* The mask of one module's destinations, and of `blocks` modules with as many sources behind it. */
 static abl_mask_rows rows_of(const pass *p, const abl_graph_module *module, int32_t row_count) {
     return (abl_mask_rows){.values = p->options->mask + module->edge_offset,
-                           .positions = p->positions,
+                           .positions = p->shape.mask_batch * p->shape.positions,
                            .stride = abl_graph_edges_per_position(p->patcher->graph),
                            .row_count = row_count,
                            .column_count = module->src_count};
 }
 
-static void fail_oom(pass *p) {
-    abl_status status;
-    (void)abl_fail_oom(&status);
-    abl_scope_fail(p->scope, &status);
+/* What a destination whose sources are all ablated reads. */
+static abl_tensor *all_ablated(pass *p, int layer, bool mid) {
+    return abl_differences_ablated(p->scope, &p->patcher->differences, p->patcher->model,
+                                   ablated_of(p), layer, mid);
 }
 
-/* One mask row (columns) as a row of the mixing matrix (2 + columns). */
-static void matrix_row_write(float *to, const float *mask, int32_t columns) {
-    double from_residual = 0;
-    double from_ablated = 0;
-    for (int32_t i = 0; i < columns; i++) {
-        from_residual += fabs((double)mask[i]);
-        from_ablated += fabs(1.0 - (double)mask[i]);
-    }
-    bool ablated = from_ablated < from_residual;
-    to[ABL_SLOT_ABLATED] = ablated ? 1 : 0;
-    to[ABL_SLOT_RESIDUAL] = ablated ? 0 : 1;
-    for (int32_t i = 0; i < columns; i++) {
-        to[ABL_SLOT_SOURCES + i] = ablated ? mask[i] - 1.0F : mask[i];
-    }
-}
-
-/* (positions, mixes, 2 + columns) on the device: the chosen rows, for all positions of the mask. */
-static abl_tensor *mix_matrix(pass *p, const abl_mask_rows *rows, const int32_t *chosen,
-                              int32_t mixes) {
-    const int64_t width = ABL_SLOT_SOURCES + rows->column_count;
-    ABL_CLEANUP(abl_freep)
-    float *matrix = abl_calloc((size_t)(rows->positions * mixes * width), sizeof *matrix);
-    if (matrix == NULL) {
-        fail_oom(p);
-        return NULL;
-    }
-    for (int64_t t = 0; t < rows->positions; t++) {
-        for (int32_t mix = 0; mix < mixes; mix++) {
-            matrix_row_write(matrix + (t * mixes + mix) * width,
-                             rows->values + t * rows->stride +
-                                 (int64_t)chosen[mix] * rows->column_count,
-                             rows->column_count);
-        }
-    }
-    return abl_tensor_from_host(p->scope, ABL_DTYPE_F32, 3,
-                                (const int64_t[]){rows->positions, mixes, width}, matrix);
-}
-
-static abl_tensor *all_ablated(pass *p, int layer, bool mid);
-
-/* Fills slots 0 and 1 for this point of the pass. */
 static void slots_fill(pass *p, int layer, bool mid, const abl_tensor *resid) {
-    abl_scope *scope = p->scope;
-    abl_tensor *arena = p->patcher->differences.arena;
-    abl_tensor_copy_into(scope, abl_tensor_select(scope, arena, 0, ABL_SLOT_ABLATED),
-                         all_ablated(p, layer, mid));
-    abl_tensor_copy_into(scope, abl_tensor_select(scope, arena, 0, ABL_SLOT_RESIDUAL), resid);
+    abl_differences_fill(p->scope, &p->patcher->differences, p->patcher->model, ablated_of(p),
+                         layer, mid, resid);
 }
 
 /* The mixes (mixes, batch, pos, d_model) of the chosen rows. Slots 0 and 1 are filled. */
 static abl_tensor *mix(pass *p, const abl_mask_rows *rows, const int32_t *chosen, int32_t mixes) {
     abl_scope *scope = p->scope;
     const int64_t n = ABL_SLOT_SOURCES + rows->column_count;
-    abl_tensor *matrix = mix_matrix(p, rows, chosen, mixes);
+    abl_tensor *matrix = abl_mix_matrix(scope, rows, chosen, mixes);
     abl_tensor *stack = abl_tensor_slice(scope, p->patcher->differences.arena, 0, 0, n);
     const int64_t shape[] = {mixes, p->batch, p->seq, p->width};
     abl_tensor *out = abl_tensor_empty(scope, ABL_DTYPE_F32, 4, shape);
-    if (abl_graph_options_of(p->patcher->graph)->seq_len == 0) {
-        const int64_t inner = p->batch * p->seq * p->width;
-        abl_tensor_gemm_into(scope, abl_tensor_view(scope, out, 2, (const int64_t[]){mixes, inner}),
-                             abl_tensor_select(scope, matrix, 0, 0),
-                             abl_tensor_view(scope, stack, 2, (const int64_t[]){n, inner}), 0, 1);
-        return out;
-    }
-    const int64_t position_first[] = {1, 0, 2};
-    for (int64_t row = 0; row < p->batch; row++) {
-        abl_tensor *from = abl_tensor_select(scope, stack, 1, row); /* (n, pos, d) */
-        abl_tensor *to = abl_tensor_select(scope, out, 1, row);     /* (mixes, pos, d) */
-        abl_tensor *mixed =
-            abl_tensor_matmul(scope, matrix, abl_tensor_permute(scope, from, 3, position_first));
-        abl_tensor_copy_into(scope, to, abl_tensor_permute(scope, mixed, 3, position_first));
-    }
+    abl_mix_apply(scope, &p->shape, out, matrix, stack, 0, 1);
     return out;
-}
-
-/* What a destination whose sources are all ablated reads; zeros where that is nothing. */
-static abl_tensor *all_ablated(pass *p, int layer, bool mid) {
-    const abl_sources *ablated =
-        p->options->ablation == ABL_ABLATION_ZERO ? NULL : p->options->ablated;
-    const int64_t shape[] = {p->batch, p->seq, p->width};
-    abl_tensor *x = abl_sources_residual(p->scope, p->patcher->model, ablated, layer, mid);
-    if (x == NULL) {
-        return abl_tensor_zeros(p->scope, ABL_DTYPE_F32, 3, shape);
-    }
-    return ablated != NULL
-               ? x
-               : abl_tensor_contiguous(p->scope, abl_tensor_expand(p->scope, x, 3, shape));
 }
 
 /* The input of a module with one destination (an MLP). */
@@ -321,10 +253,6 @@ static int64_t head_slot(const pass *p, int layer) {
     return ABL_SLOT_SOURCES + 1 + (int64_t)layer * (p->patcher->config->n_heads + 1);
 }
 
-static const abl_sources *ablated_of(const pass *p) {
-    return p->options->ablation == ABL_ABLATION_ZERO ? NULL : p->options->ablated;
-}
-
 static abl_tensor *attention(pass *p, int layer, abl_tensor *resid) {
     abl_scope *scope = p->scope;
     const abl_model *model = p->patcher->model;
@@ -364,8 +292,9 @@ static abl_tensor *end_last(pass *p, abl_tensor *resid) {
         return last;
     }
     abl_mask_rows rows = rows_of(p, module, 1);
-    rows.values += (p->positions - 1) * rows.stride; /* the last one's row */
-    rows.positions = 1;
+    rows.values += (p->shape.positions - 1) * rows.stride; /* the last one's rows */
+    rows.stride *= p->shape.positions;
+    rows.positions = p->shape.mask_batch;
     int32_t group = 0;
     int32_t first = 0;
     (void)abl_mask_rows_group(&rows, &group, &first);
@@ -377,13 +306,15 @@ static abl_tensor *end_last(pass *p, abl_tensor *resid) {
         return abl_tensor_select(scope, x, 1, p->seq - 1);
     }
     slots_fill(p, p->patcher->config->n_layers, false, resid);
-    const int64_t n = ABL_SLOT_SOURCES + module->src_count;
-    abl_tensor *stack = abl_tensor_slice(scope, p->patcher->differences.arena, 0, 0, n);
-    stack = abl_tensor_reshape(scope, abl_tensor_select(scope, stack, 2, p->seq - 1), 2,
-                               (const int64_t[]){n, p->batch * p->width});
-    abl_tensor *row = abl_tensor_select(scope, mix_matrix(p, &rows, &first, 1), 0, 0);
-    return abl_tensor_view(scope, abl_tensor_matmul(scope, row, stack), 2,
-                           (const int64_t[]){p->batch, p->width});
+    abl_tensor *stack = abl_tensor_slice(scope, p->patcher->differences.arena, 0, 0,
+                                         ABL_SLOT_SOURCES + module->src_count);
+    stack = abl_tensor_contiguous(scope, abl_tensor_slice(scope, stack, 2, p->seq - 1, p->seq));
+    abl_mix_shape one = p->shape;
+    one.seq = one.positions = 1;
+    abl_tensor *x =
+        abl_tensor_empty(scope, ABL_DTYPE_F32, 4, (const int64_t[]){1, p->batch, 1, p->width});
+    abl_mix_apply(scope, &one, x, abl_mix_matrix(scope, &rows, &first, 1), stack, 0, 1);
+    return abl_tensor_view(scope, x, 2, (const int64_t[]){p->batch, p->width});
 }
 
 static abl_tensor *end_input(pass *p, abl_tensor *resid) {
@@ -429,7 +360,11 @@ abl_code abl_patcher_run(abl_patcher *patcher, const abl_patch_options *options,
               .batch = options->batch,
               .seq = options->seq,
               .width = patcher->config->d_model,
-              .positions = by_position ? options->seq : 1};
+              .shape = {.batch = options->batch,
+                        .seq = options->seq,
+                        .width = patcher->config->d_model,
+                        .mask_batch = options->mask_batch > 1 ? options->mask_batch : 1,
+                        .positions = by_position ? options->seq : 1}};
     ABL_ASSERT(!by_position || abl_graph_seq_count(patcher->graph) == options->seq);
     abl_code code = arena_prepare(patcher, p.batch, p.seq, ret_status);
     if (code != ABL_CODE_OK) {

@@ -9,6 +9,7 @@
 #define ABLATE_CORE_PATCH_PATCHER_H
 
 #include "core/patch/folded.h"
+#include "core/patch/mask_function.h"
 #include "core/patch/patch.h"
 #include "core/patch/sources.h"
 
@@ -23,6 +24,11 @@ void abl_patcher_destroy(abl_patcher *patcher); /* NULL is allowed */
  * (mask_function is not applied) and must be finite. */
 ABL_MUST_CHECK abl_code abl_patcher_run(abl_patcher *patcher, const abl_patch_options *options,
                                         float *ret_logits, abl_status *ret_status);
+
+/* What abl_patch_forward() fails with, before any work; model and graph fit each other already. */
+ABL_MUST_CHECK abl_code abl_patch_check(const abl_patch_options *options, abl_status *ret_status);
+/* How the options' mask becomes the one that mixes. */
+abl_mask_sample_options abl_patch_mask_function(const abl_patch_options *options);
 
 ABL_END_DECLS
 #endif

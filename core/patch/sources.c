@@ -196,3 +196,23 @@ void abl_differences_mlp(abl_scope *scope, abl_differences *differences, const a
     difference_into(scope, abl_tensor_select(scope, differences->arena, 0, slot),
                     ablated == NULL ? NULL : ablated->mlp_out[layer], mlp_out);
 }
+
+abl_tensor *abl_differences_ablated(abl_scope *scope, const abl_differences *differences,
+                                    const abl_model *model, const abl_sources *ablated, int layer,
+                                    bool mid) {
+    const int64_t shape[] = {differences->batch, differences->seq, differences->width};
+    abl_tensor *x = abl_sources_residual(scope, model, ablated, layer, mid);
+    if (x == NULL) {
+        return abl_tensor_zeros(scope, ABL_DTYPE_F32, 3, shape);
+    }
+    return abl_tensor_contiguous(scope, abl_tensor_expand(scope, x, 3, shape));
+}
+
+void abl_differences_fill(abl_scope *scope, abl_differences *differences, const abl_model *model,
+                          const abl_sources *ablated, int layer, bool mid,
+                          const abl_tensor *resid) {
+    abl_tensor *arena = differences->arena;
+    abl_tensor_copy_into(scope, abl_tensor_select(scope, arena, 0, ABL_SLOT_ABLATED),
+                         abl_differences_ablated(scope, differences, model, ablated, layer, mid));
+    abl_tensor_copy_into(scope, abl_tensor_select(scope, arena, 0, ABL_SLOT_RESIDUAL), resid);
+}

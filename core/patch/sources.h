@@ -64,5 +64,13 @@ void abl_differences_heads(abl_scope *scope, abl_differences *differences, const
 void abl_differences_mlp(abl_scope *scope, abl_differences *differences, const abl_sources *ablated,
                          int layer, int64_t slot, const abl_tensor *mlp_out);
 
+/* abl_sources_residual() as (batch, pos, d_model), zeros where that is NULL. */
+abl_tensor *abl_differences_ablated(abl_scope *scope, const abl_differences *differences,
+                                    const abl_model *model, const abl_sources *ablated, int layer,
+                                    bool mid);
+/* Fills slots 0 and 1 for the destinations of this point of the pass. */
+void abl_differences_fill(abl_scope *scope, abl_differences *differences, const abl_model *model,
+                          const abl_sources *ablated, int layer, bool mid, const abl_tensor *resid);
+
 ABL_END_DECLS
 #endif

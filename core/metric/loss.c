@@ -194,6 +194,16 @@ abl_loss_gradient abl_loss_backward(abl_scope *scope, abl_loss loss, const abl_b
     return out;
 }
 
+abl_tensor *abl_loss_backward_dense(abl_scope *scope, abl_loss loss, const abl_batch *batch,
+                                    const abl_tensor *logits) {
+    if (logits == NULL) {
+        return NULL;
+    }
+    bool sparse = loss.grad_function == ABL_GRAD_LOGIT && loss.answer_function != ABL_ANSWER_MSE;
+    return sparse ? dense_weights(scope, loss, batch, abl_tensor_size(logits, 1))
+                  : abl_loss_backward(scope, loss, batch, logits).grad;
+}
+
 /* ---- the value ------------------------------------------------------------------------------- */
 
 typedef struct row_norm {

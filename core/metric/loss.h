@@ -36,6 +36,10 @@ typedef struct abl_loss_gradient {
 abl_loss_gradient abl_loss_backward(abl_scope *scope, abl_loss loss, const abl_batch *batch,
                                     const abl_tensor *logits);
 
+/* The same, always (rows, vocab). */
+abl_tensor *abl_loss_backward_dense(abl_scope *scope, abl_loss loss, const abl_batch *batch,
+                                    const abl_tensor *logits);
+
 /* The answers' columns, each row's answers first: (rows, n) on the host, ragged rows padded with
  * weight 0, so that loss = sum of weight * f(logit). Arrays of rows * abl_loss_columns_width(). */
 int32_t abl_loss_columns_width(abl_loss loss, const abl_batch *batch);

@@ -12,8 +12,14 @@
  *     whose last block computes the last position only.
  *
  * An MLP's candidates start at its norm, Resid End's at the last one. A chunk may mix destinations
- * and layers: its candidates join the batch as the pass reaches their layer. */
+ * and layers: its candidates join the batch as the pass reaches their layer.
+ *
+ * Tokens that clean and corrupt prompts share at their start have no differences: those positions
+ * are the clean run's in every candidate, so passes compute the positions behind them only, and
+ * attend to the clean run's keys and values before. */
 #include "core/prune/candidates.h"
+
+#include "core/prune/rows.h"
 
 /* The clean q, k, v of a layer, kept while its destinations are candidates. */
 static abl_code layer_open(abl_candidates *c, int32_t layer, abl_status *ret_status) {
@@ -100,6 +106,12 @@ static abl_tensor *as_rows(abl_candidates *c, const abl_tensor *x) {
                               (const int64_t[]){c->rows, abl_tensor_size(x, 2), c->width});
 }
 
+/* The last `positions` of x (rows, pos, ...). */
+static abl_tensor *last_of(abl_candidates *c, const abl_tensor *x, int64_t positions) {
+    int64_t all = x == NULL ? positions : abl_tensor_size(x, 1);
+    return abl_tensor_slice(c->scope, x, 1, all - positions, all);
+}
+
 /* One head's projection of normed (rows, pos, d): (rows, pos, 1, d_head). `head` counts through the
  * graph's q, k and v heads. */
 static abl_tensor *project_head(abl_candidates *c, int layer, const abl_tensor *normed,
@@ -114,17 +126,20 @@ static abl_tensor *project_head(abl_candidates *c, int layer, const abl_tensor *
     return abl_tensor_unsqueeze(scope, w, 2);
 }
 
-/* Clean heads begin..end of x (batch, pos, head, d_head), the last `positions` of them, over the
- * candidates: (rows, positions, heads, d_head). */
+/* Clean heads begin..end of x (batch, pos, head, d_head), positions `from`..`to`, over the
+ * candidates: (rows, to - from, heads, d_head). */
 static abl_tensor *clean_heads(abl_candidates *c, const abl_tensor *x, int64_t begin, int64_t end,
-                               int64_t positions) {
-    abl_scope *scope = c->scope;
-    x = abl_tensor_slice(scope, x, 2, begin, end);
-    x = abl_tensor_slice(scope, x, 1, c->seq - positions, c->seq);
-    x = abl_tensor_unsqueeze(scope, x, 0);
-    x = abl_tensor_expand(scope, x, 5, (const int64_t[]){c->count, -1, -1, -1, -1});
-    return abl_tensor_reshape(
-        scope, x, 4, (const int64_t[]){c->rows, positions, end - begin, c->state->folded->d_head});
+                               int64_t from, int64_t to) {
+    x = abl_tensor_slice(c->scope, x, 2, begin, end);
+    return abl_rows_repeat(c->scope, abl_tensor_slice(c->scope, x, 1, from, to), c->count);
+}
+
+/* The candidates' own keys or values of one head, behind the clean run's. */
+static abl_tensor *behind_clean(abl_candidates *c, const abl_tensor *clean, int64_t head,
+                                abl_tensor *x) {
+    abl_tensor *prefix = abl_tensor_slice(c->scope, clean, 2, head, head + 1);
+    prefix = abl_tensor_slice(c->scope, prefix, 1, 0, c->state->from);
+    return abl_rows_behind(c->scope, prefix, x);
 }
 
 /* z of the heads that the candidates affect, heads begin..end, the last `positions`. */
@@ -143,23 +158,23 @@ static abl_tensor *patched_z(abl_candidates *c, int layer, const abl_tensor *nor
     abl_tensor *k = NULL;
     abl_tensor *v = NULL;
     if (role == ABL_DEST_Q || joined) {
-        abl_tensor *from = abl_tensor_size(normed, 1) == positions
-                               ? abl_tensor_slice(scope, normed, 1, 0, positions)
-                               : abl_tensor_slice(scope, normed, 1, q_start, c->seq);
-        q = abl_block_rotate(scope, c->model, project_head(c, layer, from, h), q_start, false);
+        q = project_head(c, layer, last_of(c, normed, positions), h);
+        q = abl_block_rotate(scope, c->model, q, q_start, false);
     } else {
-        q = clean_heads(c, clean->q, begin, end, positions);
+        q = clean_heads(c, clean->q, begin, end, q_start, c->seq);
     }
     if (role == ABL_DEST_K || joined) {
-        k = abl_block_rotate(scope, c->model, project_head(c, layer, normed, f->q_heads + h), 0,
-                             false);
+        k = project_head(c, layer, normed, f->q_heads + h);
+        k = abl_block_rotate(scope, c->model, k, c->state->from, false);
+        k = behind_clean(c, clean->k, h, k);
     } else {
-        k = clean_heads(c, clean->k, kv, kv + 1, c->seq);
+        k = clean_heads(c, clean->k, kv, kv + 1, 0, c->seq);
     }
     if (role == ABL_DEST_V || joined) {
         v = project_head(c, layer, normed, f->q_heads + f->kv_heads + h);
+        v = behind_clean(c, clean->v, h, v);
     } else {
-        v = clean_heads(c, clean->v, kv, kv + 1, c->seq);
+        v = clean_heads(c, clean->v, kv, kv + 1, 0, c->seq);
     }
     return abl_tensor_attention(scope, q, k, v, abl_model_attn_scale(c->model), NULL, NULL);
 }
@@ -171,7 +186,8 @@ static abl_tensor *patched_attention(abl_candidates *c, int layer, int64_t posit
     const abl_folded *f = c->state->folded;
     const abl_sources *clean = c->state->clean;
     bool q_only = c->dest->role == ABL_DEST_Q;
-    abl_tensor *x = as_rows(c, inputs(c, clean->pre[layer], q_only ? c->seq - positions : 0));
+    abl_tensor *x =
+        as_rows(c, inputs(c, clean->pre[layer], q_only ? c->seq - positions : c->state->from));
     abl_tensor *normed = abl_folded_norm(scope, f, layer, x);
     /* The query heads that change: one, or all that read a native key or value head. */
     int64_t group = f->q_heads / f->kv_heads;
@@ -179,8 +195,8 @@ static abl_tensor *patched_attention(abl_candidates *c, int layer, int64_t posit
     int64_t begin = shared ? c->dest->head * group : c->dest->head;
     int64_t end = begin + (shared ? group : 1);
     abl_tensor *z = patched_z(c, layer, normed, begin, end, positions);
-    abl_tensor *dz =
-        abl_tensor_sub(scope, z, clean_heads(c, clean->z[layer], begin, end, positions));
+    abl_tensor *dz = abl_tensor_sub(
+        scope, z, clean_heads(c, clean->z[layer], begin, end, c->seq - positions, c->seq));
     dz = abl_tensor_reshape(scope, dz, 3,
                             (const int64_t[]){c->rows, positions, (end - begin) * f->d_head});
     abl_tensor *w_o = abl_tensor_slice(scope, abl_model_get_block(c->model, layer)->w_o, 0,
@@ -192,11 +208,6 @@ static abl_tensor *patched_attention(abl_candidates *c, int layer, int64_t posit
         abl_tensor_view(scope, moved, 4,
                         (const int64_t[]){c->count, c->batch.size, positions, c->width}));
     return as_rows(c, mid);
-}
-
-static abl_tensor *last_of(abl_candidates *c, abl_tensor *x, int64_t positions) {
-    int64_t all = x == NULL ? positions : abl_tensor_size(x, 1);
-    return all == positions ? x : abl_tensor_slice(c->scope, x, 1, all - positions, all);
 }
 
 static abl_tensor *mlp_of(abl_candidates *c, int layer, const abl_tensor *x) {
@@ -234,9 +245,14 @@ static abl_tensor *plain_block(abl_candidates *c, int layer, abl_tensor *resid, 
         abl_block_norm_forward(scope, c->model, layer, ABL_BLOCK_NORM_1, resid, NULL, NULL);
     abl_qkv qkv = abl_block_qkv(scope, c->model, layer, normed, positions);
     abl_tensor *q = abl_block_rotate(scope, c->model, qkv.q, c->seq - positions, false);
-    abl_tensor *k = abl_block_rotate(scope, c->model, qkv.k, 0, false);
+    abl_tensor *k = abl_block_rotate(scope, c->model, qkv.k, c->state->from, false);
+    abl_tensor *v = qkv.v;
+    if (c->state->from > 0) {
+        k = abl_rows_behind(scope, c->state->prefix[layer].k, k);
+        v = abl_rows_behind(scope, c->state->prefix[layer].v, v);
+    }
     abl_tensor *z =
-        abl_tensor_attention(scope, q, k, qkv.v, abl_model_attn_scale(c->model), NULL, NULL);
+        abl_tensor_attention(scope, q, k, v, abl_model_attn_scale(c->model), NULL, NULL);
     resid = last_of(c, resid, positions);
     abl_tensor *mid = abl_tensor_add(scope, resid, abl_block_attn_out(scope, c->model, layer, z));
     abl_tensor *mlp = mlp_of(c, layer, c->config->parallel_attn_mlp ? resid : mid);
@@ -278,7 +294,7 @@ abl_tensor *abl_candidates_end(abl_candidates *c) {
     abl_tensor *resid = NULL;
     bool more = window_next(c);
     for (int layer = c->dest->block; layer < layers && !abl_scope_failed(scope); layer++) {
-        int64_t positions = layer + 1 == layers ? 1 : c->seq;
+        int64_t positions = layer + 1 == layers ? 1 : c->seq - c->state->from;
         size_t mark = abl_scope_mark(scope);
         if (resid != NULL) {
             resid = plain_block(c, layer, resid, positions);

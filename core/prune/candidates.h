@@ -27,6 +27,8 @@ typedef struct abl_exact_run {
     abl_differences differences;
     abl_tensor *clean_logp; /* for KL */
     double clean_loss;
+    int64_t from;    /* positions below it are the clean run's in every candidate */
+    abl_qkv *prefix; /* a layer: its keys, rotated, and values there; NULL when from is 0 */
 
     /* of the current layer */
     abl_scope *layer_scope;
@@ -52,6 +54,7 @@ typedef struct abl_candidates {
     int64_t width;
     abl_candidate all[ABL_CANDIDATES_MAX];
     int64_t all_count;
+    int64_t taken; /* edges that they are of, those without a difference included */
 
     int64_t begin; /* the window: candidates begin .. begin + count */
     int64_t count;

@@ -3,6 +3,8 @@
  * single-edge patch). A batch's clean run, with its residuals, and the differences of all sources
  * are made once; candidates.c takes candidates through the model, many in one pass.
  *
+ * Tokens that clean and corrupt prompts share at their start are computed in the clean run only.
+ *
  * The loss needs the answers' columns of the unembedding only, unless it normalizes over the
  * vocabulary.
  *
@@ -90,6 +92,8 @@ static void batch_close(abl_exact_run *state) {
     abl_scope_destroy(state->layer_scope);
     abl_scope_destroy(state->batch_scope);
     abl_sources_destroy(state->clean);
+    abl_free(state->prefix);
+    state->prefix = NULL;
     state->layer_scope = NULL;
     state->batch_scope = NULL;
     state->clean = NULL;
@@ -210,6 +214,28 @@ static void losses_of(abl_candidates *c, const abl_tensor *x, int64_t count, dou
 
 /* ---- a batch --------------------------------------------------------------------------------- */
 
+/* The clean run's keys and values at the positions that are never recomputed. */
+static abl_code prefix_open(abl_candidates *c, abl_status *ret_status) {
+    abl_exact_run *state = c->state;
+    abl_scope *scope = state->batch_scope;
+    int32_t layers = c->config->n_layers;
+    state->prefix = abl_calloc((size_t)layers, sizeof *state->prefix);
+    if (state->prefix == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    for (int layer = 0; layer < layers && !abl_scope_failed(scope); layer++) {
+        size_t mark = abl_scope_mark(scope);
+        abl_tensor *x = abl_tensor_slice(scope, state->clean->pre[layer], 1, 0, state->from);
+        x = abl_block_norm_forward(scope, c->model, layer, ABL_BLOCK_NORM_1, x, NULL, NULL);
+        abl_qkv qkv = abl_block_qkv(scope, c->model, layer, x, 1);
+        qkv.k = abl_block_rotate(scope, c->model, qkv.k, 0, false);
+        abl_tensor *const kept[] = {qkv.k, qkv.v};
+        abl_scope_rewind(scope, mark, kept, ABL_COUNT_OF(kept));
+        state->prefix[layer] = (abl_qkv){.k = qkv.k, .v = qkv.v};
+    }
+    return ABL_CODE_OK;
+}
+
 static void differences_fill(abl_candidates *c, const abl_sources *ablated) {
     abl_exact_run *state = c->state;
     abl_scope *scope = state->batch_scope;
@@ -259,7 +285,11 @@ static abl_code batch_open(abl_candidates *c, abl_status *ret_status) {
                                &state->clean, ret_status);
     }
     abl_sources *ablated = NULL;
+    state->from = 0;
     if (code == ABL_CODE_OK && o->ablation == ABL_ABLATION_RESAMPLE) {
+        int32_t shared =
+            abl_dataset_shared_prefix(o->batches.dataset, c->batch.first, c->batch.size);
+        state->from = shared < c->seq ? shared : c->seq - 1;
         code = abl_sources_run(c->model, c->batch.corrupt, c->batch.size, c->batch.seq_len, false,
                                &ablated, ret_status);
     }
@@ -274,7 +304,10 @@ static abl_code batch_open(abl_candidates *c, abl_status *ret_status) {
     c->scope = state->batch_scope;
     differences_fill(c, ablated);
     clean_loss(c);
-    code = abl_scope_status(state->batch_scope, ret_status);
+    code = state->from > 0 ? prefix_open(c, ret_status) : ABL_CODE_OK;
+    if (code == ABL_CODE_OK) {
+        code = abl_scope_status(state->batch_scope, ret_status);
+    }
     abl_sources_destroy(ablated);
     return code;
 }
@@ -294,14 +327,19 @@ static int candidate_compare(const void *a, const void *b) {
 static void chunk_fill(abl_candidates *c) {
     const abl_prune_options *o = &c->prune->options;
     abl_exact_run *state = c->state;
-    int64_t tokens = (int64_t)c->batch.size * c->seq;
+    int64_t tokens = (int64_t)c->batch.size * (c->seq - state->from);
     int64_t most = o->candidate_count_max > 0 ? o->candidate_count_max : TOKENS_PER_CHUNK / tokens;
     most = most < 1 ? 1 : most > ABL_CANDIDATES_MAX ? ABL_CANDIDATES_MAX : most;
-    while (c->all_count < most && state->at + c->all_count < state->edge_count) {
-        int64_t at = state->at + c->all_count;
+    bool by_position = abl_graph_options_of(o->graph)->seq_len != 0;
+    while (c->all_count < most && state->at + c->taken < state->edge_count) {
+        int64_t at = state->at + c->taken++;
         int64_t index = state->edges == NULL ? at : state->edges[at];
-        c->all[c->all_count++] =
-            (abl_candidate){.edge = abl_graph_edge_at(o->graph, index), .index = index};
+        abl_edge edge = abl_graph_edge_at(o->graph, index);
+        if (by_position && edge.seq < state->from) {
+            c->prune->scored[index] = 1; /* no difference there: the loss is the clean one */
+            continue;
+        }
+        c->all[c->all_count++] = (abl_candidate){.edge = edge, .index = index};
     }
     qsort(c->all, (size_t)c->all_count, sizeof c->all[0], candidate_compare);
 }
@@ -341,12 +379,12 @@ static abl_code ground_truth_step(abl_prune *prune, abl_status *ret_status) {
         return code;
     }
     chunk_fill(&c);
-    code = chunk_run(&c, ret_status);
+    code = c.all_count == 0 ? ABL_CODE_OK : chunk_run(&c, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
-    state->at += c.all_count;
-    prune->progress.done += c.all_count;
+    state->at += c.taken;
+    prune->progress.done += c.taken;
     if (state->at == state->edge_count) {
         state->at = 0;
         prune->progress.batch_finished = true;

@@ -11,21 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static abl_dataset *read_dataset(const char *path, const abl_model *model, abl_bos_policy bos) {
-    json_t *json = golden_open_json(path);
-    char *text = json_dumps(json, JSON_PRESERVE_ORDER);
-    const abl_dataset_options options = {.tokenizer = abl_model_tokenizer(model),
-                                         .bos = bos,
-                                         .vocab_size = abl_model_get_config(model)->d_vocab,
-                                         .seq_len_max = abl_model_get_config(model)->n_ctx};
-    abl_dataset *dataset = NULL;
-    abl_status status;
-    golden_must(abl_dataset_create_json(text, strlen(text), &options, &dataset, &status), &status);
-    abl_free(text); /* jansson allocates through core/base/mem.h */
-    json_decref(json);
-    return dataset;
-}
-
 /* The first rows of `read` are those of `recorded`, answers included. */
 static bool starts_with(const abl_dataset *read, const abl_dataset *recorded) {
     int32_t count = abl_dataset_prompt_count(recorded);
@@ -56,8 +41,8 @@ static void case_abba(const char *model_name) {
     abl_model *model = golden_open_model(model_name, abl_model_processing_hf());
     abl_dataset *recorded = edges_abba(model_name);
     const char *path = golden_path("prompts/ioi_abba.json");
-    abl_dataset *with_bos = read_dataset(path, model, ABL_BOS_PREPEND);
-    abl_dataset *without = read_dataset(path, model, ABL_BOS_NEVER);
+    abl_dataset *with_bos = edges_prompts(path, model, ABL_BOS_PREPEND);
+    abl_dataset *without = edges_prompts(path, model, ABL_BOS_NEVER);
     golden_check(model_name, "ioi_abba: token ids", starts_with(with_bos, recorded));
     golden_check(model_name, "ioi_abba: 32 prompts", abl_dataset_prompt_count(with_bos) == 32);
     golden_check(model_name, "ioi_abba: one token less without BOS",
@@ -86,8 +71,8 @@ static void case_smollm2(void) {
         abl_dataset *recorded = edges_smollm2(EDGES_SMOLLM2[i]);
         /* inputs.json is a dataset file of just these prompts, with their ids beside them. */
         abl_dataset *read =
-            read_dataset(golden_path("cases/smollm2-135m/%s/inputs.json", EDGES_SMOLLM2[i]), model,
-                         ABL_BOS_NEVER);
+            edges_prompts(golden_path("cases/smollm2-135m/%s/inputs.json", EDGES_SMOLLM2[i]), model,
+                          ABL_BOS_NEVER);
         golden_check(EDGES_SMOLLM2[i], "the reference's token ids, by hash",
                      strcmp(abl_dataset_hash(read), abl_dataset_hash(recorded)) == 0);
         abl_dataset_destroy(read);

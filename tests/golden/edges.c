@@ -98,6 +98,21 @@ abl_dataset *edges_abba(const char *model_name) {
     return dataset;
 }
 
+abl_dataset *edges_prompts(const char *path, const abl_model *model, abl_bos_policy bos) {
+    json_t *json = golden_open_json(path);
+    char *text = json_dumps(json, JSON_PRESERVE_ORDER);
+    const abl_dataset_options options = {.tokenizer = abl_model_tokenizer(model),
+                                         .bos = bos,
+                                         .vocab_size = abl_model_get_config(model)->d_vocab,
+                                         .seq_len_max = abl_model_get_config(model)->n_ctx};
+    abl_dataset *dataset = NULL;
+    abl_status status;
+    golden_must(abl_dataset_create_json(text, strlen(text), &options, &dataset, &status), &status);
+    abl_free(text); /* jansson allocates through core/base/mem.h */
+    json_decref(json);
+    return dataset;
+}
+
 /* A list of lists of ids, end to end; *ret_offsets has one entry more than rows. */
 static int32_t *rows_read(const json_t *rows, int32_t **ret_offsets) {
     size_t total = 0;

@@ -24,6 +24,8 @@ extern const char *const EDGES_SMOLLM2[4]; /* the task folders */
 abl_graph *edges_graph(const abl_model *model, const edges_variant *variant, int seq_len);
 /* Rows 0..7 of ioi_abba, then its rows 8..15, as recorded token ids (BOS included). */
 abl_dataset *edges_abba(const char *model_name);
+/* A dataset file (golden_path()) through the model's own tokenizer. */
+abl_dataset *edges_prompts(const char *path, const abl_model *model, abl_bos_policy bos);
 /* The eight prompts of a SmolLM2 task. */
 abl_dataset *edges_smollm2(const char *task);
 

@@ -164,7 +164,7 @@ static void case_scores(const char *model_name, const edges_variant *variant, ab
 /* Exact scores of all edges against one masked pass an edge, whose mask has a single 1: two ways to
  * compute the same number that share little code. */
 static void check_exact(const char *model_name, const edges_variant *variant, abl_model *model,
-                        const abl_dataset *dataset, abl_ablation ablation) {
+                        const abl_dataset *dataset, abl_ablation ablation, const char *what) {
     abl_graph *graph = edges_graph(model, variant, abl_dataset_seq_len(dataset));
     abl_prune_options options = {
         .algorithm = ABL_PRUNE_GROUND_TRUTH,
@@ -214,10 +214,9 @@ static void check_exact(const char *model_name, const edges_variant *variant, ab
     }
     char title[96];
     (void)snprintf(title, sizeof title, "%s/%s", model_name, variant->name);
-    golden_compare_floats(title,
-                          ablation == ABL_ABLATION_ZERO ? "exact against one-hot masks, zero"
-                                                        : "exact against one-hot masks, resample",
-                          expected, (size_t)set_count, actual, (size_t)set_count,
+    char name[96];
+    (void)snprintf(name, sizeof name, "exact against one-hot masks, %s", what);
+    golden_compare_floats(title, name, expected, (size_t)set_count, actual, (size_t)set_count,
                           TOL_EXACT_RELATIVE * (1 + edges_max_abs(expected, set_count)));
     abl_sweep_destroy(sweep);
     abl_free(exact);
@@ -467,17 +466,26 @@ int main(int argc, char **argv) {
         abl_dataset *dataset = edges_abba(EDGES_MODELS[i]);
         abl_model *models[] = {golden_open_model(EDGES_MODELS[i], abl_model_processing_tl()),
                                golden_open_model(EDGES_MODELS[i], abl_model_processing_hf())};
+        abl_dataset *late =
+            edges_prompts(golden_path("prompts/ioi_late.json"), models[0], ABL_BOS_PREPEND);
+        golden_check(EDGES_MODELS[i], "the late prompts share 11 tokens",
+                     abl_dataset_shared_prefix(late, 0, 4) == 11);
         for (size_t v = 0; v < EDGES_VARIANT_COUNT; v++) {
             abl_model *model = models[EDGES_VARIANTS[v].raw ? 1 : 0];
             case_scores(EDGES_MODELS[i], &EDGES_VARIANTS[v], model, dataset);
-            check_exact(EDGES_MODELS[i], &EDGES_VARIANTS[v], model, dataset, ABL_ABLATION_RESAMPLE);
-            check_exact(EDGES_MODELS[i], &EDGES_VARIANTS[v], model, dataset, ABL_ABLATION_ZERO);
+            check_exact(EDGES_MODELS[i], &EDGES_VARIANTS[v], model, dataset, ABL_ABLATION_RESAMPLE,
+                        "resample");
+            check_exact(EDGES_MODELS[i], &EDGES_VARIANTS[v], model, dataset, ABL_ABLATION_ZERO,
+                        "zero");
+            check_exact(EDGES_MODELS[i], &EDGES_VARIANTS[v], model, late, ABL_ABLATION_RESAMPLE,
+                        "resample behind a shared prefix");
         }
         case_batch8(EDGES_MODELS[i], models[0], dataset);
         case_refusals(models[0], dataset);
         case_random(models[0]);
         abl_model_unref(models[0]);
         abl_model_unref(models[1]);
+        abl_dataset_destroy(late);
         abl_dataset_destroy(dataset);
     }
     case_smollm2();

@@ -23,6 +23,7 @@ struct abl_sweep {
     int32_t row_count;
     double *values; /* one batch's, a row each */
     int64_t steps_done;
+    int64_t rows_done; /* circuits on a batch */
 };
 
 static abl_code options_check(const abl_sweep_options *o, abl_status *ret_status) {
@@ -133,6 +134,27 @@ static abl_code references(abl_sweep *sweep, abl_metric_input *input, abl_status
     return code;
 }
 
+/* A circuit's pass over a batch: its metrics into its row. */
+static abl_code row_add(abl_sweep *sweep, const abl_circuits_result *result, int32_t *ret_row,
+                        abl_status *ret_status) {
+    abl_metric_input input = {
+        .batch = &result->batch, .logits = result->logits, .vocab_size = result->vocab_size};
+    abl_code code = references(sweep, &input, ret_status);
+    int32_t at = (int32_t)(sweep->rows_done % sweep->row_count); /* circuits.c: batches outside */
+    row_sums *row = &sweep->rows[at];
+    for (int32_t i = 0; code == ABL_CODE_OK && i < sweep->options.metric_count; i++) {
+        code = metric_add(sweep, i, &input, row, ret_status);
+    }
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    row->edge_count = result->edge_count;
+    row->rows += result->batch.size;
+    sweep->rows_done++;
+    *ret_row = at;
+    return ABL_CODE_OK;
+}
+
 abl_code abl_sweep_step(abl_sweep *sweep, abl_sweep_progress *ret_progress,
                         abl_status *ret_status) {
     abl_circuits_result result;
@@ -141,25 +163,13 @@ abl_code abl_sweep_step(abl_sweep *sweep, abl_sweep_progress *ret_progress,
     if (code != ABL_CODE_OK) {
         return code;
     }
-    abl_metric_input input = {
-        .batch = &result.batch, .logits = result.logits, .vocab_size = result.vocab_size};
-    code = references(sweep, &input, ret_status);
-    int32_t at = (int32_t)(sweep->steps_done % sweep->row_count); /* circuits.c: batches outside */
-    row_sums *row = &sweep->rows[at];
-    for (int32_t i = 0; code == ABL_CODE_OK && i < sweep->options.metric_count; i++) {
-        code = metric_add(sweep, i, &input, row, ret_status);
-    }
-    if (code != ABL_CODE_OK) {
-        return code;
-    }
-    row->edge_count = result.edge_count;
-    row->rows += result.batch.size;
     sweep->steps_done++;
     *ret_progress = (abl_sweep_progress){.steps_done = sweep->steps_done,
                                          .steps_total = abl_circuits_step_count(sweep->circuits),
-                                         .row = at,
+                                         .row = -1,
                                          .finished = finished};
-    return ABL_CODE_OK;
+    return result.circuit < 0 ? ABL_CODE_OK
+                              : row_add(sweep, &result, &ret_progress->row, ret_status);
 }
 
 int32_t abl_sweep_row_count(const abl_sweep *sweep) {

@@ -31,7 +31,7 @@ typedef struct abl_sweep_row {
 typedef struct abl_sweep_progress {
     int64_t steps_done;
     int64_t steps_total;
-    int32_t row; /* the row that this step changed */
+    int32_t row; /* the row that this step changed; -1: none, a pass for the mean ablation */
     bool finished;
 } abl_sweep_progress;
 
@@ -39,7 +39,7 @@ typedef struct abl_sweep_progress {
  *   INVALID_ARGUMENT  METRIC_NEEDS_WRONG_ANSWERS, METRIC_COUNT */
 ABL_MUST_CHECK abl_code abl_sweep_create(const abl_sweep_options *options, abl_sweep **ret_sweep,
                                          abl_status *ret_status);
-/* One circuit on one batch. */
+/* One circuit on one batch, or before those a pass for the mean that ablates. */
 ABL_MUST_CHECK abl_code abl_sweep_step(abl_sweep *sweep, abl_sweep_progress *ret_progress,
                                        abl_status *ret_status);
 int32_t abl_sweep_row_count(const abl_sweep *sweep);

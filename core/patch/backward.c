@@ -478,7 +478,7 @@ static abl_code values_backward(abl_backward *backward, const abl_patch_options 
               .config = backward->config,
               .folded = backward->folded,
               .options = o,
-              .ablated = o->ablation == ABL_ABLATION_ZERO ? NULL : o->ablated,
+              .ablated = o->ablated,
               .shape = {.batch = o->batch,
                         .seq = o->seq,
                         .width = backward->config->d_model,

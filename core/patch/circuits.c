@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* run_circuits. Batches are the outer loop: a batch's ablation, and the unpatched model's logits
- * that metrics compare with, are computed once for all circuits. Sizes whose thresholds are equal
- * (ties) are one circuit and are run once. A circuit's mask is written anew for every pass: that is
+/* run_circuits. First, for ablations that are means over the dataset, that mean, a pass a step.
+ * Then batches are the outer loop: a batch's ablation, and the unpatched model's logits that
+ * metrics compare with, are computed once for all circuits. Sizes whose thresholds are equal (ties)
+ * are one circuit and are run once. A circuit's mask is written anew for every pass: that is
  * one walk over the edges, nothing beside the pass itself. */
 #include "core/patch/circuits.h"
 
@@ -28,8 +29,8 @@ struct abl_circuits {
     int64_t edge_count;
     int32_t batch_index; /* of the next step */
     int32_t at;          /* circuit of the next step */
-    abl_sources *ablated;
-    int32_t ablated_batch; /* the batch that `ablated` is of; -1: none */
+    abl_ablator *ablator;
+    int32_t prepare_count; /* steps before the first circuit: a mean over the dataset */
     float *mask;
     float *logits;
     float *unpatched[2]; /* clean, corrupt; NULL until asked for */
@@ -126,13 +127,27 @@ static abl_code circuits_fill(abl_circuits *circuits, abl_status *ret_status) {
     return code;
 }
 
+/* TREE_PATCH runs the clean prompt and ablates by the corrupt one; EDGE_PATCH the other way. */
+static bool input_is_clean(const abl_circuits_options *o) {
+    return (o->patch_type == ABL_PATCH_TREE) != o->reverse_clean_corrupt;
+}
+
+static abl_ablator_options ablator_options(const abl_circuits_options *o) {
+    return (abl_ablator_options){.of = {.model = o->model,
+                                        .ablation = o->ablation,
+                                        .batches = o->batches,
+                                        .clean = !input_is_clean(o),
+                                        .residuals = true},
+                                 .resident = o->resident,
+                                 .resident_first = o->resident_first};
+}
+
 static abl_patch_options patch_options(const abl_circuits *circuits, const abl_batch *batch) {
     const abl_circuits_options *o = &circuits->options;
     return (abl_patch_options){.model = o->model,
                                .graph = o->graph,
                                .batch = batch->size,
                                .seq = batch->seq_len,
-                               .ablation = o->ablation,
                                .slice = o->slice};
 }
 
@@ -160,11 +175,17 @@ abl_code abl_circuits_create(const abl_circuits_options *options, abl_circuits *
         return abl_fail_oom(ret_status);
     }
     circuits->options = *options;
-    circuits->ablated_batch = -1;
     circuits->unpatched_batch[0] = circuits->unpatched_batch[1] = -1;
     code = buffers_alloc(circuits, ret_status);
     if (code == ABL_CODE_OK) {
         code = circuits_fill(circuits, ret_status);
+    }
+    if (code == ABL_CODE_OK) {
+        const abl_ablator_options ablator = ablator_options(options);
+        code = abl_ablator_create(&ablator, &circuits->ablator, ret_status);
+    }
+    if (code == ABL_CODE_OK) {
+        circuits->prepare_count = abl_ablator_steps_left(circuits->ablator);
     }
     if (code != ABL_CODE_OK) {
         abl_circuits_destroy(circuits);
@@ -179,7 +200,7 @@ void abl_circuits_destroy(abl_circuits *circuits) {
         return;
     }
     abl_patcher_destroy(circuits->patcher);
-    abl_sources_destroy(circuits->ablated);
+    abl_ablator_destroy(circuits->ablator);
     abl_free(circuits->circuits);
     abl_free(circuits->mask);
     abl_free(circuits->logits);
@@ -193,32 +214,11 @@ int32_t abl_circuits_count(const abl_circuits *circuits) {
 }
 
 int64_t abl_circuits_step_count(const abl_circuits *circuits) {
-    return (int64_t)circuits->circuit_count * abl_batches_count(&circuits->options.batches);
+    return circuits->prepare_count +
+           (int64_t)circuits->circuit_count * abl_batches_count(&circuits->options.batches);
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
-
-/* TREE_PATCH runs the clean prompt and ablates by the corrupt one; EDGE_PATCH the other way. */
-static bool input_is_clean(const abl_circuits_options *o) {
-    return (o->patch_type == ABL_PATCH_TREE) != o->reverse_clean_corrupt;
-}
-
-static abl_code ablate(abl_circuits *circuits, const abl_batch *batch, abl_status *ret_status) {
-    const abl_circuits_options *o = &circuits->options;
-    if (o->ablation == ABL_ABLATION_ZERO || circuits->ablated_batch == circuits->batch_index) {
-        return ABL_CODE_OK;
-    }
-    abl_sources_destroy(circuits->ablated);
-    circuits->ablated = NULL;
-    circuits->ablated_batch = -1;
-    const int32_t *tokens = input_is_clean(o) ? batch->corrupt : batch->clean;
-    abl_code code = abl_sources_run(o->model, tokens, batch->size, batch->seq_len, true,
-                                    &circuits->ablated, ret_status);
-    if (code == ABL_CODE_OK) {
-        circuits->ablated_batch = circuits->batch_index;
-    }
-    return code;
-}
 
 static void mask_write(abl_circuits *circuits, const circuit *c) {
     const abl_circuits_options *o = &circuits->options;
@@ -248,11 +248,17 @@ abl_code abl_circuits_step(abl_circuits *circuits, abl_circuits_result *ret_resu
                            bool *ret_finished, abl_status *ret_status) {
     const abl_circuits_options *o = &circuits->options;
     ABL_ASSERT(circuits->batch_index < abl_batches_count(&o->batches));
+    if (abl_ablator_steps_left(circuits->ablator) > 0) {
+        *ret_result = (abl_circuits_result){.circuit = -1};
+        *ret_finished = false;
+        return abl_ablator_step(circuits->ablator, ret_status);
+    }
     const circuit *c = &circuits->circuits[circuits->at];
     abl_batch batch = abl_batches_at(&o->batches, circuits->batch_index);
+    const abl_sources *ablated = NULL;
     abl_code code = patcher_prepare(circuits, ret_status);
     if (code == ABL_CODE_OK) {
-        code = ablate(circuits, &batch, ret_status);
+        code = abl_ablator_batch(circuits->ablator, &batch, &ablated, ret_status);
     }
     if (code != ABL_CODE_OK) {
         return code;
@@ -261,7 +267,7 @@ abl_code abl_circuits_step(abl_circuits *circuits, abl_circuits_result *ret_resu
     abl_patch_options patch = patch_options(circuits, &batch);
     patch.tokens = input_is_clean(o) ? batch.clean : batch.corrupt;
     patch.mask = circuits->mask;
-    patch.ablated = circuits->ablated;
+    patch.ablated = ablated;
     code = abl_patcher_run(circuits->patcher, &patch, circuits->logits, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
@@ -315,7 +321,6 @@ abl_code abl_circuits_unpatched(abl_circuits *circuits, bool corrupt, const floa
 }
 
 int64_t abl_circuits_bytes_estimate(const abl_circuits_options *options) {
-    const abl_model_config *c = abl_model_get_config(options->model);
     const abl_batches *batches = &options->batches;
     abl_patch_options patch = {.model = options->model,
                                .graph = options->graph,
@@ -323,7 +328,7 @@ int64_t abl_circuits_bytes_estimate(const abl_circuits_options *options) {
                                                                              : batches->count,
                                .seq = abl_dataset_seq_len(batches->dataset),
                                .slice = options->slice};
-    int64_t ablated = 4LL * patch.batch * patch.seq * c->n_layers *
-                      ((int64_t)c->n_heads * c->d_head + 3LL * c->d_model);
-    return abl_patch_bytes_estimate(&patch) + ablated + 12 * abl_patch_logit_count(&patch);
+    const abl_ablator_options ablator = ablator_options(options);
+    return abl_patch_bytes_estimate(&patch) + abl_ablator_bytes_estimate(&ablator) +
+           12 * abl_patch_logit_count(&patch);
 }

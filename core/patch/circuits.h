@@ -30,6 +30,8 @@ typedef struct abl_circuits_options {
     abl_batches batches;
     abl_patch_type patch_type;
     abl_ablation ablation;
+    const abl_sources *resident; /* made before, and used instead: abl_ablator_options */
+    int32_t resident_first;
     bool reverse_clean_corrupt; /* swaps the two inputs */
     abl_patch_slice slice;
     const float *scores; /* with sizes: circuits by score ... */
@@ -39,7 +41,8 @@ typedef struct abl_circuits_options {
 } abl_circuits_options;
 
 typedef struct abl_circuits_result {
-    int32_t circuit;    /* index into sizes or sets */
+    int32_t circuit;    /* index into sizes or sets; -1: a pass for the mean over the dataset,
+                           which comes before the circuits: nothing else is in the result */
     int64_t edge_count; /* actual: ties included */
     int32_t batch_index;
     abl_batch batch;
@@ -49,7 +52,8 @@ typedef struct abl_circuits_result {
 } abl_circuits_result;
 
 /*   INVALID_ARGUMENT  CIRCUIT_SIZE_INVALID, CIRCUIT_COUNT, EDGE_INDEX_INVALID, BATCH_SIZE_INVALID,
- *                     SPLIT_INVALID, GRAPH_MODEL_MISMATCH, SEQ_LEN_MISMATCH, SCORES_NOT_FINITE */
+ *                     SPLIT_INVALID, ABLATION_SHAPE, GRAPH_MODEL_MISMATCH, SEQ_LEN_MISMATCH,
+ *                     SCORES_NOT_FINITE */
 ABL_MUST_CHECK abl_code abl_circuits_create(const abl_circuits_options *options,
                                             abl_circuits **ret_circuits, abl_status *ret_status);
 /* One forward pass. *ret_finished: this was the last one. Not to be called after that, nor after

@@ -10,19 +10,15 @@
 #include <math.h>
 
 static abl_code ablated_check(const abl_patch_options *o, abl_status *ret_status) {
-    /* A function of no mask ablates, too: sigmoid(0) is a half. */
-    bool masked = o->mask != NULL || o->mask_function != ABL_MASK_NONE;
-    if (!masked || o->ablation == ABL_ABLATION_ZERO) {
+    const abl_sources *ablated = o->ablated;
+    if (ablated == NULL ||
+        ((ablated->batch == 1 || ablated->batch == o->batch) && ablated->seq == o->seq)) {
         return ABL_CODE_OK;
     }
-    if (o->ablated == NULL || o->ablated->batch != o->batch || o->ablated->seq != o->seq) {
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "BATCH_INVALID",
-                        "the ablation is of %d prompts of %d tokens, the input of %d of %d; they "
-                        "must have one shape",
-                        o->ablated == NULL ? 0 : o->ablated->batch,
-                        o->ablated == NULL ? 0 : o->ablated->seq, o->batch, o->seq);
-    }
-    return ABL_CODE_OK;
+    return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "BATCH_INVALID",
+                    "the ablation is of %d prompts of %d tokens, the input of %d of %d; the "
+                    "ablation must be as long, and have as many prompts or one",
+                    ablated->batch, ablated->seq, o->batch, o->seq);
 }
 
 abl_code abl_patch_check(const abl_patch_options *o, abl_status *ret_status) {

@@ -14,15 +14,11 @@
 
 #include "core/data/dataset.h"
 #include "core/graph/graph.h"
+#include "core/patch/ablation.h"
 
 ABL_BEGIN_DECLS
 
 struct abl_model;
-
-typedef enum abl_ablation {
-    ABL_ABLATION_RESAMPLE = 0, /* the other prompt's activations, same row */
-    ABL_ABLATION_ZERO,
-} abl_ablation;
 
 typedef enum abl_patch_type {
     ABL_PATCH_TREE = 0, /* input clean, ablations from corrupt, edges OUTSIDE the circuit ablated */
@@ -42,18 +38,6 @@ typedef enum abl_patch_slice {
     ABL_PATCH_ALL_SEQ,
 } abl_patch_slice;
 
-/* The source outputs of one run, resident on the model's device: (sources, batch, seq, d_model). */
-typedef struct abl_sources abl_sources;
-
-/* Runs the model on tokens (batch, seq) and keeps every source's output.
- *   RESOURCE_EXHAUSTED  OUT_OF_DEVICE_MEMORY, OUT_OF_HOST_MEMORY
- *   INVALID_ARGUMENT    TOKEN_OUT_OF_RANGE, BATCH_INVALID */
-ABL_MUST_CHECK abl_code abl_sources_create(struct abl_model *model, const int32_t *tokens,
-                                           int32_t batch, int32_t seq, abl_sources **ret_sources,
-                                           abl_status *ret_status);
-void abl_sources_destroy(abl_sources *sources); /* NULL is allowed */
-int64_t abl_sources_bytes(const abl_sources *sources);
-
 typedef struct abl_patch_options {
     struct abl_model *model;
     const abl_graph *graph;
@@ -66,8 +50,7 @@ typedef struct abl_patch_options {
     float mask_dropout;      /* [0, 1): the chance that a value is dropped (the rest is scaled) */
     uint64_t seed;           /* of what hard_concrete and dropout draw */
     const float *mask_draws; /* hard_concrete's u itself, (batch, edges); NULL: from the seed */
-    abl_ablation ablation;
-    const abl_sources *ablated; /* RESAMPLE: the other run's, same batch and seq */
+    const abl_sources *ablated; /* one row, or as many as batch; as long as seq; NULL: ZERO */
     abl_patch_slice slice;
 } abl_patch_options;
 

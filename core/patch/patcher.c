@@ -115,10 +115,6 @@ static abl_code arena_prepare(abl_patcher *patcher, int64_t batch, int64_t seq,
 
 /* ---- inputs of destinations ------------------------------------------------------------------ */
 
-static const abl_sources *ablated_of(const pass *p) {
-    return p->options->ablation == ABL_ABLATION_ZERO ? NULL : p->options->ablated;
-}
-
 /* The mask of one module's destinations, and of `blocks` modules with as many sources behind it. */
 static abl_mask_rows rows_of(const pass *p, const abl_graph_module *module, int32_t row_count) {
     return (abl_mask_rows){.values = p->options->mask + module->edge_offset,
@@ -131,11 +127,11 @@ static abl_mask_rows rows_of(const pass *p, const abl_graph_module *module, int3
 /* What a destination whose sources are all ablated reads. */
 static abl_tensor *all_ablated(pass *p, int layer, bool mid) {
     return abl_differences_ablated(p->scope, &p->patcher->differences, p->patcher->model,
-                                   ablated_of(p), layer, mid);
+                                   p->options->ablated, layer, mid);
 }
 
 static void slots_fill(pass *p, int layer, bool mid, const abl_tensor *resid) {
-    abl_differences_fill(p->scope, &p->patcher->differences, p->patcher->model, ablated_of(p),
+    abl_differences_fill(p->scope, &p->patcher->differences, p->patcher->model, p->options->ablated,
                          layer, mid, resid);
 }
 
@@ -262,7 +258,7 @@ static abl_tensor *attention(pass *p, int layer, abl_tensor *resid) {
     abl_tensor *z =
         abl_tensor_attention(scope, q, k, qkv.v, abl_model_attn_scale(model), NULL, NULL);
     if (p->options->mask != NULL) {
-        abl_differences_heads(scope, &p->patcher->differences, model, ablated_of(p), layer,
+        abl_differences_heads(scope, &p->patcher->differences, model, p->options->ablated, layer,
                               head_slot(p, layer), z);
     }
     return abl_block_attn_out(scope, model, layer, z);
@@ -274,7 +270,7 @@ static abl_tensor *mlp(pass *p, int layer, bool mid, abl_tensor *resid) {
     x = abl_block_norm_forward(p->scope, model, layer, ABL_BLOCK_NORM_2, x, NULL, NULL);
     abl_tensor *out = abl_block_mlp(p->scope, model, layer, x, NULL);
     if (p->options->mask != NULL) {
-        abl_differences_mlp(p->scope, &p->patcher->differences, ablated_of(p), layer,
+        abl_differences_mlp(p->scope, &p->patcher->differences, p->options->ablated, layer,
                             head_slot(p, layer) + p->patcher->config->n_heads, out);
     }
     return out;
@@ -338,7 +334,7 @@ static void run(pass *p, float *ret_logits) {
     abl_tensor *resid = abl_block_embed(scope, model, ids, NULL, NULL);
     p->patcher->differences.scope = scope;
     if (o->mask != NULL) {
-        abl_differences_start(&p->patcher->differences, ablated_of(p), resid);
+        abl_differences_start(&p->patcher->differences, p->options->ablated, resid);
     }
     for (int layer = 0; layer < p->patcher->config->n_layers && !abl_scope_failed(scope); layer++) {
         size_t mark = abl_scope_mark(scope);
@@ -353,8 +349,6 @@ static void run(pass *p, float *ret_logits) {
 abl_code abl_patcher_run(abl_patcher *patcher, const abl_patch_options *options, float *ret_logits,
                          abl_status *ret_status) {
     bool by_position = abl_graph_options_of(patcher->graph)->seq_len != 0;
-    ABL_ASSERT(options->mask == NULL || options->ablation == ABL_ABLATION_ZERO ||
-               options->ablated != NULL);
     pass p = {.patcher = patcher,
               .options = options,
               .batch = options->batch,

@@ -35,22 +35,48 @@ void abl_sources_destroy(abl_sources *sources) {
     abl_free(sources);
 }
 
-static int64_t layers_bytes(abl_tensor *const *tensors, int32_t count) {
+int32_t abl_sources_tensor_count(const abl_sources *sources) {
+    return sources->pre == NULL ? 1 + 2 * sources->layer_count : 2 + 4 * sources->layer_count;
+}
+
+static abl_tensor **layer_slot(const abl_sources *sources, int32_t index) {
+    const int32_t n = sources->layer_count;
+    abl_tensor **const layers[] = {sources->z, sources->mlp_out, sources->pre, sources->mid};
+    return &layers[(index - 1) / n][(index - 1) % n];
+}
+
+abl_tensor *abl_sources_tensor_at(const abl_sources *sources, int32_t index) {
+    return index == 0                              ? sources->start
+           : index == 1 + 4 * sources->layer_count ? sources->end
+                                                   : *layer_slot(sources, index);
+}
+
+abl_tensor **abl_sources_slot_at(abl_sources *sources, int32_t index) {
+    return index == 0                              ? &sources->start
+           : index == 1 + 4 * sources->layer_count ? &sources->end
+                                                   : layer_slot(sources, index);
+}
+
+int64_t abl_sources_bytes(const abl_sources *sources) {
     int64_t bytes = 0;
-    for (int32_t i = 0; tensors != NULL && i < count; i++) {
-        bytes += (int64_t)abl_tensor_bytes(tensors[i]);
+    for (int32_t i = 0; i < abl_sources_tensor_count(sources); i++) {
+        abl_tensor *tensor = abl_sources_tensor_at(sources, i);
+        uint64_t all = tensor == NULL ? 0 : abl_tensor_bytes(tensor);
+        uint64_t stored = tensor == NULL ? 0 : abl_tensor_storage_bytes(tensor);
+        bytes += (int64_t)(stored < all ? stored : all); /* less, when expanded; more, for a view */
     }
     return bytes;
 }
 
-int64_t abl_sources_bytes(const abl_sources *sources) {
-    int32_t n = sources->layer_count;
-    return (int64_t)abl_tensor_bytes(sources->start) + layers_bytes(sources->z, n) +
-           layers_bytes(sources->mlp_out, n) + layers_bytes(sources->pre, n) +
-           layers_bytes(sources->mid, n);
+int32_t abl_sources_rows(const abl_sources *sources) {
+    return sources->batch;
 }
 
-static abl_sources *sources_alloc(int32_t batch, int32_t seq, int32_t layer_count, bool residuals) {
+int32_t abl_sources_seq(const abl_sources *sources) {
+    return sources->seq;
+}
+
+abl_sources *abl_sources_alloc(int32_t batch, int32_t seq, int32_t layer_count, bool residuals) {
     abl_sources *sources = abl_calloc(1, sizeof *sources);
     if (sources == NULL) {
         return NULL;
@@ -105,7 +131,7 @@ abl_code abl_sources_run(const abl_model *model, const int32_t *tokens, int32_t 
     if (code != ABL_CODE_OK) {
         return code;
     }
-    abl_sources *sources = sources_alloc(batch, seq, config->n_layers, residuals);
+    abl_sources *sources = abl_sources_alloc(batch, seq, config->n_layers, residuals);
     abl_scope *scope = abl_scope_create(abl_model_device(model));
     if (sources == NULL || scope == NULL) {
         abl_sources_destroy(sources);
@@ -157,6 +183,34 @@ abl_tensor *abl_sources_residual(abl_scope *scope, const abl_model *model,
     return sum;
 }
 
+/* Head results of all heads: (batch, pos, head, d_head) -> out (heads, batch, pos, d_model). */
+static void heads_into(abl_scope *scope, const abl_model *model, int layer, const abl_tensor *z,
+                       abl_tensor *out) {
+    const abl_model_config *c = abl_model_get_config(model);
+    z = abl_tensor_reshape(scope, z, 3, (const int64_t[]){-1, c->n_heads, c->d_head});
+    out = abl_tensor_view(scope, out, 3, (const int64_t[]){c->n_heads, -1, c->d_model});
+    out = abl_tensor_permute(scope, out, 3, (const int64_t[]){1, 0, 2});
+    (void)abl_block_head_results(scope, model, layer, z, out);
+}
+
+abl_tensor *abl_sources_expand(abl_scope *scope, const abl_model *model, const abl_sources *sources,
+                               int32_t batch) {
+    const abl_model_config *c = abl_model_get_config(model);
+    const int64_t heads = c->n_heads;
+    const int64_t shape[] = {1 + c->n_layers * (heads + 1), sources->batch, sources->seq,
+                             c->d_model};
+    abl_tensor *out = abl_tensor_empty(scope, ABL_DTYPE_F32, 4, shape);
+    abl_tensor_copy_into(scope, abl_tensor_select(scope, out, 0, 0), sources->start);
+    for (int layer = 0; layer < c->n_layers; layer++) {
+        const int64_t slot = 1 + layer * (heads + 1);
+        heads_into(scope, model, layer, sources->z[layer],
+                   abl_tensor_slice(scope, out, 0, slot, slot + heads));
+        abl_tensor_copy_into(scope, abl_tensor_select(scope, out, 0, slot + heads),
+                             sources->mlp_out[layer]);
+    }
+    return abl_tensor_expand(scope, out, 4, (const int64_t[]){shape[0], batch, shape[2], shape[3]});
+}
+
 /* ---- differences ----------------------------------------------------------------------------- */
 
 /* out = ablated - current; ablated NULL is zero. */
@@ -181,14 +235,10 @@ void abl_differences_heads(abl_scope *scope, abl_differences *differences, const
                            const abl_sources *ablated, int layer, int64_t slot,
                            const abl_tensor *z) {
     const abl_model_config *c = abl_model_get_config(model);
-    const int64_t rows = differences->batch * differences->seq;
     abl_tensor *other = ablated == NULL ? NULL : ablated->z[layer];
     abl_tensor *dz = other == NULL ? abl_tensor_neg(scope, z) : abl_tensor_sub(scope, other, z);
-    dz = abl_tensor_view(scope, dz, 3, (const int64_t[]){rows, c->n_heads, c->d_head});
-    abl_tensor *out = abl_tensor_slice(scope, differences->arena, 0, slot, slot + c->n_heads);
-    out = abl_tensor_view(scope, out, 3, (const int64_t[]){c->n_heads, rows, differences->width});
-    out = abl_tensor_permute(scope, out, 3, (const int64_t[]){1, 0, 2});
-    (void)abl_block_head_results(scope, model, layer, dz, out);
+    heads_into(scope, model, layer, dz,
+               abl_tensor_slice(scope, differences->arena, 0, slot, slot + c->n_heads));
 }
 
 void abl_differences_mlp(abl_scope *scope, abl_differences *differences, const abl_sources *ablated,

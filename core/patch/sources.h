@@ -18,7 +18,7 @@
 ABL_BEGIN_DECLS
 
 struct abl_sources {
-    int32_t batch;
+    int32_t batch; /* 1 serves any batch: operations broadcast it */
     int32_t seq;
     int32_t layer_count;
     abl_tensor *start;    /* (batch, pos, d_model): Resid Start */
@@ -28,6 +28,19 @@ struct abl_sources {
     abl_tensor **mid;     /* a layer: after attention; likewise */
     abl_tensor *end;      /* the last residual; likewise */
 };
+
+/* Its tensors one after another, for what treats them all alike: start, then z, mlp_out, pre, mid,
+ * and end. Those that are NULL when not asked for are not counted. */
+int32_t abl_sources_tensor_count(const abl_sources *sources);
+abl_tensor *abl_sources_tensor_at(const abl_sources *sources, int32_t index);
+abl_tensor **abl_sources_slot_at(abl_sources *sources, int32_t index);
+/* One without tensors; NULL when there is no memory. */
+abl_sources *abl_sources_alloc(int32_t batch, int32_t seq, int32_t layer_count, bool residuals);
+
+/* Every source's own output, (sources, batch, pos, d_model), Resid Start first; constant axes are
+ * views of one element. Borrowed from the scope. */
+abl_tensor *abl_sources_expand(abl_scope *scope, const abl_model *model, const abl_sources *sources,
+                               int32_t batch);
 
 /* As abl_sources_create(); residuals only when asked for. */
 ABL_MUST_CHECK abl_code abl_sources_run(const abl_model *model, const int32_t *tokens,

@@ -19,6 +19,7 @@ struct abl_prune {
     int64_t edge_count;
     int32_t batch_count;
     abl_prune_progress progress;
+    abl_ablator *ablator; /* abl_prune_ablate() */
 };
 
 typedef struct abl_prune_vtable {
@@ -30,6 +31,16 @@ typedef struct abl_prune_vtable {
     void (*close)(abl_prune *prune); /* state may be NULL or half-built */
     int64_t (*bytes_estimate)(const abl_prune_options *options);
 } abl_prune_vtable;
+
+/* For open(): this algorithm ablates, as the options say; `residuals`: also destinations with all
+ * their sources ablated. Passes for a mean over the dataset are prune.c's: they come before the
+ * first step, and are added to the total. */
+ABL_MUST_CHECK abl_code abl_prune_ablate(abl_prune *prune, bool residuals, abl_status *ret_status);
+/* For step(): what ablates this batch; borrowed until the next call. NULL is ZERO. */
+ABL_MUST_CHECK abl_code abl_prune_ablated(abl_prune *prune, const abl_batch *batch,
+                                          const abl_sources **ret_ablated, abl_status *ret_status);
+/* For bytes_estimate(). */
+int64_t abl_prune_ablated_bytes(const abl_prune_options *options, bool residuals);
 
 extern const abl_prune_vtable abl_prune_eap;
 extern const abl_prune_vtable abl_prune_mask_gradient;

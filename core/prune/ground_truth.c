@@ -83,6 +83,9 @@ static abl_code ground_truth_open(abl_prune *prune, abl_status *ret_status) {
     }
     state->layer = -1;
     code = edges_copy(prune, state, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_prune_ablate(prune, false, ret_status);
+    }
     prune->options.edges = NULL; /* was borrowed for create */
     prune->progress.total = state->edge_count * prune->batch_count;
     return code;
@@ -284,32 +287,28 @@ static abl_code batch_open(abl_candidates *c, abl_status *ret_status) {
         code = abl_sources_run(c->model, c->batch.clean, c->batch.size, c->batch.seq_len, true,
                                &state->clean, ret_status);
     }
-    abl_sources *ablated = NULL;
+    const abl_sources *ablated = NULL;
+    if (code == ABL_CODE_OK) {
+        code = abl_prune_ablated(c->prune, &c->batch, &ablated, ret_status);
+    }
     state->from = 0;
-    if (code == ABL_CODE_OK && o->ablation == ABL_ABLATION_RESAMPLE) {
+    if (o->ablation == ABL_ABLATION_RESAMPLE && o->resident == NULL) {
         int32_t shared =
             abl_dataset_shared_prefix(o->batches.dataset, c->batch.first, c->batch.size);
         state->from = shared < c->seq ? shared : c->seq - 1;
-        code = abl_sources_run(c->model, c->batch.corrupt, c->batch.size, c->batch.seq_len, false,
-                               &ablated, ret_status);
     }
     if (code != ABL_CODE_OK) {
         return code;
     }
     state->batch_scope = abl_scope_create(abl_model_device(c->model));
     if (state->batch_scope == NULL) {
-        abl_sources_destroy(ablated);
         return abl_fail_oom(ret_status);
     }
     c->scope = state->batch_scope;
     differences_fill(c, ablated);
     clean_loss(c);
     code = state->from > 0 ? prefix_open(c, ret_status) : ABL_CODE_OK;
-    if (code == ABL_CODE_OK) {
-        code = abl_scope_status(state->batch_scope, ret_status);
-    }
-    abl_sources_destroy(ablated);
-    return code;
+    return code == ABL_CODE_OK ? abl_scope_status(state->batch_scope, ret_status) : code;
 }
 
 /* ---- a step ---------------------------------------------------------------------------------- */
@@ -402,11 +401,12 @@ static int64_t ground_truth_bytes(const abl_prune_options *options) {
     int64_t tokens = batch * seq;
     int64_t candidates = TOKENS_PER_CHUNK / tokens < 1 ? 1 : TOKENS_PER_CHUNK / tokens;
     int64_t arena = (ABL_SLOT_SOURCES + (int64_t)abl_graph_src_count(options->graph)) * c->d_model;
-    int64_t runs = 2LL * c->n_layers * ((int64_t)c->n_heads * c->d_head + 3LL * c->d_model);
+    int64_t run = (int64_t)c->n_layers * ((int64_t)c->n_heads * c->d_head + 3LL * c->d_model);
     int64_t pass =
         8LL * c->d_model + 4LL * c->d_mlp + 4LL * c->n_heads * c->d_head + 3LL * c->n_heads * seq;
-    return 4 * (tokens * (arena + runs) + candidates * tokens * pass +
+    return 4 * (tokens * (arena + run) + candidates * tokens * pass +
                 3 * candidates * batch * c->d_vocab + 2 * abl_graph_edge_count(options->graph)) +
+           abl_prune_ablated_bytes(options, false) +
            abl_folded_bytes(options->model, options->graph, false);
 }
 

@@ -9,7 +9,6 @@
 
 typedef struct mask_gradient {
     abl_folded *folded;
-    abl_sources *ablated; /* of the current batch; NULL before it, and under ZERO */
     int32_t point_count;
     int32_t point; /* of the current batch */
     bool integrated;
@@ -29,6 +28,12 @@ static abl_code answers_check(const abl_prune *prune, abl_status *ret_status) {
     return code;
 }
 
+/* At mask 0 no destination reads any of the ablation's residual. */
+static bool residuals_needed(const abl_prune_options *o) {
+    bool integrated = o->algorithm == ABL_PRUNE_MASK_GRADIENT && o->integrated_grad_samples > 0;
+    return integrated || o->mask_value != 0.0F;
+}
+
 static abl_code open_points(abl_prune *prune, int32_t point_count, bool integrated,
                             abl_status *ret_status) {
     abl_code code = answers_check(prune, ret_status);
@@ -43,7 +48,7 @@ static abl_code open_points(abl_prune *prune, int32_t point_count, bool integrat
     state->integrated = integrated;
     prune->state = state;
     prune->progress.total = (int64_t)prune->batch_count * point_count;
-    return ABL_CODE_OK;
+    return abl_prune_ablate(prune, residuals_needed(&prune->options), ret_status);
 }
 
 static abl_code eap_open(abl_prune *prune, abl_status *ret_status) {
@@ -74,19 +79,6 @@ static float point_value(const abl_prune *prune, const mask_gradient *state) {
                              : prune->options.mask_value;
 }
 
-/* The ablation of the batch, at its first point; residuals only where a mask is not 0. */
-static abl_code ablate(const abl_prune *prune, mask_gradient *state, const abl_batch *batch,
-                       abl_status *ret_status) {
-    abl_sources_destroy(state->ablated);
-    state->ablated = NULL;
-    if (prune->options.ablation == ABL_ABLATION_ZERO) {
-        return ABL_CODE_OK;
-    }
-    bool residuals = state->integrated || prune->options.mask_value != 0.0F;
-    return abl_sources_run(prune->options.model, batch->corrupt, batch->size, batch->seq_len,
-                           residuals, &state->ablated, ret_status);
-}
-
 static abl_code step(abl_prune *prune, abl_status *ret_status) {
     mask_gradient *state = prune->state;
     const abl_prune_options *o = &prune->options;
@@ -95,8 +87,9 @@ static abl_code step(abl_prune *prune, abl_status *ret_status) {
         code = abl_folded_create(o->model, o->graph, true, &state->folded, ret_status);
     }
     abl_batch batch = abl_batches_at(&o->batches, prune->progress.batch);
-    if (code == ABL_CODE_OK && state->point == 0) {
-        code = ablate(prune, state, &batch, ret_status);
+    const abl_sources *ablated = NULL;
+    if (code == ABL_CODE_OK) {
+        code = abl_prune_ablated(prune, &batch, &ablated, ret_status);
     }
     if (code != ABL_CODE_OK) {
         return code;
@@ -106,7 +99,7 @@ static abl_code step(abl_prune *prune, abl_status *ret_status) {
                                      .folded = state->folded,
                                      .loss = loss_of(o),
                                      .batch = &batch,
-                                     .ablated = state->ablated,
+                                     .ablated = ablated,
                                      .mask_value = point_value(prune, state)};
     code = abl_gradient_add(&gradient, prune->scores, ret_status);
     if (code != ABL_CODE_OK) {
@@ -127,7 +120,6 @@ static void close(abl_prune *prune) {
         return;
     }
     abl_folded_destroy(state->folded);
-    abl_sources_destroy(state->ablated);
     abl_free(state);
     prune->state = NULL;
 }
@@ -138,11 +130,8 @@ static int64_t bytes_estimate(const abl_prune_options *options) {
                         ? options->batches.batch_size
                         : options->batches.count;
     int64_t seq = abl_dataset_seq_len(options->batches.dataset);
-    int64_t ablated =
-        options->ablation == ABL_ABLATION_ZERO
-            ? 0
-            : 4 * batch * seq * c->n_layers * ((int64_t)c->n_heads * c->d_head + 3LL * c->d_model);
-    return abl_gradient_bytes(c, options->graph, batch, seq) + ablated +
+    return abl_gradient_bytes(c, options->graph, batch, seq) +
+           abl_prune_ablated_bytes(options, residuals_needed(options)) +
            abl_folded_bytes(options->model, options->graph, true) +
            4 * abl_graph_edge_count(options->graph);
 }

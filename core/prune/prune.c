@@ -44,7 +44,8 @@ static abl_code options_check(const abl_prune_options *o, abl_status *ret_status
     if ((unsigned)o->algorithm >= ABL_PRUNE_ALGORITHM_COUNT ||
         (unsigned)o->grad_function >= ABL_GRAD_FUNCTION_COUNT ||
         (unsigned)o->answer_function >= ABL_ANSWER_FUNCTION_COUNT ||
-        (unsigned)o->exact_metric > ABL_EXACT_KL_DIV || (unsigned)o->ablation > ABL_ABLATION_ZERO) {
+        (unsigned)o->exact_metric > ABL_EXACT_KL_DIV ||
+        (unsigned)o->ablation >= ABL_ABLATION_COUNT) {
         return abl_fail(
             ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS_INVALID",
             "algorithm %d, grad function %d, answer function %d, exact metric %d, ablation "
@@ -84,6 +85,9 @@ abl_code abl_prune_create(const abl_prune_options *options, abl_prune **ret_prun
         return code;
     }
     prune->progress.batch_count = prune->batch_count;
+    if (prune->ablator != NULL) {
+        prune->progress.total += abl_ablator_steps_left(prune->ablator);
+    }
     *ret_prune = prune;
     return ABL_CODE_OK;
 }
@@ -95,7 +99,13 @@ abl_code abl_prune_step(abl_prune *prune, abl_prune_progress *ret_progress,
         prune->progress.batch_finished = false;
         prune->progress.batch++;
     }
-    abl_code code = prune->vtable->step(prune, ret_status);
+    abl_code code = ABL_CODE_OK;
+    if (prune->ablator != NULL && abl_ablator_steps_left(prune->ablator) > 0) {
+        code = abl_ablator_step(prune->ablator, ret_status);
+        prune->progress.done++;
+    } else {
+        code = prune->vtable->step(prune, ret_status);
+    }
     if (code != ABL_CODE_OK) {
         return code;
     }
@@ -119,9 +129,36 @@ void abl_prune_destroy(abl_prune *prune) {
     if (prune->vtable != NULL) {
         prune->vtable->close(prune);
     }
+    abl_ablator_destroy(prune->ablator);
     abl_free(prune->scores);
     abl_free(prune->scored);
     abl_free(prune);
+}
+
+/* ---- for algorithms -------------------------------------------------------------------------- */
+
+static abl_ablator_options ablator_options(const abl_prune_options *o, bool residuals) {
+    return (abl_ablator_options){.of = {.model = o->model,
+                                        .ablation = o->ablation,
+                                        .batches = o->batches,
+                                        .residuals = residuals},
+                                 .resident = o->resident,
+                                 .resident_first = o->resident_first};
+}
+
+abl_code abl_prune_ablate(abl_prune *prune, bool residuals, abl_status *ret_status) {
+    const abl_ablator_options options = ablator_options(&prune->options, residuals);
+    return abl_ablator_create(&options, &prune->ablator, ret_status);
+}
+
+abl_code abl_prune_ablated(abl_prune *prune, const abl_batch *batch,
+                           const abl_sources **ret_ablated, abl_status *ret_status) {
+    return abl_ablator_batch(prune->ablator, batch, ret_ablated, ret_status);
+}
+
+int64_t abl_prune_ablated_bytes(const abl_prune_options *options, bool residuals) {
+    const abl_ablator_options ablator = ablator_options(options, residuals);
+    return abl_ablator_bytes_estimate(&ablator);
 }
 
 int64_t abl_prune_bytes_estimate(const abl_prune_options *options) {

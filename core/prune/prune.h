@@ -49,7 +49,9 @@ typedef struct abl_prune_options {
     struct abl_model *model;
     const abl_graph *graph;
     abl_batches batches;
-    abl_ablation ablation;
+    abl_ablation ablation;       /* by the corrupt prompts; means are over `batches` */
+    const abl_sources *resident; /* made before, and used instead: abl_ablator_options */
+    int32_t resident_first;
     abl_grad_function grad_function;     /* eap takes it too; the usual is LOGIT */
     abl_answer_function answer_function; /* the usual is AVG_DIFF */
     /* mask_gradient */
@@ -65,7 +67,8 @@ typedef struct abl_prune_options {
 } abl_prune_options;
 
 typedef struct abl_prune_progress {
-    int64_t done; /* in units: (batch, mask point) pairs, or (batch, edge) pairs */
+    int64_t done; /* in units: (batch, mask point) pairs, or (batch, edge) pairs; before them, one
+                     a pass for an ablation that is a mean over the dataset */
     int64_t total;
     int32_t batch; /* the batch that this step worked on */
     int32_t batch_count;
@@ -75,6 +78,7 @@ typedef struct abl_prune_progress {
 
 /*   INVALID_ARGUMENT    ALGORITHM_OPTIONS_INVALID  a mask value or sample count out of range
  *   INVALID_ARGUMENT    GRAPH_MODEL_MISMATCH       the graph was made for another shape of model
+ *   INVALID_ARGUMENT    ABLATION_SHAPE             the resident ablation is of other prompts
  *   INVALID_ARGUMENT    SEQ_LEN_MISMATCH           prompts are not as long as the graph's positions
  *   INVALID_ARGUMENT    ANSWERS_MISSING            the answer function needs answers that a row
  * lacks INVALID_ARGUMENT    EDGE_INDEX_INVALID, BATCH_SIZE_INVALID, SPLIT_INVALID

@@ -108,7 +108,6 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
         .batch = (int32_t)pass->batch.batch,
         .seq = (int32_t)pass->batch.seq,
         .mask = pass->mask->values,
-        .ablation = pass->request.ablation,
         .slice = abl_convert_patch_slice(pass->out_slice),
     };
     int32_t seq_len = abl_graph_options_of(pass->graph->graph)->seq_len;
@@ -124,7 +123,7 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
         return;
     }
     abl_sources *sources = NULL;
-    if (pass->request.ablation == ABL_ABLATION_RESAMPLE) {
+    if (pass->request.ablation != ABL_ABLATION_ZERO) {
         abl_token_batch other;
         if (abl_prompts_tokens("ablation.prompts", &pass->request.ablated, pass->model->model,
                                pass->model->bos_default, rpc->arena, &other,

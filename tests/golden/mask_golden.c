@@ -51,8 +51,7 @@ static void batch_gradient(const subject *s, abl_batch batch, float value, bool 
                                        .seq = batch.seq_len,
                                        .mask = mask,
                                        .mask_batch = rows,
-                                       .ablation = zero ? ABL_ABLATION_ZERO : ABL_ABLATION_RESAMPLE,
-                                       .ablated = ablated};
+                                       .ablated = zero ? NULL : ablated};
     float *patched = logits + vocab * (size_t)batch.size;
     golden_must(abl_patch_backward(&options, avg_diff, &batch, logits, own, &status), &status);
     golden_must(abl_patch_forward(&options, patched, &status), &status);

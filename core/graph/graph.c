@@ -14,8 +14,13 @@
  * formatting each other's inverse in both dialects. Nodes are stored with their names because
  * listings borrow them; all of it lives in one arena, so destroy is one call.
  *
- * Simple (unfactorized) graphs add Resid Mid and Resid Post nodes with a src_begin above 0; every
- * formula outside of this file already goes through src_begin and src_count. */
+ * A simple (unfactorized) graph is a chain: its destinations are the stream's nodes in order, and
+ * they cut the sources into one range each (src_begin is where the one before ended):
+ *
+ *     Resid Start A0.0 .. A0.n | Resid Mid 0  MLP 0 | Resid Post 0 A1.0 .. | ...
+ *     -> Resid Mid 0             -> Resid Post 0       -> Resid Mid 1         ... -> Resid End
+ *
+ * so that it has as many edges as sources. */
 #include "core/graph/graph.h"
 
 #include "core/base/arena.h"
@@ -184,16 +189,23 @@ static abl_code options_check(const abl_graph_options *options, abl_status *ret_
                         "seq_len is %d; it must be 0 (one value for all positions) to %d",
                         options->seq_len, ABL_SEQ_MAX);
     }
-    if (options->simple) {
-        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "GRAPH_KIND",
-                        "simple (unfactorized) graphs are not supported; make a factorized one");
-    }
     return ABL_CODE_OK;
+}
+
+/* Whether the stream has a node between attention and MLP. */
+static bool has_mid(const abl_graph_options *o) {
+    return o->simple && !o->parallel_attn_mlp && !o->attn_only;
 }
 
 static void counts_fill(abl_graph *graph) {
     const abl_graph_options *o = &graph->options;
     int32_t mlp_count = o->attn_only ? 0 : 1;
+    if (o->simple) {
+        int32_t mid_count = has_mid(o) ? 1 : 0;
+        graph->src_count = o->layer_count * (1 + o->head_count + mid_count + mlp_count);
+        graph->dest_count = graph->module_count = o->layer_count * (1 + mid_count);
+        return;
+    }
     graph->kv_dest_count = o->gqa == ABL_GQA_NATIVE ? o->kv_head_count : o->head_count;
     graph->block_src_count = o->head_count + mlp_count;
     graph->block_dest_count =
@@ -204,57 +216,89 @@ static void counts_fill(abl_graph *graph) {
 }
 
 /* Layers: Resid Start is 0; each block's attention and its MLP count up, sharing one in parallel.
- */
+ * In a simple graph Resid Start is on the first heads' layer. */
 static int32_t attn_layer(const abl_graph *graph, int32_t block) {
     bool shared = graph->options.parallel_attn_mlp || graph->options.attn_only;
-    return 1 + block * (shared ? 1 : 2);
+    return (graph->options.simple ? 0 : 1) + block * (shared ? 1 : 2);
 }
 
 static int32_t mlp_layer(const abl_graph *graph, int32_t block) {
     return attn_layer(graph, block) + (graph->options.parallel_attn_mlp ? 0 : 1);
 }
 
-static bool srcs_fill(abl_graph *graph) {
+/* Appends a source; its names follow from what it is. */
+static bool src_append(abl_graph *graph, int32_t *count, abl_graph_src model) {
     abl_arena *arena = graph->arena;
-    graph->srcs = abl_arena_alloc(arena, (size_t)graph->src_count * sizeof *graph->srcs);
+    abl_graph_src *src = &graph->srcs[*count];
+    const int32_t block = model.block;
+    *src = model;
+    src->index = (*count)++;
+    switch (src->kind) {
+    case ABL_NODE_RESID_START:
+        src->name = "Resid Start";
+        src->mib_name = "input";
+        src->module_name = "blocks.0.hook_resid_pre";
+        return true;
+    case ABL_NODE_HEAD:
+        src->name = abl_arena_printf(arena, "A%d.%d", block, src->head);
+        src->mib_name = abl_arena_printf(arena, "a%d.h%d", block, src->head);
+        src->module_name = src->head > 0
+                               ? src[-1].module_name /* one module a block */
+                               : abl_arena_printf(arena, "blocks.%d.attn.hook_result", block);
+        break;
+    case ABL_NODE_MLP:
+        src->name = abl_arena_printf(arena, "MLP %d", block);
+        src->mib_name = abl_arena_printf(arena, "m%d", block);
+        src->module_name = abl_arena_printf(arena, "blocks.%d.hook_mlp_out", block);
+        break;
+    case ABL_NODE_RESID_MID:
+        src->name = abl_arena_printf(arena, "Resid Mid %d", block);
+        src->module_name = abl_arena_printf(arena, "blocks.%d.hook_resid_mid", block);
+        return src->name != NULL && src->module_name != NULL;
+    case ABL_NODE_RESID_POST:
+    case ABL_NODE_RESID_END:
+        src->name = abl_arena_printf(arena, "Resid Post %d", block);
+        src->module_name = abl_arena_printf(arena, "blocks.%d.hook_resid_post", block);
+        return src->name != NULL && src->module_name != NULL;
+    }
+    return src->name != NULL && src->mib_name != NULL && src->module_name != NULL;
+}
+
+static bool srcs_fill(abl_graph *graph) {
+    const abl_graph_options *o = &graph->options;
+    graph->srcs = abl_arena_alloc(graph->arena, (size_t)graph->src_count * sizeof *graph->srcs);
     if (graph->srcs == NULL) {
         return false;
     }
     int32_t count = 0;
-    graph->srcs[count++] = (abl_graph_src){.name = "Resid Start",
-                                           .mib_name = "input",
-                                           .module_name = "blocks.0.hook_resid_pre",
-                                           .kind = ABL_NODE_RESID_START,
-                                           .block = -1,
-                                           .head = -1};
-    for (int32_t block = 0; block < graph->options.layer_count; block++) {
-        char *result_name = abl_arena_printf(arena, "blocks.%d.attn.hook_result", block);
-        if (result_name == NULL) {
-            return false;
+    bool ok = src_append(graph, &count,
+                         (abl_graph_src){.kind = ABL_NODE_RESID_START, .block = -1, .head = -1});
+    for (int32_t block = 0; ok && block < o->layer_count; block++) {
+        abl_graph_src src = {.kind = ABL_NODE_RESID_POST,
+                             .layer = attn_layer(graph, block),
+                             .block = block - 1,
+                             .head = -1};
+        if (o->simple && block > 0) {
+            ok = src_append(graph, &count, src);
         }
-        for (int32_t head = 0; head < graph->block_src_count; head++, count++) {
-            bool is_mlp = head == graph->options.head_count;
-            graph->srcs[count] = (abl_graph_src){
-                .name = is_mlp ? abl_arena_printf(arena, "MLP %d", block)
-                               : abl_arena_printf(arena, "A%d.%d", block, head),
-                .mib_name = is_mlp ? abl_arena_printf(arena, "m%d", block)
-                                   : abl_arena_printf(arena, "a%d.h%d", block, head),
-                .module_name =
-                    is_mlp ? abl_arena_printf(arena, "blocks.%d.hook_mlp_out", block) : result_name,
-                .kind = is_mlp ? ABL_NODE_MLP : ABL_NODE_HEAD,
-                .index = count,
-                .layer = is_mlp ? mlp_layer(graph, block) : attn_layer(graph, block),
-                .block = block,
-                .head = is_mlp ? -1 : head,
-            };
-            const abl_graph_src *src = &graph->srcs[count];
-            if (src->name == NULL || src->mib_name == NULL || src->module_name == NULL) {
-                return false;
-            }
+        src.kind = ABL_NODE_HEAD;
+        src.block = block;
+        for (src.head = 0; ok && src.head < o->head_count; src.head++) {
+            ok = src_append(graph, &count, src);
+        }
+        src.head = -1;
+        src.layer = mlp_layer(graph, block);
+        src.kind = ABL_NODE_RESID_MID;
+        if (ok && has_mid(o)) {
+            ok = src_append(graph, &count, src);
+        }
+        src.kind = ABL_NODE_MLP;
+        if (ok && !o->attn_only) {
+            ok = src_append(graph, &count, src);
         }
     }
-    ABL_ASSERT(count == graph->src_count);
-    return true;
+    ABL_ASSERT(!ok || count == graph->src_count);
+    return ok;
 }
 
 /* What a module is called, and its destinations' letters in the two dialects. */
@@ -268,6 +312,7 @@ static const role_names ROLE_NAMES[] = {
     [ABL_DEST_Q] = {"q_input", ".Q", "<q>"}, [ABL_DEST_K] = {"k_input", ".K", "<k>"},
     [ABL_DEST_V] = {"v_input", ".V", "<v>"}, [ABL_DEST_QKV] = {"attn_in", "", ""},
     [ABL_DEST_MLP] = {"mlp_in", "", ""},     [ABL_DEST_END] = {"resid_post", "", ""},
+    [ABL_DEST_MID] = {"resid_mid", "", ""},  [ABL_DEST_POST] = {"resid_post", "", ""},
 };
 
 static bool dest_names_fill(abl_arena *arena, abl_graph_dest *dest) {
@@ -283,6 +328,12 @@ static bool dest_names_fill(abl_arena *arena, abl_graph_dest *dest) {
         dest->name = abl_arena_printf(arena, "MLP %d", dest->block);
         dest->mib_name = abl_arena_printf(arena, "m%d", dest->block);
         break;
+    case ABL_NODE_RESID_MID:
+        dest->name = abl_arena_printf(arena, "Resid Mid %d", dest->block);
+        return dest->name != NULL;
+    case ABL_NODE_RESID_POST:
+        dest->name = abl_arena_printf(arena, "Resid Post %d", dest->block);
+        return dest->name != NULL;
     case ABL_NODE_RESID_END:
     case ABL_NODE_RESID_START:
         dest->name = "Resid End";
@@ -334,15 +385,9 @@ static bool module_append(abl_graph *graph, dest_cursor *cursor, const abl_graph
     return true;
 }
 
-static bool dests_fill(abl_graph *graph) {
+/* The readers of a factorized graph: everything that has an input of its own, then the end. */
+static bool factorized_fill(abl_graph *graph, dest_cursor *cursor) {
     const abl_graph_options *o = &graph->options;
-    graph->dests = abl_arena_alloc(graph->arena, (size_t)graph->dest_count * sizeof *graph->dests);
-    graph->modules =
-        abl_arena_alloc(graph->arena, (size_t)graph->module_count * sizeof *graph->modules);
-    if (graph->dests == NULL || graph->modules == NULL) {
-        return false;
-    }
-    dest_cursor cursor = {0};
     bool ok = true;
     for (int32_t block = 0; ok && block < o->layer_count; block++) {
         abl_graph_dest model = {.kind = ABL_NODE_HEAD,
@@ -350,17 +395,17 @@ static bool dests_fill(abl_graph *graph) {
                                 .layer = attn_layer(graph, block),
                                 .block = block,
                                 .src_count = 1 + block * graph->block_src_count};
-        ok = module_append(graph, &cursor, &model, o->head_count);
+        ok = module_append(graph, cursor, &model, o->head_count);
         for (int role = ABL_DEST_K; ok && !o->joined_qkv && role <= ABL_DEST_V; role++) {
             model.role = (abl_dest_role)role;
-            ok = module_append(graph, &cursor, &model, graph->kv_dest_count);
+            ok = module_append(graph, cursor, &model, graph->kv_dest_count);
         }
         if (ok && !o->attn_only) {
             model.kind = ABL_NODE_MLP;
             model.role = ABL_DEST_MLP;
             model.layer = mlp_layer(graph, block);
             model.src_count += o->parallel_attn_mlp ? 0 : o->head_count;
-            ok = module_append(graph, &cursor, &model, 0);
+            ok = module_append(graph, cursor, &model, 0);
         }
     }
     abl_graph_dest end = {.kind = ABL_NODE_RESID_END,
@@ -368,7 +413,49 @@ static bool dests_fill(abl_graph *graph) {
                           .layer = attn_layer(graph, o->layer_count),
                           .block = o->layer_count,
                           .src_count = graph->src_count};
-    ok = ok && module_append(graph, &cursor, &end, 0);
+    return ok && module_append(graph, cursor, &end, 0);
+}
+
+/* The stream's own nodes: sources are cut into one range a node. */
+static bool simple_fill(abl_graph *graph, dest_cursor *cursor) {
+    const abl_graph_options *o = &graph->options;
+    int32_t src = 0;
+    bool ok = true;
+    for (int32_t block = 0; ok && block < o->layer_count; block++) {
+        bool last = block + 1 == o->layer_count;
+        abl_graph_dest dest = {.kind = ABL_NODE_RESID_MID,
+                               .role = ABL_DEST_MID,
+                               .layer = mlp_layer(graph, block),
+                               .block = block,
+                               .src_begin = src,
+                               .src_count = 1 + o->head_count};
+        if (has_mid(o)) {
+            ok = module_append(graph, cursor, &dest, 0);
+            src += dest.src_count;
+            dest.src_count = 1;
+        }
+        dest.kind = last ? ABL_NODE_RESID_END : ABL_NODE_RESID_POST;
+        dest.role = last ? ABL_DEST_END : ABL_DEST_POST;
+        dest.layer = attn_layer(graph, block + 1);
+        dest.block = last ? o->layer_count : block;
+        dest.src_begin = src;
+        dest.src_count += o->attn_only ? 0 : 1;
+        ok = ok && module_append(graph, cursor, &dest, 0);
+        src += dest.src_count;
+    }
+    ABL_ASSERT(!ok || src == graph->src_count);
+    return ok;
+}
+
+static bool dests_fill(abl_graph *graph) {
+    graph->dests = abl_arena_alloc(graph->arena, (size_t)graph->dest_count * sizeof *graph->dests);
+    graph->modules =
+        abl_arena_alloc(graph->arena, (size_t)graph->module_count * sizeof *graph->modules);
+    if (graph->dests == NULL || graph->modules == NULL) {
+        return false;
+    }
+    dest_cursor cursor = {0};
+    bool ok = graph->options.simple ? simple_fill(graph, &cursor) : factorized_fill(graph, &cursor);
     graph->edges_per_position = cursor.edge;
     ABL_ASSERT(!ok || (cursor.dest == graph->dest_count && cursor.module == graph->module_count));
     return ok;

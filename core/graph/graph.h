@@ -2,7 +2,13 @@
  *
  * A source is a tensor that some part of the model adds to the residual stream; a destination is
  * the private copy of the stream that some part reads. An edge joins a source to a destination
- * whose layer is above its own. Edge values (masks, scores) live in ONE flat array in canonical
+ * whose layer is above its own. In a simple (unfactorized) graph the nodes are the stream itself
+ * between sublayers, and an edge joins neighbours only:
+ *
+ *     Resid Start or Resid Post i - 1, and the heads of block i  -> Resid Mid i
+ *     Resid Mid i, and MLP i                                     -> Resid Post i; last: Resid End
+ *
+ * Blocks without an MLP, or with both halves in parallel, have no Resid Mid. Edge values (masks, scores) live in ONE flat array in canonical
  * order: position, destination (by layer; then q, k, v, mlp; then head), source. So
  *
  *     index = seq * edges_per_position + dest.edge_offset + (src - dest.src_begin)
@@ -39,7 +45,7 @@ typedef struct abl_graph_options {
     int32_t kv_head_count;  /* key/value heads; equal to head_count without grouping */
     bool parallel_attn_mlp; /* attention and MLP of a block share a layer */
     bool attn_only;         /* blocks without an MLP */
-    bool simple;            /* node ablation (unfactorized): UNIMPLEMENTED so far */
+    bool simple;            /* node ablation (AutoCircuit's factorized=False) */
     bool joined_qkv;        /* AutoCircuit's separate_qkv=False: one destination a head */
     int32_t seq_len;        /* 0: one value for all positions; else one a position */
     abl_gqa_mode gqa;       /* no effect without grouping, or with joined_qkv (always expanded) */
@@ -50,6 +56,8 @@ typedef enum abl_node_kind {
     ABL_NODE_HEAD,            /* source, and destination of role Q, K, V or QKV */
     ABL_NODE_MLP,             /* source and destination */
     ABL_NODE_RESID_END,       /* destination */
+    ABL_NODE_RESID_MID,       /* source and destination, in simple graphs */
+    ABL_NODE_RESID_POST,      /* likewise */
 } abl_node_kind;
 
 typedef enum abl_dest_role {
@@ -59,6 +67,8 @@ typedef enum abl_dest_role {
     ABL_DEST_QKV, /* joined_qkv */
     ABL_DEST_MLP,
     ABL_DEST_END,
+    ABL_DEST_MID, /* in simple graphs */
+    ABL_DEST_POST,
 } abl_dest_role;
 
 typedef enum abl_edge_dialect {
@@ -68,7 +78,7 @@ typedef enum abl_edge_dialect {
 
 typedef struct abl_graph_src {
     const char *name;        /* "A9.9" */
-    const char *mib_name;    /* "a9.h9" */
+    const char *mib_name;    /* "a9.h9"; NULL for Resid Mid and Resid Post, which have none */
     const char *module_name; /* "blocks.9.attn.hook_result" */
     abl_node_kind kind;
     int32_t index; /* AutoCircuit's src_idx */
@@ -79,13 +89,13 @@ typedef struct abl_graph_src {
 
 typedef struct abl_graph_dest {
     const char *name;     /* "A11.10.Q" */
-    const char *mib_name; /* "a11.h10<q>" */
+    const char *mib_name; /* "a11.h10<q>"; NULL for Resid Mid and Resid Post */
     abl_node_kind kind;
     abl_dest_role role;
     int32_t index;
     int32_t module; /* index for abl_graph_module_at() */
     int32_t layer;
-    int32_t block;     /* of the reader; layer_count for Resid End */
+    int32_t block;     /* of the reader, or of the stream's node; layer_count for Resid End */
     int32_t head;      /* of the reader: a key/value head for K and V of a native graph; -1: none */
     int32_t src_begin; /* AutoCircuit's min_src_idx; 0 in factorized graphs */
     int32_t src_count;
@@ -114,8 +124,7 @@ typedef struct abl_edge {
 } abl_edge;
 
 /*   INVALID_ARGUMENT    GRAPH_OPTIONS_INVALID  a count below 1, heads not a multiple of kv heads
- *   RESOURCE_EXHAUSTED  GRAPH_TOO_BIG          more edges than ABL_EDGE_COUNT_MAX
- *   UNIMPLEMENTED       GRAPH_KIND             simple graphs */
+ *   RESOURCE_EXHAUSTED  GRAPH_TOO_BIG          more edges than ABL_EDGE_COUNT_MAX */
 ABL_MUST_CHECK abl_code abl_graph_create(const abl_graph_options *options, abl_graph **ret_graph,
                                          abl_status *ret_status);
 void abl_graph_destroy(abl_graph *graph); /* NULL is allowed */
@@ -163,8 +172,12 @@ ABL_MUST_CHECK abl_code abl_graph_parse_edge(const abl_graph *graph, const char 
                                              size_t length, abl_edge *ret_edge,
                                              abl_status *ret_status);
 
+/* Whether the edges have names in that dialect: those of a simple graph are AutoCircuit's alone. */
+bool abl_graph_has_dialect(const abl_graph *graph, abl_edge_dialect dialect);
+
 /* Writes the edge's name, NUL terminated, "[position]" included in a graph with positions unless
- * seq is ABL_SEQ_EVERY; parse gives the same edge back. Truncates like snprintf() and returns the
+ * seq is ABL_SEQ_EVERY; parse gives the same edge back. Edges of simple graphs have no name in the
+ * MIB dialect (abl_graph_has_dialect()) and get AutoCircuit's. Truncates like snprintf() and returns the
  * length that it wanted. ABL_NAME_BYTES_MAX + 1 bytes always do. */
 size_t abl_graph_format_edge(const abl_graph *graph, abl_edge edge, abl_edge_dialect dialect,
                              char *buffer, size_t buffer_bytes);

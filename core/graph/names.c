@@ -3,6 +3,7 @@
  *
  *     AutoCircuit   Resid Start | A{block}.{head} | MLP {block} | Resid End
  *                   with .Q .K .V on a head that is a destination
+ *                   Resid Mid {block} | Resid Post {block} in simple graphs
  *     EAP and MIB   input | a{block}.h{head} | m{block} | logits
  *                   with <q> <k> <v> on a head that is a destination
  *     edge          SOURCE->DESTINATION, then [position] where the graph has positions
@@ -37,22 +38,40 @@ static int shown(size_t length);
 static abl_code src_unknown(const abl_graph *graph, text name, abl_status *ret_status);
 static abl_code dest_unknown(const abl_graph *graph, text name, abl_status *ret_status);
 
+/* The index of a parsed source; -1: there is none. A simple graph's block starts with the stream
+ * itself, which for the first is Resid Start. */
+static int32_t src_index(const abl_graph *graph, const node_name *node) {
+    const abl_graph_options *o = abl_graph_options_of(graph);
+    int32_t mid_count = o->simple && !o->attn_only && !o->parallel_attn_mlp ? 1 : 0;
+    int32_t block_srcs = (o->simple ? 1 : 0) + o->head_count + mid_count + (o->attn_only ? 0 : 1);
+    if (node->block >= o->layer_count) {
+        return -1;
+    }
+    int32_t heads = 1 + node->block * block_srcs;
+    switch (node->kind) {
+    case ABL_NODE_RESID_START:
+        return 0;
+    case ABL_NODE_HEAD:
+        return node->head < o->head_count && node->role == ABL_DEST_QKV ? heads + node->head : -1;
+    case ABL_NODE_RESID_MID:
+        return mid_count > 0 ? heads + o->head_count : -1;
+    case ABL_NODE_MLP:
+        return o->attn_only ? -1 : heads + o->head_count + mid_count;
+    case ABL_NODE_RESID_POST:
+        return o->simple && node->block + 1 < o->layer_count ? heads - 1 + block_srcs : -1;
+    case ABL_NODE_RESID_END:
+        break;
+    }
+    return -1;
+}
+
 abl_code abl_graph_find_src(const abl_graph *graph, const char *name, size_t length,
                             int32_t *ret_src, abl_status *ret_status) {
-    const abl_graph_options *o = abl_graph_options_of(graph);
     text whole = {name, length};
     node_name node;
-    if (!node_parse(whole, &node) || node.kind == ABL_NODE_RESID_END ||
-        node.block >= o->layer_count || node.head >= o->head_count ||
-        (node.kind == ABL_NODE_HEAD && node.role != ABL_DEST_QKV) ||
-        (node.kind == ABL_NODE_MLP && o->attn_only)) {
+    int32_t index = node_parse(whole, &node) ? src_index(graph, &node) : -1;
+    if (index < 0) {
         return src_unknown(graph, whole, ret_status);
-    }
-    int32_t block_srcs = o->head_count + (o->attn_only ? 0 : 1);
-    int32_t index = 0;
-    if (node.kind != ABL_NODE_RESID_START) {
-        index =
-            1 + node.block * block_srcs + (node.kind == ABL_NODE_MLP ? o->head_count : node.head);
     }
     const abl_graph_src *src = abl_graph_src_at(graph, index);
     ABL_ASSERT(src->kind == node.kind && (index == 0 || src->block == node.block));
@@ -63,17 +82,28 @@ abl_code abl_graph_find_src(const abl_graph *graph, const char *name, size_t len
 /* The module of a parsed destination: at most four a block, so a short scan from the block's. */
 static const abl_graph_module *module_of(const abl_graph *graph, const node_name *node) {
     const abl_graph_options *o = abl_graph_options_of(graph);
-    int32_t block_modules = (o->joined_qkv ? 1 : 3) + (o->attn_only ? 0 : 1);
-    int32_t block = node->kind == ABL_NODE_RESID_END ? o->layer_count : node->block;
-    if (block > o->layer_count) {
-        return NULL;
-    }
-    abl_dest_role role = node->kind == ABL_NODE_RESID_END ? ABL_DEST_END
-                         : node->kind == ABL_NODE_MLP     ? ABL_DEST_MLP
-                                                          : node->role;
     int32_t module_count = abl_graph_module_count(graph);
-    for (int32_t i = block * block_modules; i < (block + 1) * block_modules && i < module_count;
-         i++) {
+    int32_t block_modules = o->simple ? module_count / o->layer_count
+                                      : (o->joined_qkv ? 1 : 3) + (o->attn_only ? 0 : 1);
+    abl_dest_role role = node->role;
+    int32_t begin = node->block * block_modules;
+    switch (node->kind) {
+    case ABL_NODE_RESID_END:
+        return abl_graph_module_at(graph, module_count - 1);
+    case ABL_NODE_MLP:
+        role = ABL_DEST_MLP;
+        break;
+    case ABL_NODE_RESID_MID:
+        role = ABL_DEST_MID;
+        break;
+    case ABL_NODE_RESID_POST:
+        role = ABL_DEST_POST;
+        break;
+    case ABL_NODE_HEAD:
+    case ABL_NODE_RESID_START:
+        break;
+    }
+    for (int32_t i = begin; i < begin + block_modules && i < module_count; i++) {
         const abl_graph_module *module = abl_graph_module_at(graph, i);
         if (module->role == role) {
             return module;
@@ -118,9 +148,10 @@ abl_code abl_graph_check_edge(const abl_graph *graph, abl_edge edge, abl_status 
     const abl_graph_src *src = abl_graph_src_at(graph, edge.src);
     if (edge.src < dest->src_begin || edge.src >= dest->src_begin + dest->src_count) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "EDGE_NOT_IN_GRAPH",
-                        "there is no edge '%s->%s': the source (layer %d) is not below the "
+                        "there is no edge '%s->%s': the source (layer %d) is not %s the "
                         "destination (layer %d)",
-                        src->name, dest->name, src->layer, dest->layer);
+                        src->name, dest->name, src->layer,
+                        abl_graph_options_of(graph)->simple ? "just below" : "below", dest->layer);
     }
     bool has_positions = abl_graph_options_of(graph)->seq_len != 0;
     bool every = edge.seq == ABL_SEQ_EVERY && has_positions;
@@ -135,11 +166,15 @@ abl_code abl_graph_check_edge(const abl_graph *graph, abl_edge edge, abl_status 
     return ABL_CODE_OK;
 }
 
+bool abl_graph_has_dialect(const abl_graph *graph, abl_edge_dialect dialect) {
+    return dialect == ABL_DIALECT_AUTOCIRCUIT || !abl_graph_options_of(graph)->simple;
+}
+
 size_t abl_graph_format_edge(const abl_graph *graph, abl_edge edge, abl_edge_dialect dialect,
                              char *buffer, size_t buffer_bytes) {
     const abl_graph_src *src = abl_graph_src_at(graph, edge.src);
     const abl_graph_dest *dest = abl_graph_dest_at(graph, edge.dest);
-    bool mib = dialect == ABL_DIALECT_MIB;
+    bool mib = dialect == ABL_DIALECT_MIB && abl_graph_has_dialect(graph, dialect);
     char position[16] = "";
     if (abl_graph_options_of(graph)->seq_len != 0 && edge.seq != ABL_SEQ_EVERY) {
         (void)snprintf(position, sizeof position, "[%d]", edge.seq);
@@ -199,6 +234,12 @@ static bool node_parse(text whole, node_name *ret_node) {
         node.kind = ABL_NODE_RESID_START;
     } else if (take(&rest, "Resid End") || take(&rest, "logits")) {
         node.kind = ABL_NODE_RESID_END;
+    } else if (take(&rest, "Resid Mid ")) {
+        node.kind = ABL_NODE_RESID_MID;
+        ok = take_number(&rest, &node.block);
+    } else if (take(&rest, "Resid Post ")) {
+        node.kind = ABL_NODE_RESID_POST;
+        ok = take_number(&rest, &node.block);
     } else if (take(&rest, "MLP ") || take(&rest, "m")) {
         node.kind = ABL_NODE_MLP;
         ok = take_number(&rest, &node.block);
@@ -258,8 +299,27 @@ static int shown(size_t length) {
     return length > NAME_SHOWN_MAX ? NAME_SHOWN_MAX : (int)length;
 }
 
+/* The nodes of a simple graph, for a message. */
+static abl_code simple_unknown(const abl_graph *graph, bool is_src, text name,
+                               abl_status *ret_status) {
+    int32_t srcs = abl_graph_src_count(graph);
+    int32_t dests = abl_graph_dest_count(graph);
+    return abl_fail(
+        ret_status, ABL_CODE_NOT_FOUND, is_src ? "SOURCE_UNKNOWN" : "DESTINATION_UNKNOWN",
+        "this simple graph has no %s '%.*s'; it has %d, from '%s' to '%s', named as 'Resid Mid 0' "
+        "and 'Resid Post 0'%s",
+        is_src ? "source" : "destination", shown(name.length), name.at, is_src ? srcs : dests,
+        is_src ? abl_graph_src_at(graph, 0)->name : abl_graph_dest_at(graph, 0)->name,
+        is_src ? abl_graph_src_at(graph, srcs - 1)->name
+               : abl_graph_dest_at(graph, dests - 1)->name,
+        is_src ? ", 'A0.0', 'MLP 0'" : "");
+}
+
 static abl_code src_unknown(const abl_graph *graph, text name, abl_status *ret_status) {
     const abl_graph_options *o = abl_graph_options_of(graph);
+    if (o->simple) {
+        return simple_unknown(graph, true, name, ret_status);
+    }
     int last = o->layer_count - 1;
     char mlps[64] = "";
     if (!o->attn_only) {
@@ -274,6 +334,9 @@ static abl_code src_unknown(const abl_graph *graph, text name, abl_status *ret_s
 
 static abl_code dest_unknown(const abl_graph *graph, text name, abl_status *ret_status) {
     const abl_graph_options *o = abl_graph_options_of(graph);
+    if (o->simple) {
+        return simple_unknown(graph, false, name, ret_status);
+    }
     int last = o->layer_count - 1;
     char heads[160];
     if (o->joined_qkv) {

@@ -59,7 +59,13 @@ static void edge_count_follows_the_formula(void **state) {
 
 static void every_index_names_one_edge_and_back_in_both_dialects(void **state) {
     (void)state;
-    abl_graph_options variants[] = {TINY, TINY, TINY, TINY, TINY, TINY};
+    abl_graph_options variants[] = {TINY, TINY, TINY, TINY, TINY, TINY, TINY, TINY, TINY, TINY};
+    for (size_t v = 6; v < ABL_COUNT_OF(variants); v++) {
+        variants[v].simple = true;
+    }
+    variants[7].seq_len = 3;
+    variants[8].parallel_attn_mlp = true;
+    variants[9].attn_only = true;
     variants[1].seq_len = 3;
     variants[2].joined_qkv = true;
     variants[3].gqa = ABL_GQA_EXPANDED;
@@ -83,9 +89,106 @@ static void every_index_names_one_edge_and_back_in_both_dialects(void **state) {
             const abl_graph_src *src = abl_graph_src_at(graph, edge.src);
             const abl_graph_dest *dest = abl_graph_dest_at(graph, edge.dest);
             assert_true(src->layer < dest->layer);
+            assert_true(!variants[v].simple || src->layer + 1 == dest->layer);
         }
         abl_graph_destroy(graph);
     }
+}
+
+/* What a node of the stream reads and writes, in each kind of block. */
+static void a_simple_graph_is_the_stream_node_by_node(void **state) {
+    (void)state;
+    static const struct {
+        bool parallel;
+        bool attn_only;
+        int32_t srcs;
+        int32_t dests;
+        const char *edges[8]; /* some of them, and the first and the last in order */
+    } CASES[] = {
+        {false,
+         false,
+         14,
+         4,
+         {"Resid Start->Resid Mid 0", "A0.3->Resid Mid 0", "Resid Mid 0->Resid Post 0",
+          "MLP 0->Resid Post 0", "Resid Post 0->Resid Mid 1", "A1.0->Resid Mid 1",
+          "Resid Mid 1->Resid End", "MLP 1->Resid End"}},
+        {true,
+         false,
+         12,
+         2,
+         {"Resid Start->Resid Post 0", "A0.0->Resid Post 0", "A0.3->Resid Post 0",
+          "MLP 0->Resid Post 0", "Resid Post 0->Resid End", "A1.0->Resid End", "A1.3->Resid End",
+          "MLP 1->Resid End"}},
+        {false,
+         true,
+         10,
+         2,
+         {"Resid Start->Resid Post 0", "A0.0->Resid Post 0", "A0.1->Resid Post 0",
+          "A0.3->Resid Post 0", "Resid Post 0->Resid End", "A1.0->Resid End", "A1.1->Resid End",
+          "A1.3->Resid End"}},
+    };
+    for (size_t c = 0; c < ABL_COUNT_OF(CASES); c++) {
+        abl_graph_options options = TINY;
+        options.simple = true;
+        options.parallel_attn_mlp = CASES[c].parallel;
+        options.attn_only = CASES[c].attn_only;
+        abl_graph *graph = graph_of(options);
+        assert_int_equal(abl_graph_src_count(graph), CASES[c].srcs);
+        assert_int_equal(abl_graph_dest_count(graph), CASES[c].dests);
+        assert_int_equal(abl_graph_edge_count(graph), CASES[c].srcs); /* each is read once */
+        int64_t last = -1;
+        for (size_t i = 0; i < ABL_COUNT_OF(CASES[c].edges); i++) {
+            const char *name = CASES[c].edges[i];
+            abl_edge edge = {0};
+            abl_status status = {0};
+            assert_int_equal(abl_graph_parse_edge(graph, name, strlen(name), &edge, &status),
+                             ABL_CODE_OK);
+            int64_t index = abl_graph_edge_index(graph, edge);
+            assert_true(index > last && (i > 0 || index == 0));
+            last = index;
+        }
+        assert_int_equal(last, CASES[c].srcs - 1);
+        assert_false(abl_graph_has_dialect(graph, ABL_DIALECT_MIB));
+        abl_graph_destroy(graph);
+    }
+}
+
+static void a_simple_graph_refuses_what_it_has_not(void **state) {
+    (void)state;
+    abl_graph_options options = TINY;
+    options.simple = true;
+    abl_graph *graph = graph_of(options);
+    static const struct {
+        const char *name;
+        const char *reason;
+    } CASES[] = {
+        {"A0.0->MLP 0", "DESTINATION_UNKNOWN"},
+        {"A0.0->A1.0.Q", "DESTINATION_UNKNOWN"},
+        {"A0.0->Resid Mid 2", "DESTINATION_UNKNOWN"},
+        {"A0.0->Resid Post 1", "DESTINATION_UNKNOWN"}, /* which is Resid End */
+        {"A0.0->Resid Mid 00", "DESTINATION_UNKNOWN"},
+        {"Resid Post 1->Resid End", "SOURCE_UNKNOWN"},
+        {"Resid Mid 2->Resid End", "SOURCE_UNKNOWN"},
+        {"A0.0->Resid Post 0", "EDGE_NOT_IN_GRAPH"},
+        {"Resid Start->Resid End", "EDGE_NOT_IN_GRAPH"},
+    };
+    for (size_t i = 0; i < ABL_COUNT_OF(CASES); i++) {
+        abl_edge edge = {0};
+        abl_status status = {0};
+        assert_int_not_equal(
+            abl_graph_parse_edge(graph, CASES[i].name, strlen(CASES[i].name), &edge, &status),
+            ABL_CODE_OK);
+        assert_string_equal(status.reason, CASES[i].reason);
+    }
+    abl_graph_destroy(graph);
+    graph = graph_of(TINY);
+    abl_edge edge = {0};
+    abl_status status = {0};
+    assert_int_equal(abl_graph_parse_edge(graph, "A0.0->Resid Mid 0", 17, &edge, &status),
+                     ABL_CODE_NOT_FOUND);
+    assert_int_equal(abl_graph_parse_edge(graph, "Resid Mid 0->MLP 1", 18, &edge, &status),
+                     ABL_CODE_NOT_FOUND);
+    abl_graph_destroy(graph);
 }
 
 static void an_edge_exists_exactly_where_the_source_is_below(void **state) {
@@ -229,7 +332,7 @@ static void impossible_options_are_refused(void **state) {
     bad[1].kv_head_count = 3;
     bad[2].seq_len = -1;
     bad[3].head_count = ABL_HEAD_COUNT_MAX + 1;
-    bad[4].simple = true;
+    bad[4].head_count = 0;
     for (size_t i = 0; i < ABL_COUNT_OF(bad); i++) {
         abl_graph *graph = NULL;
         abl_status status = {0};
@@ -269,6 +372,8 @@ int main(void) {
         cmocka_unit_test(edge_count_follows_the_formula),
         cmocka_unit_test(every_index_names_one_edge_and_back_in_both_dialects),
         cmocka_unit_test(an_edge_exists_exactly_where_the_source_is_below),
+        cmocka_unit_test(a_simple_graph_is_the_stream_node_by_node),
+        cmocka_unit_test(a_simple_graph_refuses_what_it_has_not),
         cmocka_unit_test(both_dialects_name_the_same_edge),
         cmocka_unit_test(bad_names_are_refused_with_what_exists),
         cmocka_unit_test(a_name_without_a_position_means_every_position),

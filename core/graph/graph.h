@@ -8,8 +8,10 @@
  *     Resid Start or Resid Post i - 1, and the heads of block i  -> Resid Mid i
  *     Resid Mid i, and MLP i                                     -> Resid Post i; last: Resid End
  *
- * Blocks without an MLP, or with both halves in parallel, have no Resid Mid. Edge values (masks, scores) live in ONE flat array in canonical
- * order: position, destination (by layer; then q, k, v, mlp; then head), source. So
+ * Blocks without an MLP, or with both halves in parallel, have no Resid Mid.
+ *
+ * Edge values (masks, scores) live in ONE flat array in canonical order: position, destination (by
+ * layer; then q, k, v, mlp; then head), source. So
  *
  *     index = seq * edges_per_position + dest.edge_offset + (src - dest.src_begin)
  *
@@ -177,8 +179,8 @@ bool abl_graph_has_dialect(const abl_graph *graph, abl_edge_dialect dialect);
 
 /* Writes the edge's name, NUL terminated, "[position]" included in a graph with positions unless
  * seq is ABL_SEQ_EVERY; parse gives the same edge back. Edges of simple graphs have no name in the
- * MIB dialect (abl_graph_has_dialect()) and get AutoCircuit's. Truncates like snprintf() and returns the
- * length that it wanted. ABL_NAME_BYTES_MAX + 1 bytes always do. */
+ * MIB dialect (abl_graph_has_dialect()) and get AutoCircuit's. Truncates like snprintf() and
+ * returns the length that it wanted. ABL_NAME_BYTES_MAX + 1 bytes always do. */
 size_t abl_graph_format_edge(const abl_graph *graph, abl_edge edge, abl_edge_dialect dialect,
                              char *buffer, size_t buffer_bytes);
 

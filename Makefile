@@ -5,7 +5,7 @@ BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 MODEL_ROOT ?= build/models
 
-.PHONY: all deps build demo test bench run clean
+.PHONY: all deps build demo test parity bench run clean
 
 all: build
 
@@ -24,6 +24,11 @@ demo:
 
 test: deps
 	@python3 tests/run.py
+
+# Each recorded case with its largest difference; every program that compares, from the dev build.
+parity: deps
+	@cmake --preset dev >/dev/null && cmake --build build/dev --parallel $(JOBS) >/dev/null
+	@python3 tests/parity.py
 
 bench: deps build
 	@python3 tests/bench/bench.py

@@ -20,6 +20,8 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import parity
+
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "test-logs"
 JOBS = str(os.cpu_count() or 2)
@@ -205,6 +207,18 @@ def phase_ctest(phase: Phase) -> None:
     fetch_model(phase)
     if phase.build("dev"):
         phase.ctest("dev")
+        check_parity(phase)
+
+
+def check_parity(phase: Phase) -> None:
+    """Each recorded case is run by a golden program; the listing is that of `make parity`."""
+    report = ElementTree.parse(LOGS / f"{phase.name}.ctest.xml")
+    printed = [case.findtext("system-out") or "" for case in report.iter("testcase")
+               if case.get("name", "").startswith("golden.")]  # fmt: skip
+    table, wrong = parity.listing(parity.read("\n".join(printed)), parity.cases_of(parity.goldens()))
+    (LOGS / "parity.txt").write_text(table + "\n")
+    phase.result.failures += [what for what in wrong if "is not run" in what]
+    phase.result.passed += not wrong
 
 
 def phase_python(phase: Phase) -> None:

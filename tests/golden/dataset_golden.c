@@ -68,12 +68,14 @@ static void case_smollm2(void) {
     }
     abl_model *model = golden_open_model(dir, abl_model_processing_hf());
     for (size_t i = 0; i < ABL_COUNT_OF(EDGES_SMOLLM2); i++) {
+        char title[96];
+        (void)snprintf(title, sizeof title, "smollm2-135m/%s", EDGES_SMOLLM2[i]);
         abl_dataset *recorded = edges_smollm2(EDGES_SMOLLM2[i]);
         /* inputs.json is a dataset file of just these prompts, with their ids beside them. */
         abl_dataset *read =
             edges_prompts(golden_path("cases/smollm2-135m/%s/inputs.json", EDGES_SMOLLM2[i]), model,
                           ABL_BOS_NEVER);
-        golden_check(EDGES_SMOLLM2[i], "the reference's token ids, by hash",
+        golden_check(title, "the reference's token ids, by hash",
                      strcmp(abl_dataset_hash(read), abl_dataset_hash(recorded)) == 0);
         abl_dataset_destroy(read);
         abl_dataset_destroy(recorded);

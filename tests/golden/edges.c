@@ -232,3 +232,18 @@ void edges_case_close(edges_case *opened) {
     abl_safetensors_close(opened->set);
     json_decref(opened->json);
 }
+
+float *edges_scores(const abl_prune_options *options) {
+    abl_prune *prune = NULL;
+    abl_status status;
+    golden_must(abl_prune_create(options, &prune, &status), &status);
+    abl_prune_progress progress = {0};
+    while (!progress.finished) {
+        golden_must(abl_prune_step(prune, &progress, &status), &status);
+    }
+    size_t bytes = (size_t)abl_graph_edge_count(options->graph) * sizeof(float);
+    float *scores = abl_malloc(bytes);
+    memcpy(scores, abl_prune_scores(prune), bytes);
+    abl_prune_destroy(prune);
+    return scores;
+}

@@ -5,6 +5,7 @@
 
 #include "core/data/dataset.h"
 #include "core/graph/graph.h"
+#include "core/prune/prune.h"
 #include "tests/golden/golden.h"
 
 /* How AutoCircuit's model was made: goldens/README.md, "Model variants". */
@@ -34,6 +35,8 @@ abl_dataset *edges_smollm2(const char *task);
 float *edges_flat(const abl_graph *graph, const abl_safetensors *set, const char *prefix);
 float *edges_floats(const abl_safetensors_tensor *tensor);
 double edges_max_abs(const float *values, int64_t count);
+/* All steps of a prune; its scores, which end with abl_free(). */
+float *edges_scores(const abl_prune_options *options);
 /* A JSON list of integers; ends with abl_free(). */
 int64_t *edges_list(const json_t *list, int64_t *ret_count);
 

@@ -298,7 +298,7 @@ static void case_smollm2(void) {
     abl_model *model = golden_open_model(dir, abl_model_processing_hf());
     for (size_t i = 0; i < ABL_COUNT_OF(names); i++) {
         char case_name[64];
-        (void)snprintf(case_name, sizeof case_name, "smollm2/%s", names[i]);
+        (void)snprintf(case_name, sizeof case_name, "smollm2-135m/%s", names[i]);
         abl_safetensors *set =
             golden_open_tensors(golden_path("cases/smollm2-135m/%s/golden.safetensors", names[i]));
         json_t *inputs =

@@ -172,7 +172,7 @@ static void case_smollm2(void) {
     abl_graph *graph = NULL;
     abl_status status;
     golden_must(abl_graph_create(&options, &graph, &status), &status);
-    golden_check("smollm2/edges", "edge count",
+    golden_check("smollm2-135m/edges", "edge count",
                  int_is(json, "n_edges", abl_graph_edge_count(graph)));
     const json_t *srcs = json_object_get(json, "srcs");
     bool equal = json_array_size(srcs) == (size_t)abl_graph_src_count(graph);
@@ -180,7 +180,7 @@ static void case_smollm2(void) {
         equal = strcmp(json_string_value(json_array_get(srcs, (size_t)i)),
                        abl_graph_src_at(graph, i)->name) == 0;
     }
-    golden_check("smollm2/edges", "sources", equal);
+    golden_check("smollm2-135m/edges", "sources", equal);
     const json_t *dests = json_object_get(json, "dests");
     equal = json_array_size(dests) == (size_t)abl_graph_dest_count(graph);
     for (int32_t i = 0; equal && i < abl_graph_dest_count(graph); i++) {
@@ -190,11 +190,12 @@ static void case_smollm2(void) {
                 int_is(recorded, "n_in", dest->src_count) &&
                 int_is(recorded, "offset", dest->edge_offset);
     }
-    golden_check("smollm2/edges", "destinations and offsets", equal);
+    golden_check("smollm2-135m/edges", "destinations and offsets", equal);
     abl_graph_destroy(graph);
     options.gqa = ABL_GQA_EXPANDED;
     golden_must(abl_graph_create(&options, &graph, &status), &status);
-    golden_check("smollm2/edges", "123,211 edges expanded", abl_graph_edge_count(graph) == 123211);
+    golden_check("smollm2-135m/edges", "123,211 edges expanded",
+                 abl_graph_edge_count(graph) == 123211);
     abl_graph_destroy(graph);
     json_decref(json);
 }

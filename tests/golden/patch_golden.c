@@ -298,7 +298,7 @@ static const int64_t SIZES[SIZE_COUNT] = {0, 100, 300, 1000, 3000, 10000, 70651}
 static void smollm2_circuits(const subject *s, const abl_safetensors *set, const char *kind) {
     char key[64];
     char title[96];
-    (void)snprintf(title, sizeof title, "smollm2/%s", s->model_name);
+    (void)snprintf(title, sizeof title, "smollm2-135m/%s", s->model_name);
     (void)snprintf(key, sizeof key, "order.%s", kind);
     const abl_safetensors_tensor *order = abl_safetensors_find(set, key);
     if (order == NULL) {

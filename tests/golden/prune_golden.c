@@ -24,22 +24,6 @@
 #define TOL_SMOLLM2 1e-4
 #define TOL_SMOLLM2_ZERO 1e-3
 
-/* All steps; the scores, which end with abl_free(). */
-static float *run(const abl_prune_options *options) {
-    abl_prune *prune = NULL;
-    abl_status status;
-    golden_must(abl_prune_create(options, &prune, &status), &status);
-    abl_prune_progress progress = {0};
-    while (!progress.finished) {
-        golden_must(abl_prune_step(prune, &progress, &status), &status);
-    }
-    size_t bytes = (size_t)abl_graph_edge_count(options->graph) * sizeof(float);
-    float *scores = abl_malloc(bytes);
-    memcpy(scores, abl_prune_scores(prune), bytes);
-    abl_prune_destroy(prune);
-    return scores;
-}
-
 /* ---- tiny models: the recorded grid ---------------------------------------------------------- */
 
 static const char *text_of(const json_t *config, const char *key, const char *otherwise) {
@@ -128,7 +112,7 @@ static void compare_config(const edges_case *c, const char *key, const json_t *c
     if (expected == NULL) {
         return; /* recorded as an error of AutoCircuit's own */
     }
-    float *scores = run(&options);
+    float *scores = edges_scores(&options);
     int64_t count = abl_graph_edge_count(options.graph);
     bool summed =
         options.algorithm == ABL_PRUNE_EAP && abl_graph_options_of(options.graph)->seq_len != 0;
@@ -186,7 +170,7 @@ static void check_exact(const char *model_name, const edges_variant *variant, ab
         options.edges = &edges[1];
         options.edge_count = set_count - 1;
     }
-    float *exact = run(&options);
+    float *exact = edges_scores(&options);
     /* EDGE_PATCH ablates the set; reversed, its input is clean and its ablation corrupt. */
     const abl_sweep_options sweep_options = {.circuits = {.model = model,
                                                           .graph = graph,
@@ -236,14 +220,14 @@ static void case_batch8(const char *model_name, abl_model *model, const abl_data
         .batches = {.dataset = dataset, .first = 0, .count = 8, .batch_size = 8}};
     size_t count = (size_t)abl_graph_edge_count(graph);
     static const char *const KEYS[] = {"mg_logit_avg_diff_m0", "eap"};
-    float *scores = run(&options);
+    float *scores = edges_scores(&options);
     for (size_t i = 0; i < ABL_COUNT_OF(KEYS); i++) {
         float *expected = edges_flat(graph, c.set, KEYS[i]);
         double tolerance = TOL_SCORES_RELATIVE * edges_max_abs(expected, (int64_t)count);
         golden_compare_floats(c.title, KEYS[i], expected, count, scores, count, tolerance);
         abl_free(expected);
     }
-    float *again = run(&options);
+    float *again = edges_scores(&options);
     golden_check(c.title, "eap twice: the same bits",
                  memcmp(scores, again, count * sizeof *scores) == 0);
     abl_free(again);
@@ -259,7 +243,7 @@ static void compare_smollm2(const char *title, const abl_safetensors *set, const
     if (abl_safetensors_find(set, name) == NULL) {
         return; /* zero ablation is recorded for some tasks only */
     }
-    float *scores = run(options);
+    float *scores = edges_scores(options);
     golden_compare(title, name, golden_tensor(set, name), scores,
                    (size_t)abl_graph_edge_count(options->graph), tolerance);
     abl_free(scores);
@@ -275,7 +259,7 @@ static void compare_expanded(const char *title, const abl_safetensors *set,
     abl_status status;
     golden_must(abl_graph_create(&expanded, &graph, &status), &status);
     options.graph = graph;
-    float *scores = run(&options);
+    float *scores = edges_scores(&options);
     size_t count = (size_t)abl_graph_edge_count(native);
     float *grouped = abl_calloc(count, sizeof *grouped);
     abl_scores_group(graph, scores, native, grouped);
@@ -304,7 +288,7 @@ static void compare_exact(const char *title, const abl_safetensors *set, const c
     options.ablation = strcmp(kind, "zero") == 0 ? ABL_ABLATION_ZERO : ABL_ABLATION_RESAMPLE;
     options.edges = edges;
     options.edge_count = (int64_t)recorded->elements;
-    float *scores = run(&options);
+    float *scores = edges_scores(&options);
     float *picked = abl_calloc(recorded->elements, sizeof *picked);
     for (uint64_t i = 0; i < recorded->elements; i++) {
         picked[i] = scores[edges[i]];
@@ -319,7 +303,7 @@ static void compare_exact(const char *title, const abl_safetensors *set, const c
 
 static void case_smollm2_task(abl_model *model, const char *task) {
     char title[96];
-    (void)snprintf(title, sizeof title, "smollm2/%s", task);
+    (void)snprintf(title, sizeof title, "smollm2-135m/%s", task);
     abl_safetensors *set =
         golden_open_tensors(golden_path("cases/smollm2-135m/%s/golden.safetensors", task));
     abl_dataset *dataset = edges_smollm2(task);
@@ -442,10 +426,10 @@ static void case_random(abl_model *model) {
     size_t count = (size_t)abl_graph_edge_count(graph);
     abl_prune_options options = {
         .algorithm = ABL_PRUNE_RANDOM, .model = model, .graph = graph, .seed = 1};
-    float *first = run(&options);
-    float *again = run(&options);
+    float *first = edges_scores(&options);
+    float *again = edges_scores(&options);
     options.seed = 2;
-    float *other = run(&options);
+    float *other = edges_scores(&options);
     bool inside = true;
     for (size_t i = 0; i < count; i++) {
         inside = inside && first[i] >= 0 && first[i] < 1;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * How much our own numbers move with what must not matter, the batch size: case `tolerance` has what
- * AutoCircuit's moved by, and how far its fp32 is from fp64. Ours may move by ten times the latter,
- * which is rounding, and no more. Scores are sums over batches, so they are divided by their number;
- * at mask 1 everything is replaced and the scores are rounding themselves. */
+ * How much our own numbers move with what must not matter, the batch size: case `tolerance` has
+ * what AutoCircuit's moved by, and how far its fp32 is from fp64. Ours may move by ten times the
+ * latter, which is rounding, and no more. Scores are sums over batches, so they are divided by
+ * their number; at mask 1 everything is replaced and the scores are rounding themselves. */
 #include "core/base/mem.h"
 #include "core/model/forward.h"
 #include "tests/golden/edges.h"

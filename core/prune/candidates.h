@@ -10,6 +10,7 @@
 #include "core/patch/folded.h"
 #include "core/patch/sources.h"
 #include "core/prune/algorithm.h"
+#include "core/prune/effect.h"
 
 ABL_BEGIN_DECLS
 
@@ -25,8 +26,7 @@ typedef struct abl_exact_run {
     abl_scope *batch_scope; /* NULL: not prepared */
     abl_sources *clean;
     abl_differences differences;
-    abl_tensor *clean_logp; /* for KL */
-    double clean_loss;
+    abl_effect effect;
     int64_t from;    /* positions below it are the clean run's in every candidate */
     abl_qkv *prefix; /* a layer: its keys, rotated, and values there; NULL when from is 0 */
 

@@ -5,16 +5,12 @@
  *
  * Tokens that clean and corrupt prompts share at their start are computed in the clean run only.
  *
- * The loss needs the answers' columns of the unembedding only, unless it normalizes over the
- * vocabulary.
- *
  * A step is one chunk of candidates: at most candidate_count_max, by default as many as make about
  * TOKENS_PER_CHUNK tokens, where products are at their best and temporaries still small. */
 #include "core/prune/algorithm.h"
 
 #include "core/base/assert.h"
 #include "core/base/mem.h"
-#include "core/metric/loss.h"
 #include "core/prune/candidates.h"
 
 #include <stdlib.h>
@@ -67,10 +63,10 @@ static abl_code edges_copy(abl_prune *prune, abl_exact_run *state, abl_status *r
 
 static abl_code ground_truth_open(abl_prune *prune, abl_status *ret_status) {
     abl_code code = ABL_CODE_OK;
-    bool loss = prune->options.exact_metric == ABL_EXACT_LOSS;
-    for (int32_t i = 0; loss && code == ABL_CODE_OK && i < prune->batch_count; i++) {
+    for (int32_t i = 0; code == ABL_CODE_OK && i < prune->batch_count; i++) {
         abl_batch batch = abl_batches_at(&prune->options.batches, i);
-        code = abl_loss_check(loss_of(&prune->options), &batch, ret_status);
+        code = abl_effect_check(prune->options.exact_metric, loss_of(&prune->options), &batch,
+                                ret_status);
     }
     if (code != ABL_CODE_OK) {
         return code;
@@ -113,106 +109,6 @@ static void ground_truth_close(abl_prune *prune) {
     abl_free(state->edges);
     abl_free(state);
     prune->state = NULL;
-}
-
-/* ---- losses ---------------------------------------------------------------------------------- */
-
-/* y (candidates, batch, d_model), after the final norm -> each candidate's loss, by the answers'
- * columns alone. */
-static void loss_by_columns(abl_candidates *c, abl_loss loss, const abl_tensor *y, int64_t count,
-                            double *ret_losses) {
-    abl_scope *scope = c->scope;
-    const abl_model_weights *weights = abl_model_get_weights(c->model);
-    const int64_t batch = c->batch.size;
-    int32_t n = abl_loss_columns_width(loss, &c->batch);
-    ABL_CLEANUP(abl_freep) int64_t *columns = abl_calloc((size_t)(batch * n), sizeof *columns);
-    ABL_CLEANUP(abl_freep) float *factors = abl_calloc((size_t)(batch * n), sizeof *factors);
-    ABL_CLEANUP(abl_freep) float *logits = abl_calloc((size_t)(count * batch * n), sizeof *logits);
-    if (columns == NULL || factors == NULL || logits == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
-        return;
-    }
-    abl_loss_columns(loss, &c->batch, n, columns, factors);
-    abl_tensor *ids =
-        abl_tensor_from_host(scope, ABL_DTYPE_I64, 1, (const int64_t[]){batch * n}, columns);
-    abl_tensor *w = abl_tensor_index_select(scope, weights->unembed, 1, ids);
-    w = abl_tensor_view(scope, abl_tensor_contiguous(scope, w), 3,
-                        (const int64_t[]){c->width, batch, n});
-    w = abl_tensor_permute(scope, w, 3, (const int64_t[]){1, 0, 2}); /* (batch, d, n) */
-    abl_tensor *by_row = abl_tensor_permute(scope, y, 3, (const int64_t[]){1, 0, 2});
-    abl_tensor *out = abl_tensor_matmul(scope, by_row, w); /* (batch, candidates, n) */
-    if (weights->b_unembed != NULL) {
-        abl_tensor *bias = abl_tensor_index_select(scope, weights->b_unembed, 0, ids);
-        out = abl_tensor_add(scope, out,
-                             abl_tensor_view(scope, bias, 3, (const int64_t[]){batch, 1, n}));
-    }
-    abl_tensor_to_floats(scope, out, logits, (size_t)(count * batch * n));
-    for (int64_t k = 0; k < count; k++) {
-        ret_losses[k] = 0;
-        for (int64_t row = 0; row < batch; row++) {
-            for (int32_t i = 0; i < n; i++) {
-                ret_losses[k] +=
-                    (double)factors[row * n + i] * (double)logits[(row * count + k) * n + i];
-            }
-        }
-    }
-}
-
-static void loss_by_kl(abl_candidates *c, const abl_tensor *logits, int64_t count,
-                       double *ret_losses) {
-    abl_scope *scope = c->scope;
-    const int64_t batch = c->batch.size;
-    ABL_CLEANUP(abl_freep) float *rows = abl_calloc((size_t)(count * batch), sizeof *rows);
-    if (rows == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
-        return;
-    }
-    const int64_t one[] = {1, batch, c->config->d_vocab};
-    abl_tensor *kl =
-        abl_tensor_kl(scope, abl_tensor_view(scope, c->state->clean_logp, 3, one), logits);
-    abl_tensor_to_floats(scope, kl, rows, (size_t)(count * batch));
-    for (int64_t k = 0; k < count; k++) {
-        ret_losses[k] = 0;
-        for (int64_t row = 0; row < batch; row++) {
-            ret_losses[k] += (double)rows[k * batch + row] / (double)batch;
-        }
-    }
-}
-
-/* x (candidates, batch, d_model), the last position of Resid End. */
-static void losses_of(abl_candidates *c, const abl_tensor *x, int64_t count, double *ret_losses) {
-    abl_scope *scope = c->scope;
-    abl_loss loss = loss_of(&c->prune->options);
-    bool kl = c->prune->options.exact_metric == ABL_EXACT_KL_DIV;
-    bool sparse = loss.grad_function == ABL_GRAD_LOGIT && loss.answer_function != ABL_ANSWER_MSE;
-    if (!kl && sparse) {
-        loss_by_columns(
-            c, loss,
-            abl_block_norm_forward(scope, c->model, 0, ABL_BLOCK_NORM_FINAL, x, NULL, NULL), count,
-            ret_losses);
-        return;
-    }
-    abl_tensor *logits = abl_block_unembed(scope, c->model, x, NULL, NULL);
-    if (kl) {
-        loss_by_kl(c, logits, count, ret_losses);
-        return;
-    }
-    const size_t per = (size_t)c->batch.size * (size_t)c->config->d_vocab;
-    ABL_CLEANUP(abl_freep) float *host = abl_calloc((size_t)count * per, sizeof *host);
-    if (host == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
-        return;
-    }
-    abl_tensor_to_floats(scope, logits, host, (size_t)count * per);
-    for (int64_t k = 0; k < count; k++) {
-        ret_losses[k] = abl_loss_value(loss, &c->batch, host + (size_t)k * per, c->config->d_vocab);
-    }
 }
 
 /* ---- a batch --------------------------------------------------------------------------------- */
@@ -262,18 +158,15 @@ static void differences_fill(abl_candidates *c, const abl_sources *ablated) {
     }
 }
 
-static void clean_loss(abl_candidates *c) {
+static void effect_open(abl_candidates *c) {
     abl_exact_run *state = c->state;
     abl_scope *scope = state->batch_scope;
     abl_tensor *last = abl_tensor_select(scope, state->clean->end, 1, c->seq - 1);
-    last = abl_tensor_unsqueeze(scope, abl_tensor_contiguous(scope, last), 0);
-    if (c->prune->options.exact_metric == ABL_EXACT_KL_DIV) {
-        abl_tensor *logits = abl_block_unembed(scope, c->model, last, NULL, NULL);
-        state->clean_logp = abl_tensor_log_softmax(scope, logits, 2);
-        state->clean_loss = 0; /* KL of the clean run with itself */
-        return;
-    }
-    losses_of(c, last, 1, &state->clean_loss);
+    state->effect = (abl_effect){.model = c->model,
+                                 .metric = c->prune->options.exact_metric,
+                                 .loss = loss_of(&c->prune->options),
+                                 .batch = c->batch};
+    abl_effect_open(scope, &state->effect, abl_tensor_contiguous(scope, last));
 }
 
 static abl_code batch_open(abl_candidates *c, abl_status *ret_status) {
@@ -306,7 +199,7 @@ static abl_code batch_open(abl_candidates *c, abl_status *ret_status) {
     }
     c->scope = state->batch_scope;
     differences_fill(c, ablated);
-    clean_loss(c);
+    effect_open(c);
     code = state->from > 0 ? prefix_open(c, ret_status) : ABL_CODE_OK;
     return code == ABL_CODE_OK ? abl_scope_status(state->batch_scope, ret_status) : code;
 }
@@ -344,17 +237,17 @@ static void chunk_fill(abl_candidates *c) {
 }
 
 static abl_code chunk_run(abl_candidates *c, abl_status *ret_status) {
-    double losses[ABL_CANDIDATES_MAX] = {0};
+    double effects[ABL_CANDIDATES_MAX] = {0};
     c->scope = abl_scope_create(abl_model_device(c->model));
     if (c->scope == NULL) {
         return abl_fail_oom(ret_status);
     }
     abl_tensor *end = abl_candidates_end(c);
-    losses_of(c, end, c->all_count, losses);
+    abl_effect_of(c->scope, &c->state->effect, end, c->all_count, effects);
     abl_code code = abl_scope_status(c->scope, ret_status);
     abl_scope_destroy(c->scope);
     for (int64_t i = 0; code == ABL_CODE_OK && i < c->all_count; i++) {
-        c->prune->scores[c->all[i].index] += (float)(losses[i] - c->state->clean_loss);
+        c->prune->scores[c->all[i].index] += (float)effects[i];
         c->prune->scored[c->all[i].index] = 1;
     }
     return code;

@@ -44,8 +44,7 @@ static abl_code options_check(const abl_prune_options *o, abl_status *ret_status
     if ((unsigned)o->algorithm >= ABL_PRUNE_ALGORITHM_COUNT ||
         (unsigned)o->grad_function >= ABL_GRAD_FUNCTION_COUNT ||
         (unsigned)o->answer_function >= ABL_ANSWER_FUNCTION_COUNT ||
-        (unsigned)o->exact_metric > ABL_EXACT_KL_DIV ||
-        (unsigned)o->ablation >= ABL_ABLATION_COUNT) {
+        (unsigned)o->exact_metric > ABL_EXACT_MSE || (unsigned)o->ablation >= ABL_ABLATION_COUNT) {
         return abl_fail(
             ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS_INVALID",
             "algorithm %d, grad function %d, answer function %d, exact metric %d, ablation "

@@ -31,10 +31,11 @@ typedef enum abl_prune_algorithm {
     ABL_PRUNE_ALGORITHM_COUNT,
 } abl_prune_algorithm;
 
-/* ground_truth: what is compared with the clean run. */
+/* ground_truth, acdc: how an output is compared with the clean run's (effect.h). */
 typedef enum abl_exact_metric {
-    ABL_EXACT_LOSS = 0, /* grad function and answer function above */
+    ABL_EXACT_LOSS = 0, /* by grad function and answer function: the loss minus the clean one */
     ABL_EXACT_KL_DIV,   /* KL(clean || patched), mean over the batch */
+    ABL_EXACT_MSE,      /* squared difference of the logits, mean over batch and vocabulary */
 } abl_exact_metric;
 
 /* Names as in requests: "eap", "mask_gradient", "ground_truth", "random"; NULL for none. */

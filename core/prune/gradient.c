@@ -15,6 +15,9 @@
  *     g_j = G_j - xhat e_j / d_model          (W' is centred, so no mean term; RMS has none)
  * The gradient at the residual stream collects (1 - a) g over all destinations.
  *
+ * With a blend (EAP-IG) one place emits a constant instead of what it computes: its own backward is
+ * left out, and the differences D are those of the two whole runs.
+ *
  * Memory: the arena of differences (2 + sources, T, d_model), one layer's stack of G, and per layer
  * what its backward needs. Temporaries are rewound layer by layer. */
 #include "core/prune/gradient.h"
@@ -65,12 +68,27 @@ static abl_tensor *input_of(pass *p, int layer, bool mid, abl_tensor *resid) {
                            : abl_tensor_lerp(p->scope, resid, ablated, a);
 }
 
+/* Whether a blend takes the place of what this part of a layer would emit. */
+static bool blended(const pass *p, abl_blend_place place, int layer) {
+    const abl_blend *blend = p->options->blend;
+    return blend != NULL && blend->place == place &&
+           (place == ABL_BLEND_START || blend->layer == layer);
+}
+
+/* share * clean + (1 - share) * ablated; ablated NULL is zero. */
+static abl_tensor *blend_of(pass *p, const abl_tensor *clean, const abl_tensor *ablated) {
+    const double share = p->options->blend->share;
+    return ablated == NULL ? abl_tensor_scale(p->scope, clean, share)
+                           : abl_tensor_lerp(p->scope, ablated, clean, share);
+}
+
 /* The slot in the arena of a layer's first head. */
 static int64_t head_slot(const pass *p, int layer) {
     return ABL_SLOT_SOURCES + 1 + (int64_t)layer * (p->config->n_heads + 1);
 }
 
-static abl_tensor *attention_forward(pass *p, int layer, abl_tensor *resid) {
+/* z (batch, pos, head, d_head), what is needed to come back from it kept. */
+static abl_tensor *heads_forward(pass *p, int layer, abl_tensor *resid) {
     abl_scope *scope = p->scope;
     saved_layer *saved = &p->layers[layer];
     abl_tensor *x = input_of(p, layer, false, resid);
@@ -81,30 +99,53 @@ static abl_tensor *attention_forward(pass *p, int layer, abl_tensor *resid) {
     saved->q = abl_block_rotate(scope, p->model, qkv.q, 0, false);
     saved->k = abl_block_rotate(scope, p->model, qkv.k, 0, false);
     saved->v = qkv.v;
-    abl_tensor *z = abl_tensor_attention(scope, saved->q, saved->k, saved->v,
-                                         abl_model_attn_scale(p->model), NULL, &saved->pattern);
-    abl_differences_heads(scope, &p->differences, p->model, p->options->ablated, layer,
-                          head_slot(p, layer), z);
-    return abl_block_attn_out(scope, p->model, layer, z);
+    return abl_tensor_attention(scope, saved->q, saved->k, saved->v, abl_model_attn_scale(p->model),
+                                NULL, &saved->pattern);
+}
+
+static abl_tensor *attention_forward(pass *p, int layer, abl_tensor *resid) {
+    const abl_blend *blend = p->options->blend;
+    const abl_sources *ablated = p->options->ablated;
+    abl_tensor *z =
+        blended(p, ABL_BLEND_HEADS, layer)
+            ? blend_of(p, blend->clean->z[layer], ablated == NULL ? NULL : ablated->z[layer])
+            : heads_forward(p, layer, resid);
+    abl_differences_heads(p->scope, &p->differences, p->model, ablated, layer, head_slot(p, layer),
+                          blend == NULL ? z : blend->clean->z[layer]);
+    return abl_block_attn_out(p->scope, p->model, layer, z);
 }
 
 static abl_tensor *mlp_forward(pass *p, int layer, abl_tensor *resid) {
     bool mid = !p->config->parallel_attn_mlp;
     saved_layer *saved = &p->layers[layer];
+    const abl_blend *blend = p->options->blend;
+    const abl_sources *ablated = p->options->ablated;
+    if (blended(p, ABL_BLEND_MLP, layer)) {
+        abl_tensor *clean = blend->clean->mlp_out[layer];
+        abl_differences_mlp(p->scope, &p->differences, ablated, layer,
+                            head_slot(p, layer) + p->config->n_heads, clean);
+        return blend_of(p, clean, ablated == NULL ? NULL : ablated->mlp_out[layer]);
+    }
     abl_tensor *x = input_of(p, layer, mid, resid);
     abl_tensor *normed = abl_block_norm_forward(p->scope, p->model, layer, ABL_BLOCK_NORM_2, x,
                                                 &saved->mlp_xhat, &saved->mlp_rstd);
     abl_tensor *out = abl_block_mlp(p->scope, p->model, layer, normed, &saved->mlp);
-    abl_differences_mlp(p->scope, &p->differences, p->options->ablated, layer,
-                        head_slot(p, layer) + p->config->n_heads, out);
+    abl_differences_mlp(p->scope, &p->differences, ablated, layer,
+                        head_slot(p, layer) + p->config->n_heads,
+                        blend == NULL ? out : blend->clean->mlp_out[layer]);
     return out;
 }
 
 static abl_tensor *forward(pass *p) {
     const abl_batch *batch = p->options->batch;
     abl_tensor *ids = abl_block_tokens(p->scope, batch->clean, batch->size, batch->seq_len);
+    const abl_blend *blend = p->options->blend;
+    const abl_sources *ablated = p->options->ablated;
     abl_tensor *resid = abl_block_embed(p->scope, p->model, ids, NULL, NULL);
-    abl_differences_start(&p->differences, p->options->ablated, resid);
+    abl_differences_start(&p->differences, ablated, resid);
+    if (blended(p, ABL_BLEND_START, 0)) {
+        resid = blend_of(p, blend->clean->start, ablated == NULL ? NULL : ablated->start);
+    }
     for (int layer = 0; layer < p->config->n_layers && !abl_scope_failed(p->scope); layer++) {
         size_t mark = abl_scope_mark(p->scope);
         abl_tensor *attn_out = attention_forward(p, layer, resid);
@@ -306,8 +347,12 @@ static void backward(pass *p, abl_tensor *resid) {
         size_t mark = abl_scope_mark(p->scope);
         /* In a parallel block attention and MLP both write to the stream behind it. */
         abl_tensor *behind = p->config->parallel_attn_mlp ? abl_tensor_clone(p->scope, grad) : grad;
-        mlp_backward(p, layer, behind, grad);
-        attention_backward(p, layer, behind, grad);
+        if (!blended(p, ABL_BLEND_MLP, layer)) {
+            mlp_backward(p, layer, behind, grad);
+        }
+        if (!blended(p, ABL_BLEND_HEADS, layer)) {
+            attention_backward(p, layer, behind, grad);
+        }
         abl_scope_rewind(p->scope, mark, NULL, 0);
     }
 }
@@ -348,6 +393,7 @@ abl_code abl_gradient_add(const abl_gradient_options *options, float *scores,
               .keep = 1.0 - (double)options->mask_value,
               .by_position = abl_graph_options_of(options->graph)->seq_len != 0};
     p.width = p.config->d_model;
+    ABL_ASSERT(options->blend == NULL || options->mask_value == 0.0F);
     ABL_ASSERT(!p.by_position || abl_graph_seq_count(options->graph) == batch->seq_len);
     abl_code code = pass_open(&p, ret_status);
     if (code == ABL_CODE_OK) {

@@ -13,6 +13,21 @@
 
 ABL_BEGIN_DECLS
 
+/* EAP-IG: the pass leaves the clean run at one place, where a fixed blend of the clean run and the
+ * ablation is emitted, through which no gradient flows. */
+typedef enum abl_blend_place {
+    ABL_BLEND_START = 0, /* Resid Start */
+    ABL_BLEND_HEADS,     /* all heads of a block */
+    ABL_BLEND_MLP,       /* a block's MLP */
+} abl_blend_place;
+
+typedef struct abl_blend {
+    const abl_sources *clean; /* differences are ablated - clean, whatever this pass emits */
+    abl_blend_place place;
+    int32_t layer; /* of HEADS and MLP */
+    double share;  /* share * clean + (1 - share) * ablated */
+} abl_blend;
+
 typedef struct abl_gradient_options {
     const abl_model *model;
     const abl_graph *graph;
@@ -21,6 +36,7 @@ typedef struct abl_gradient_options {
     const abl_batch *batch;
     const abl_sources *ablated; /* NULL: ZERO; residuals are needed when mask_value is not 0 */
     float mask_value;
+    const abl_blend *blend; /* NULL: none; else mask_value is 0 */
 } abl_gradient_options;
 
 /* Adds this batch's gradients to `scores` (canonical order). */

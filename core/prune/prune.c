@@ -19,6 +19,8 @@ static const algorithm_entry ALGORITHMS[ABL_PRUNE_ALGORITHM_COUNT] = {
     [ABL_PRUNE_MASK_GRADIENT] = {"mask_gradient", &abl_prune_mask_gradient},
     [ABL_PRUNE_GROUND_TRUTH] = {"ground_truth", &abl_prune_ground_truth},
     [ABL_PRUNE_RANDOM] = {"random", &abl_prune_random},
+    [ABL_PRUNE_ACTIVATION_MAGNITUDE] = {"activation_magnitude", &abl_prune_activation_magnitude},
+    [ABL_PRUNE_EAP_IG] = {"eap_ig", &abl_prune_eap_ig},
 };
 
 const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm) {
@@ -36,7 +38,7 @@ abl_code abl_prune_algorithm_find(const char *name, size_t length,
     }
     return abl_fail(ret_status, ABL_CODE_NOT_FOUND, "ALGORITHM_UNKNOWN",
                     "there is no prune algorithm '%.*s'; there are eap, mask_gradient, "
-                    "ground_truth and random",
+                    "ground_truth, random, activation_magnitude and eap_ig",
                     length > 60 ? 60 : (int)length, name);
 }
 

@@ -7,6 +7,8 @@
  * or summed over the n + 1 points k / n (integrated gradients, as AutoCircuit sums them)
  *   ground_truth   exact: the loss with that one edge ablated minus the clean loss
  *   random         uniform in [0, 1), seeded: the baseline
+ *   activation_magnitude  |mean of the source's clean output|, no gradient, a mean over batches
+ *   eap_ig         integrated gradients as EAP-IG 2.0 has them: a MEAN over prompts and points
  *
  * OWNERSHIP  abl_prune_create() hands the prune to the caller; it borrows model, graph and dataset
  *            until abl_prune_destroy().
@@ -28,6 +30,8 @@ typedef enum abl_prune_algorithm {
     ABL_PRUNE_MASK_GRADIENT,
     ABL_PRUNE_GROUND_TRUTH,
     ABL_PRUNE_RANDOM,
+    ABL_PRUNE_ACTIVATION_MAGNITUDE,
+    ABL_PRUNE_EAP_IG,
     ABL_PRUNE_ALGORITHM_COUNT,
 } abl_prune_algorithm;
 
@@ -37,6 +41,14 @@ typedef enum abl_exact_metric {
     ABL_EXACT_KL_DIV,   /* KL(clean || patched), mean over the batch */
     ABL_EXACT_MSE,      /* squared difference of the logits, mean over batch and vocabulary */
 } abl_exact_metric;
+
+/* eap_ig: along which path gradients are averaged; eap_ig.c has the definitions. */
+typedef enum abl_eap_ig_method {
+    ABL_EAP_IG_INPUTS = 0,      /* the input embedding, from corrupt to clean */
+    ABL_EAP_IG_ACTIVATIONS,     /* one layer's output at a time, from ablated to clean */
+    ABL_EAP_IG_CLEAN_CORRUPTED, /* both ends of INPUTS and nothing between */
+} abl_eap_ig_method;
+#define ABL_EAP_IG_STEPS_MAX 1000
 
 /* Names as in requests: "eap", "mask_gradient", "ground_truth", "random"; NULL for none. */
 const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm);
@@ -65,6 +77,11 @@ typedef struct abl_prune_options {
     int32_t candidate_count_max; /* edges in one batched pass; 0: chosen by cost */
     /* random */
     uint64_t seed;
+    struct {
+        abl_eap_ig_method method;
+        int32_t steps; /* 1 to ABL_EAP_IG_STEPS_MAX; the usual are 5 (MIB) and 30 (the repository);
+                          CLEAN_CORRUPTED takes none */
+    } eap_ig;          /* grad_function and answer_function apply, as does ablation */
 } abl_prune_options;
 
 typedef struct abl_prune_progress {

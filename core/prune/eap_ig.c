@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Integrated gradients after EAP-IG 2.0 (Hanna et al. 2024, arXiv:2403.17806, and its repository):
+ *
+ *     score[edge] = mean over points of < ablated - clean at the source, g at the destination >
+ *
+ * with g the loss's gradient in a pass that leaves the clean run at one place, where it emits
+ * share * clean + (1 - share) * ablated, a constant. The first factor is the same at all points.
+ *
+ *     inputs           place: Resid Start;              shares 0, 1/n, ..., (n - 1)/n
+ *     activations      places: Resid Start, then each block's heads together and its MLP;
+ *                      at each of them shares 1/n, 2/n, ..., 1
+ *     clean-corrupted  place: Resid Start;              shares 1 and 0
+ *
+ * Scale: EAP-IG's, with its batch-mean losses: summed over batches, then divided by the number of
+ * PROMPTS and of points. (eap is summed only: inputs at share 1 is eap divided by the prompts.)
+ * Sign: the loss's, -(answer - wrong answer), as everywhere here and there.
+ *
+ * A step is one batch at one point. The two runs are made at a batch's first point and shared: n
+ * points cost two passes forward and n forward and back, less than n + 1 times eap's two and one.*/
+#include "core/prune/algorithm.h"
+
+#include "core/base/mem.h"
+#include "core/prune/gradient.h"
+
+typedef struct eap_ig {
+    abl_folded *folded;
+    abl_sources *clean;   /* of the current batch, as is the next */
+    abl_sources *ablated; /* NULL under ZERO */
+    float *sums;          /* scores times prompts and points */
+    int32_t place_count;
+    int32_t point_count; /* in all */
+    int32_t point;       /* of the current batch */
+} eap_ig;
+
+static abl_loss loss_of(const abl_prune_options *options) {
+    return (abl_loss){.grad_function = options->grad_function,
+                      .answer_function = options->answer_function};
+}
+
+static abl_code options_check(const abl_prune *prune, abl_status *ret_status) {
+    const abl_prune_options *o = &prune->options;
+    if ((unsigned)o->eap_ig.method > ABL_EAP_IG_CLEAN_CORRUPTED) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS_INVALID",
+                        "eap_ig has no method %d", (int)o->eap_ig.method);
+    }
+    bool stepped = o->eap_ig.method != ABL_EAP_IG_CLEAN_CORRUPTED;
+    if (stepped && (o->eap_ig.steps < 1 || o->eap_ig.steps > ABL_EAP_IG_STEPS_MAX)) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS_INVALID",
+                        "eap_ig.steps is %d; it must be 1 to %d", o->eap_ig.steps,
+                        ABL_EAP_IG_STEPS_MAX);
+    }
+    if (o->eap_ig.method != ABL_EAP_IG_ACTIVATIONS && o->ablation != ABL_ABLATION_RESAMPLE) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS_INVALID",
+                        "eap_ig goes from the corrupt prompt's input to the clean one's, so its "
+                        "ablation must be RESAMPLE; only its method ACTIVATIONS takes others");
+    }
+    if (abl_graph_options_of(o->graph)->simple) {
+        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "GRAPH_KIND",
+                        "eap_ig is defined on factorized graphs only");
+    }
+    abl_code code = ABL_CODE_OK;
+    for (int32_t i = 0; code == ABL_CODE_OK && i < prune->batch_count; i++) {
+        abl_batch batch = abl_batches_at(&o->batches, i);
+        code = abl_loss_check(loss_of(o), &batch, ret_status);
+    }
+    return code;
+}
+
+static abl_code eap_ig_open(abl_prune *prune, abl_status *ret_status) {
+    const abl_prune_options *o = &prune->options;
+    abl_code code = options_check(prune, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    eap_ig *state = abl_calloc(1, sizeof *state);
+    prune->state = state;
+    if (state == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    state->sums = abl_calloc((size_t)prune->edge_count, sizeof *state->sums);
+    bool everywhere = o->eap_ig.method == ABL_EAP_IG_ACTIVATIONS;
+    state->place_count = everywhere ? 1 + 2 * abl_model_get_config(o->model)->n_layers : 1;
+    state->point_count =
+        o->eap_ig.method == ABL_EAP_IG_CLEAN_CORRUPTED ? 2 : state->place_count * o->eap_ig.steps;
+    prune->progress.total = (int64_t)prune->batch_count * state->point_count;
+    return state->sums == NULL ? abl_fail_oom(ret_status) : ABL_CODE_OK;
+}
+
+static abl_blend blend_at(const abl_prune *prune, const eap_ig *state) {
+    const int32_t steps = prune->options.eap_ig.steps;
+    abl_blend blend = {.clean = state->clean, .place = ABL_BLEND_START};
+    switch (prune->options.eap_ig.method) {
+    case ABL_EAP_IG_INPUTS:
+        blend.share = (double)state->point / steps;
+        break;
+    case ABL_EAP_IG_CLEAN_CORRUPTED:
+        blend.share = state->point == 0 ? 1 : 0;
+        break;
+    case ABL_EAP_IG_ACTIVATIONS:
+        blend.share = (double)(state->point % steps + 1) / steps;
+        int32_t place = state->point / steps - 1;
+        if (place >= 0) {
+            blend.place = place % 2 == 0 ? ABL_BLEND_HEADS : ABL_BLEND_MLP;
+            blend.layer = place / 2;
+        }
+        break;
+    }
+    return blend;
+}
+
+/* The two runs of the batch, at its first point. */
+static abl_code runs_make(const abl_prune *prune, eap_ig *state, const abl_batch *batch,
+                          abl_status *ret_status) {
+    const abl_prune_options *o = &prune->options;
+    abl_sources_destroy(state->clean);
+    abl_sources_destroy(state->ablated);
+    state->clean = state->ablated = NULL;
+    abl_code code = abl_sources_run(o->model, batch->clean, batch->size, batch->seq_len, false,
+                                    &state->clean, ret_status);
+    if (code == ABL_CODE_OK && o->ablation != ABL_ABLATION_ZERO) {
+        code = abl_sources_run(o->model, batch->corrupt, batch->size, batch->seq_len, false,
+                               &state->ablated, ret_status);
+    }
+    return code;
+}
+
+static abl_code eap_ig_step(abl_prune *prune, abl_status *ret_status) {
+    eap_ig *state = prune->state;
+    const abl_prune_options *o = &prune->options;
+    abl_code code = ABL_CODE_OK;
+    if (state->folded == NULL) {
+        code = abl_folded_create(o->model, o->graph, true, &state->folded, ret_status);
+    }
+    abl_batch batch = abl_batches_at(&o->batches, prune->progress.batch);
+    if (code == ABL_CODE_OK && state->point == 0) {
+        code = runs_make(prune, state, &batch, ret_status);
+    }
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    abl_blend blend = blend_at(prune, state);
+    abl_gradient_options gradient = {.model = o->model,
+                                     .graph = o->graph,
+                                     .folded = state->folded,
+                                     .loss = loss_of(o),
+                                     .batch = &batch,
+                                     .ablated = state->ablated,
+                                     .blend = &blend};
+    code = abl_gradient_add(&gradient, state->sums, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    const double scale = 1.0 / ((double)o->batches.count * state->point_count);
+    for (int64_t i = 0; i < prune->edge_count; i++) {
+        prune->scores[i] = (float)((double)state->sums[i] * scale);
+    }
+    prune->progress.done++;
+    state->point = (state->point + 1) % state->point_count;
+    prune->progress.batch_finished = state->point == 0;
+    return ABL_CODE_OK;
+}
+
+static void eap_ig_close(abl_prune *prune) {
+    eap_ig *state = prune->state;
+    if (state == NULL) {
+        return;
+    }
+    abl_folded_destroy(state->folded);
+    abl_sources_destroy(state->clean);
+    abl_sources_destroy(state->ablated);
+    abl_free(state->sums);
+    abl_free(state);
+    prune->state = NULL;
+}
+
+static int64_t eap_ig_bytes_estimate(const abl_prune_options *options) {
+    const abl_model_config *c = abl_model_get_config(options->model);
+    int64_t batch = options->batches.batch_size < options->batches.count
+                        ? options->batches.batch_size
+                        : options->batches.count;
+    int64_t seq = abl_dataset_seq_len(options->batches.dataset);
+    int64_t run = 4 * batch * seq *
+                  (c->d_model + c->n_layers * ((int64_t)c->n_heads * c->d_head + c->d_model));
+    return abl_gradient_bytes(c, options->graph, batch, seq) + 2 * run +
+           abl_folded_bytes(options->model, options->graph, true) +
+           8 * abl_graph_edge_count(options->graph);
+}
+
+const abl_prune_vtable abl_prune_eap_ig = {.open = eap_ig_open,
+                                           .step = eap_ig_step,
+                                           .close = eap_ig_close,
+                                           .bytes_estimate = eap_ig_bytes_estimate};

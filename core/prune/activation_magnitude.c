@@ -9,19 +9,13 @@
  * mean over d_model is then zero, and the scores are rounding noise. */
 #include "core/prune/algorithm.h"
 
-#include "core/base/assert.h"
 #include "core/base/mem.h"
 #include "core/patch/sources.h"
 
 #include <math.h>
 
 static abl_code magnitude_open(abl_prune *prune, abl_status *ret_status) {
-    const abl_graph *graph = prune->options.graph;
-    if (abl_graph_options_of(graph)->simple) {
-        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "GRAPH_KIND",
-                        "activation_magnitude runs on factorized graphs");
-    }
-    prune->state = abl_calloc((size_t)abl_graph_src_count(graph), sizeof(float));
+    prune->state = abl_calloc((size_t)abl_graph_src_count(prune->options.graph), sizeof(float));
     prune->progress.total = prune->batch_count;
     return prune->state == NULL ? abl_fail_oom(ret_status) : ABL_CODE_OK;
 }
@@ -45,25 +39,45 @@ static void heads_mean(abl_scope *scope, const abl_model *model, int layer, cons
                          (size_t)c->n_heads);
 }
 
+/* The stream after a block. */
+static const abl_tensor *post_of(const abl_sources *sources, int32_t block) {
+    return block + 1 == sources->layer_count ? sources->end : sources->pre[block + 1];
+}
+
+/* The mean of every source of the graph. */
 static abl_code means_of(const abl_prune *prune, const abl_sources *sources, float *ret_means,
                          abl_status *ret_status) {
     const abl_model *model = prune->options.model;
-    const abl_model_config *c = abl_model_get_config(model);
+    const abl_graph *graph = prune->options.graph;
     abl_scope *scope = abl_scope_create(abl_model_device(model));
     if (scope == NULL) {
         return abl_fail_oom(ret_status);
     }
-    float *at = ret_means;
-    *at++ = mean_of(scope, sources->start);
-    for (int layer = 0; layer < c->n_layers && !abl_scope_failed(scope); layer++) {
-        heads_mean(scope, model, layer, sources->z[layer], at);
-        at += c->n_heads;
-        if (sources->mlp_out[layer] != NULL) {
-            *at++ = mean_of(scope, sources->mlp_out[layer]);
+    for (int32_t i = 0; i < abl_graph_src_count(graph) && !abl_scope_failed(scope); i++) {
+        const abl_graph_src *src = abl_graph_src_at(graph, i);
+        switch (src->kind) {
+        case ABL_NODE_RESID_START:
+            ret_means[i] = mean_of(scope, sources->start);
+            break;
+        case ABL_NODE_HEAD:
+            if (src->head == 0) { /* and those that follow */
+                heads_mean(scope, model, src->block, sources->z[src->block], &ret_means[i]);
+            }
+            break;
+        case ABL_NODE_MLP:
+            ret_means[i] = mean_of(scope, sources->mlp_out[src->block]);
+            break;
+        case ABL_NODE_RESID_MID:
+            ret_means[i] = mean_of(scope, sources->mid[src->block]);
+            break;
+        case ABL_NODE_RESID_POST:
+            ret_means[i] = mean_of(scope, post_of(sources, src->block));
+            break;
+        case ABL_NODE_RESID_END: /* no source */
+            break;
         }
     }
     abl_code code = abl_scope_status(scope, ret_status);
-    ABL_ASSERT(code != ABL_CODE_OK || at == ret_means + abl_graph_src_count(prune->options.graph));
     abl_scope_destroy(scope);
     return code;
 }
@@ -73,7 +87,8 @@ static abl_code magnitude_step(abl_prune *prune, abl_status *ret_status) {
     float *means = prune->state;
     abl_batch batch = abl_batches_at(&o->batches, prune->progress.batch);
     abl_sources *sources = NULL;
-    abl_code code = abl_sources_run(o->model, batch.clean, batch.size, batch.seq_len, false,
+    bool stream = abl_graph_options_of(o->graph)->simple; /* whose nodes are sources, there */
+    abl_code code = abl_sources_run(o->model, batch.clean, batch.size, batch.seq_len, stream,
                                     &sources, ret_status);
     if (code == ABL_CODE_OK) {
         code = means_of(prune, sources, means, ret_status);
@@ -100,7 +115,7 @@ static int64_t magnitude_bytes_estimate(const abl_prune_options *options) {
     const abl_model_config *c = abl_model_get_config(options->model);
     int64_t tokens =
         (int64_t)options->batches.batch_size * abl_dataset_seq_len(options->batches.dataset);
-    int64_t kept = c->n_layers * ((int64_t)c->n_heads * c->d_head + c->d_model);
+    int64_t kept = c->n_layers * ((int64_t)c->n_heads * c->d_head + 3LL * c->d_model);
     int64_t block = 6LL * c->d_model + 4LL * c->d_mlp +
                     (int64_t)c->n_heads * abl_dataset_seq_len(options->batches.dataset);
     return 4 * (tokens * (kept + block) + abl_graph_edge_count(options->graph));

@@ -24,9 +24,8 @@
 
 typedef struct eap_ig {
     abl_folded *folded;
-    abl_sources *clean;   /* of the current batch, as is the next */
-    abl_sources *ablated; /* NULL under ZERO */
-    float *sums;          /* scores times prompts and points */
+    abl_sources *clean; /* of the current batch */
+    float *sums;        /* scores times prompts and points */
     int32_t place_count;
     int32_t point_count; /* in all */
     int32_t point;       /* of the current batch */
@@ -83,7 +82,8 @@ static abl_code eap_ig_open(abl_prune *prune, abl_status *ret_status) {
     state->point_count =
         o->eap_ig.method == ABL_EAP_IG_CLEAN_CORRUPTED ? 2 : state->place_count * o->eap_ig.steps;
     prune->progress.total = (int64_t)prune->batch_count * state->point_count;
-    return state->sums == NULL ? abl_fail_oom(ret_status) : ABL_CODE_OK;
+    return state->sums == NULL ? abl_fail_oom(ret_status)
+                               : abl_prune_ablate(prune, false, ret_status);
 }
 
 static abl_blend blend_at(const abl_prune *prune, const eap_ig *state) {
@@ -108,18 +108,18 @@ static abl_blend blend_at(const abl_prune *prune, const eap_ig *state) {
     return blend;
 }
 
-/* The two runs of the batch, at its first point. */
-static abl_code runs_make(const abl_prune *prune, eap_ig *state, const abl_batch *batch,
-                          abl_status *ret_status) {
-    const abl_prune_options *o = &prune->options;
-    abl_sources_destroy(state->clean);
-    abl_sources_destroy(state->ablated);
-    state->clean = state->ablated = NULL;
-    abl_code code = abl_sources_run(o->model, batch->clean, batch->size, batch->seq_len, false,
-                                    &state->clean, ret_status);
-    if (code == ABL_CODE_OK && o->ablation != ABL_ABLATION_ZERO) {
-        code = abl_sources_run(o->model, batch->corrupt, batch->size, batch->seq_len, false,
-                               &state->ablated, ret_status);
+/* The clean run of the batch, at its first point, and what ablates it. */
+static abl_code runs_make(abl_prune *prune, eap_ig *state, const abl_batch *batch,
+                          const abl_sources **ret_ablated, abl_status *ret_status) {
+    abl_code code = ABL_CODE_OK;
+    if (state->point == 0) {
+        abl_sources_destroy(state->clean);
+        state->clean = NULL;
+        code = abl_sources_run(prune->options.model, batch->clean, batch->size, batch->seq_len,
+                               false, &state->clean, ret_status);
+    }
+    if (code == ABL_CODE_OK) {
+        code = abl_prune_ablated(prune, batch, ret_ablated, ret_status);
     }
     return code;
 }
@@ -132,8 +132,9 @@ static abl_code eap_ig_step(abl_prune *prune, abl_status *ret_status) {
         code = abl_folded_create(o->model, o->graph, true, &state->folded, ret_status);
     }
     abl_batch batch = abl_batches_at(&o->batches, prune->progress.batch);
-    if (code == ABL_CODE_OK && state->point == 0) {
-        code = runs_make(prune, state, &batch, ret_status);
+    const abl_sources *ablated = NULL;
+    if (code == ABL_CODE_OK) {
+        code = runs_make(prune, state, &batch, &ablated, ret_status);
     }
     if (code != ABL_CODE_OK) {
         return code;
@@ -144,7 +145,7 @@ static abl_code eap_ig_step(abl_prune *prune, abl_status *ret_status) {
                                      .folded = state->folded,
                                      .loss = loss_of(o),
                                      .batch = &batch,
-                                     .ablated = state->ablated,
+                                     .ablated = ablated,
                                      .blend = &blend};
     code = abl_gradient_add(&gradient, state->sums, ret_status);
     if (code != ABL_CODE_OK) {
@@ -167,7 +168,6 @@ static void eap_ig_close(abl_prune *prune) {
     }
     abl_folded_destroy(state->folded);
     abl_sources_destroy(state->clean);
-    abl_sources_destroy(state->ablated);
     abl_free(state->sums);
     abl_free(state);
     prune->state = NULL;
@@ -181,7 +181,8 @@ static int64_t eap_ig_bytes_estimate(const abl_prune_options *options) {
     int64_t seq = abl_dataset_seq_len(options->batches.dataset);
     int64_t run = 4 * batch * seq *
                   (c->d_model + c->n_layers * ((int64_t)c->n_heads * c->d_head + c->d_model));
-    return abl_gradient_bytes(c, options->graph, batch, seq) + 2 * run +
+    return abl_gradient_bytes(c, options->graph, batch, seq) + run +
+           abl_prune_ablated_bytes(options, false) +
            abl_folded_bytes(options->model, options->graph, true) +
            8 * abl_graph_edge_count(options->graph);
 }

@@ -185,7 +185,7 @@ static abl_code batch_open(abl_candidates *c, abl_status *ret_status) {
         code = abl_prune_ablated(c->prune, &c->batch, &ablated, ret_status);
     }
     state->from = 0;
-    if (o->ablation == ABL_ABLATION_RESAMPLE && o->resident == NULL) {
+    if (o->ablation == ABL_ABLATION_RESAMPLE && !o->ablate_by_clean && o->resident == NULL) {
         int32_t shared =
             abl_dataset_shared_prefix(o->batches.dataset, c->batch.first, c->batch.size);
         state->from = shared < c->seq ? shared : c->seq - 1;

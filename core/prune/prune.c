@@ -142,6 +142,7 @@ static abl_ablator_options ablator_options(const abl_prune_options *o, bool resi
     return (abl_ablator_options){.of = {.model = o->model,
                                         .ablation = o->ablation,
                                         .batches = o->batches,
+                                        .clean = o->ablate_by_clean,
                                         .residuals = residuals},
                                  .resident = o->resident,
                                  .resident_first = o->resident_first};

@@ -62,7 +62,8 @@ typedef struct abl_prune_options {
     struct abl_model *model;
     const abl_graph *graph;
     abl_batches batches;
-    abl_ablation ablation;       /* by the corrupt prompts; means are over `batches` */
+    abl_ablation ablation;       /* means are over `batches` */
+    bool ablate_by_clean;        /* RESAMPLE and BATCH_*: by the clean prompts, not the corrupt */
     const abl_sources *resident; /* made before, and used instead: abl_ablator_options */
     int32_t resident_first;
     abl_grad_function grad_function;     /* eap takes it too; the usual is LOGIT */

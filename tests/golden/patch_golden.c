@@ -25,9 +25,6 @@ typedef struct subject {
     const abl_dataset *dataset;
 } subject;
 
-static const char *const ABLATIONS[] = {"RESAMPLE", "ZERO"};
-static const char *const PATCH_TYPES[] = {"TREE_PATCH", "EDGE_PATCH"};
-
 /* All logits of a run, circuit after circuit, each (prompts, vocab). Ends with abl_free(). */
 static float *run_circuits(const abl_circuits_options *options, int64_t *ret_edge_counts,
                            size_t *ret_per_circuit) {
@@ -40,6 +37,9 @@ static float *run_circuits(const abl_circuits_options *options, int64_t *ret_edg
     while (!finished) {
         abl_circuits_result result;
         golden_must(abl_circuits_step(circuits, &result, &finished, &status), &status);
+        if (result.circuit < 0) {
+            continue; /* for a mean over the dataset */
+        }
         size_t row = (size_t)result.logit_count / (size_t)result.batch.size;
         size_t per_circuit = row * (size_t)options->batches.count;
         int64_t count = abl_circuits_count(circuits);
@@ -60,82 +60,153 @@ static float *run_circuits(const abl_circuits_options *options, int64_t *ret_edg
 
 /* ---- c_circuits ------------------------------------------------------------------------------ */
 
-static void compare_set(const edges_case *c, const subject *s, const char *name,
-                        const abl_edge_set *set, int type, int ablation) {
-    char key[160];
-    (void)snprintf(key, sizeof key, "logits/%s/%s/%s", PATCH_TYPES[type], ABLATIONS[ablation],
-                   name);
-    const abl_safetensors_tensor *expected = abl_safetensors_find(c->set, key);
-    if (expected == NULL) {
-        return;
+static abl_ablation ablation_of(const char *name, size_t length) {
+    for (int i = 0; i < ABL_ABLATION_COUNT; i++) {
+        const char *known = abl_ablation_name((abl_ablation)i);
+        if (strlen(known) == length && memcmp(known, name, length) == 0) {
+            return (abl_ablation)i;
+        }
     }
-    const abl_circuits_options options = {
-        .model = s->model,
-        .graph = s->graph,
-        .batches = {.dataset = s->dataset, .count = 8, .batch_size = 4},
-        .patch_type = (abl_patch_type)type,
-        .ablation = (abl_ablation)ablation,
-        .sets = set,
-        .circuit_count = 1};
-    int64_t edges = 0;
-    size_t count = 0;
-    float *logits = run_circuits(&options, &edges, &count);
-    golden_compare(c->title, key, expected, logits, count, TOL_LOGITS);
-    abl_free(logits);
+    return ABL_ABLATION_COUNT;
 }
 
+static abl_circuits_options circuits_options(const subject *s) {
+    return (abl_circuits_options){.model = s->model,
+                                  .graph = s->graph,
+                                  .batches = {.dataset = s->dataset, .count = 8, .batch_size = 4},
+                                  .circuit_count = 1};
+}
+
+/* "logits/TREE_PATCH/RESAMPLE/rand10pc", or with "reverse" in front. */
+static void compare_set(const edges_case *c, const subject *s,
+                        const abl_safetensors_tensor *expected) {
+    const char *const type = strchr(expected->name, '/') + 1;
+    const char *const ablation = strchr(type, '/') + 1;
+    const char *const name = strchr(ablation, '/') + 1;
+    abl_circuits_options options = circuits_options(s);
+    options.reverse_clean_corrupt = strncmp(expected->name, "reverse", 7) == 0;
+    options.patch_type = strncmp(type, "TREE_PATCH", 10) == 0 ? ABL_PATCH_TREE : ABL_PATCH_EDGE;
+    options.ablation = ablation_of(ablation, (size_t)(name - 1 - ablation));
+    const json_t *list = json_object_get(json_object_get(c->json, "edge_sets"), name);
+    if (options.ablation == ABL_ABLATION_COUNT || list == NULL) {
+        golden_check(c->title, expected->name, false); /* recorded, and not understood here */
+        return;
+    }
+    abl_edge_set set;
+    int64_t *edges = edges_list(list, &set.count);
+    set.edges = edges;
+    options.sets = &set;
+    int64_t edge_count = 0;
+    size_t count = 0;
+    float *logits = run_circuits(&options, &edge_count, &count);
+    golden_compare(c->title, expected->name, expected, logits, count, TOL_LOGITS);
+    abl_free(logits);
+    abl_free(edges);
+}
+
+/* Graded scores with ties: "tied_logits/<actual size>" of the sizes that were asked for. */
+static void compare_tied(const edges_case *c, const subject *s) {
+    int64_t size_count = 0;
+    int64_t expected_count = 0;
+    int64_t *sizes = edges_list(json_object_get(c->json, "tied_requested"), &size_count);
+    int64_t *expected =
+        edges_list(json_object_get(c->json, "tied_actual_counts_in_order"), &expected_count);
+    float *scores = edges_flat(s->graph, c->set, "tied_scores");
+    abl_circuits_options options = circuits_options(s);
+    options.scores = scores;
+    options.sizes = sizes;
+    options.circuit_count = (int32_t)size_count;
+    int64_t *actual = abl_calloc((size_t)size_count, sizeof *actual);
+    size_t count = 0;
+    float *logits = run_circuits(&options, actual, &count);
+    for (int64_t i = 0; i < expected_count; i++) {
+        char key[48];
+        (void)snprintf(key, sizeof key, "tied_logits/%lld", (long long)expected[i]);
+        golden_check(c->title, "the size of a circuit with ties", actual[i] == expected[i]);
+        golden_compare(c->title, key, golden_tensor(c->set, key), logits + (size_t)i * count, count,
+                       TOL_LOGITS);
+    }
+    abl_free(logits);
+    abl_free(actual);
+    abl_free(scores);
+    abl_free(expected);
+    abl_free(sizes);
+}
+
+/* Every array of the case is run: what has no runner fails. */
 static void case_circuits(const subject *s, const char *variant) {
     edges_case c;
     if (!edges_case_open(&c, s->model_name, "c_circuits_%s", variant)) {
         return;
     }
-    const char *name = NULL;
-    json_t *list = NULL;
-    json_object_foreach(json_object_get(c.json, "edge_sets"), name, list) {
-        abl_edge_set set;
-        int64_t *edges = edges_list(list, &set.count);
-        set.edges = edges;
-        for (int type = 0; type < 2; type++) {
-            for (int ablation = 0; ablation < 2; ablation++) {
-                compare_set(&c, s, name, &set, type, ablation);
-            }
+    bool tied = false;
+    for (size_t i = 0; i < abl_safetensors_count(c.set); i++) {
+        const abl_safetensors_tensor *tensor = abl_safetensors_at(c.set, i);
+        if (strncmp(tensor->name, "logits/", 7) == 0 || strncmp(tensor->name, "reverse/", 8) == 0) {
+            compare_set(&c, s, tensor);
+        } else if (strncmp(tensor->name, "tied_", 5) == 0) {
+            tied = true;
+        } else {
+            golden_check(c.title, tensor->name, false);
         }
-        abl_free(edges);
+    }
+    if (tied) {
+        compare_tied(&c, s);
     }
     edges_case_close(&c);
 }
 
 /* ---- c_fraction ------------------------------------------------------------------------------ */
 
-static void compare_fraction(const edges_case *c, const subject *s, const char *kind,
-                             const char *run_name, abl_patch_options options, bool clean,
-                             bool zero) {
-    char key[96];
-    (void)snprintf(key, sizeof key, "logits/%s/%s", kind, run_name);
-    const abl_safetensors_tensor *expected = abl_safetensors_find(c->set, key);
-    if (expected == NULL) {
+/* "logits/u01/clean_ZERO/sigmoid": input clean, ablation ZERO from the corrupt prompts. */
+static void compare_fraction(const edges_case *c, const subject *s,
+                             const abl_safetensors_tensor *expected) {
+    const char *const kind = expected->name + strlen("logits/");
+    const char *const input = strchr(kind, '/') + 1;
+    const char *const ablation = strchr(input, '_') + 1;
+    const char *const function = strchr(ablation, '/');
+    const size_t length = function == NULL ? strlen(ablation) : (size_t)(function - ablation);
+    bool clean = strncmp(input, "clean", 5) == 0;
+    bool known = function == NULL || strcmp(function, "/sigmoid") == 0;
+    const abl_batches batches = {.dataset = s->dataset, .count = 8, .batch_size = 4};
+    const abl_ablator_options ablator_options = {.of = {.model = s->model,
+                                                        .ablation = ablation_of(ablation, length),
+                                                        .batches = batches,
+                                                        .clean = !clean,
+                                                        .residuals = true}};
+    if (!known || ablator_options.of.ablation == ABL_ABLATION_COUNT) {
+        golden_check(c->title, expected->name, false);
         return;
     }
+    char key[32];
+    (void)snprintf(key, sizeof key, "mask/%.*s", (int)(input - 1 - kind), kind);
+    float *mask = edges_flat(s->graph, c->set, key);
     float *logits = abl_calloc(expected->elements, sizeof *logits);
-    const abl_batches batches = {.dataset = s->dataset, .count = 8, .batch_size = 4};
     abl_status status;
+    abl_ablator *ablator = NULL;
+    golden_must(abl_ablator_create(&ablator_options, &ablator, &status), &status);
+    while (abl_ablator_steps_left(ablator) > 0) {
+        golden_must(abl_ablator_step(ablator, &status), &status);
+    }
     for (int32_t i = 0; i < 2; i++) {
         abl_batch batch = abl_batches_at(&batches, i);
-        abl_sources *ablated = NULL;
-        golden_must(abl_sources_create(s->model, clean ? batch.corrupt : batch.clean, batch.size,
-                                       batch.seq_len, &ablated, &status),
-                    &status);
-        options.tokens = clean ? batch.clean : batch.corrupt;
-        options.batch = batch.size;
-        options.seq = batch.seq_len;
-        options.ablated = zero ? NULL : ablated;
+        abl_patch_options options = {.model = s->model,
+                                     .graph = s->graph,
+                                     .tokens = clean ? batch.clean : batch.corrupt,
+                                     .batch = batch.size,
+                                     .seq = batch.seq_len,
+                                     .mask = mask,
+                                     .mask_function =
+                                         function == NULL ? ABL_MASK_NONE : ABL_MASK_SIGMOID};
+        golden_must(abl_ablator_batch(ablator, &batch, &options.ablated, &status), &status);
         golden_must(
             abl_patch_forward(&options, logits + (size_t)i * expected->elements / 2, &status),
             &status);
-        abl_sources_destroy(ablated);
     }
-    golden_compare(c->title, key, expected, logits, expected->elements, TOL_LOGITS);
+    golden_compare(c->title, expected->name, expected, logits, expected->elements, TOL_LOGITS);
+    abl_ablator_destroy(ablator);
     abl_free(logits);
+    abl_free(mask);
 }
 
 static void case_fraction(const subject *s, const char *variant) {
@@ -143,20 +214,13 @@ static void case_fraction(const subject *s, const char *variant) {
     if (!edges_case_open(&c, s->model_name, "c_fraction_%s", variant)) {
         return;
     }
-    static const char *const KINDS[] = {"u01", "ext"};
-    for (size_t i = 0; i < ABL_COUNT_OF(KINDS); i++) {
-        char key[32];
-        (void)snprintf(key, sizeof key, "mask/%s", KINDS[i]);
-        float *mask = edges_flat(s->graph, c.set, key);
-        abl_patch_options options = {.model = s->model, .graph = s->graph, .mask = mask};
-        compare_fraction(&c, s, KINDS[i], "clean_RESAMPLE", options, true, false);
-        compare_fraction(&c, s, KINDS[i], "corrupt_RESAMPLE", options, false, false);
-        options.mask_function = ABL_MASK_SIGMOID;
-        compare_fraction(&c, s, KINDS[i], "clean_RESAMPLE/sigmoid", options, true, false);
-        compare_fraction(&c, s, KINDS[i], "corrupt_RESAMPLE/sigmoid", options, false, false);
-        options.mask_function = ABL_MASK_NONE;
-        compare_fraction(&c, s, KINDS[i], "clean_ZERO", options, true, true);
-        abl_free(mask);
+    for (size_t i = 0; i < abl_safetensors_count(c.set); i++) {
+        const abl_safetensors_tensor *tensor = abl_safetensors_at(c.set, i);
+        if (strncmp(tensor->name, "logits/", 7) == 0) {
+            compare_fraction(&c, s, tensor);
+        } else if (strncmp(tensor->name, "mask/", 5) != 0) {
+            golden_check(c.title, tensor->name, false);
+        }
     }
     edges_case_close(&c);
 }
@@ -242,8 +306,7 @@ static void run_sweep(const edges_case *c, const subject *s, const char *name, c
                      .graph = s->graph,
                      .batches = {.dataset = s->dataset, .first = 8, .count = 8, .batch_size = 4},
                      .patch_type = strncmp(name, "EDGE", 4) == 0 ? ABL_PATCH_EDGE : ABL_PATCH_TREE,
-                     .ablation =
-                         strstr(name, "ZERO") != NULL ? ABL_ABLATION_ZERO : ABL_ABLATION_RESAMPLE,
+                     .ablation = ablation_of(strchr(name, '/') + 1, strlen(strchr(name, '/') + 1)),
                      .scores = scores,
                      .sizes = sizes,
                      .circuit_count = (int32_t)count},
@@ -279,9 +342,7 @@ static void case_metrics(const subject *s, const char *variant) {
         const char *name = NULL;
         json_t *recorded = NULL;
         json_object_foreach(json_object_get(c.json, "sweeps"), name, recorded) {
-            if (strstr(name, "MEAN") == NULL) {
-                run_sweep(&c, s, name, scores, recorded);
-            }
+            run_sweep(&c, s, name, scores, recorded);
         }
         abl_free(scores);
         edges_case_close(&scores_case);

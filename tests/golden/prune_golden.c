@@ -48,17 +48,21 @@ static const char *answer_name(int i) {
     return abl_answer_function_name((abl_answer_function)i);
 }
 
+static const char *ablation_name(int i) {
+    return abl_ablation_name((abl_ablation)i);
+}
+
 /* What a recorded configuration asks for; false when it is something that is not built here. */
 static bool options_of(const char *key, const json_t *config, abl_prune_options *options) {
     const char *function = text_of(config, "function", key);
     options->ablation = ABL_ABLATION_RESAMPLE;
     if (strcmp(function, "mask_gradient_prune_scores") == 0) {
-        const char *ablation = text_of(config, "ablation_type", "RESAMPLE");
-        if (strcmp(ablation, "ZERO") == 0) {
-            options->ablation = ABL_ABLATION_ZERO;
-        } else if (strcmp(ablation, "RESAMPLE") != 0) {
+        int ablation = index_of(ablation_name, text_of(config, "ablation_type", "RESAMPLE"));
+        if (ablation < 0) {
             return false;
         }
+        options->ablation = (abl_ablation)ablation;
+        options->ablate_by_clean = strcmp(text_of(config, "clean_corrupt", ""), "clean") == 0;
         options->algorithm = ABL_PRUNE_MASK_GRADIENT;
         options->grad_function =
             (abl_grad_function)index_of(grad_name, text_of(config, "grad_function", ""));
@@ -67,7 +71,7 @@ static bool options_of(const char *key, const json_t *config, abl_prune_options 
         options->mask_value = (float)json_number_value(json_object_get(config, "mask_val"));
         options->integrated_grad_samples =
             (int32_t)json_integer_value(json_object_get(config, "integrated_grad_samples"));
-        return strcmp(text_of(config, "clean_corrupt", "corrupt"), "corrupt") == 0;
+        return true;
     }
     options->algorithm = ABL_PRUNE_EAP;
     options->grad_function = ABL_GRAD_LOGIT;
@@ -103,14 +107,49 @@ static double tolerance_of(const abl_prune_options *options, double largest) {
            (options->grad_function == ABL_GRAD_PROB ? TOL_PROB_RELATIVE : TOL_SCORES_RELATIVE);
 }
 
+/* Run by other programs of this folder. */
+static const char *const ELSEWHERE[] = {"act_mag"};
+
+/* AutoCircuit's ground truth is the official circuit: 1 for its edges. */
+static void compare_official(const edges_case *c, const char *key, const json_t *config,
+                             const abl_graph *graph) {
+    float *expected = edges_flat(graph, c->set, key);
+    int64_t official_count = 0;
+    int64_t *official = edges_list(json_object_get(config, "official_edges"), &official_count);
+    size_t count = (size_t)abl_graph_edge_count(graph);
+    float *scores = abl_calloc(count, sizeof *scores);
+    for (int64_t i = 0; i < official_count; i++) {
+        scores[official[i]] = 1;
+    }
+    golden_compare_floats(c->title, key, expected, count, scores, count, 0);
+    abl_free(scores);
+    abl_free(official);
+    abl_free(expected);
+}
+
+/* Whether AutoCircuit itself failed. */
+static bool is_error(const edges_case *c, const char *key) {
+    return json_object_get(json_object_get(c->json, "errors"), key) != NULL;
+}
+
 static void compare_config(const edges_case *c, const char *key, const json_t *config,
                            abl_prune_options options) {
-    if (!options_of(key, config, &options)) {
+    for (size_t i = 0; i < ABL_COUNT_OF(ELSEWHERE); i++) {
+        if (strcmp(ELSEWHERE[i], key) == 0) {
+            return;
+        }
+    }
+    if (strcmp(key, "ground_truth") == 0) {
+        compare_official(c, key, config, options.graph);
+        return;
+    }
+    if (is_error(c, key)) {
         return;
     }
     float *expected = edges_flat(options.graph, c->set, key);
-    if (expected == NULL) {
-        return; /* recorded as an error of AutoCircuit's own */
+    if (expected == NULL || !options_of(key, config, &options)) {
+        golden_check(c->title, key, false); /* recorded, and not understood here */
+        return;
     }
     float *scores = edges_scores(&options);
     int64_t count = abl_graph_edge_count(options.graph);

@@ -275,6 +275,25 @@ int32_t abl_dataset_shared_prefix(const abl_dataset *dataset, int32_t first, int
     return shared;
 }
 
+int32_t abl_dataset_common_prefix(const abl_dataset *dataset, int32_t *ret_prompt) {
+    int32_t shared = dataset->seq_len;
+    int32_t prompt = -1;
+    for (int32_t i = 0; i < dataset->prompt_count; i++) {
+        size_t at = (size_t)i * (size_t)dataset->seq_len;
+        int32_t same = 0;
+        while (same < shared && dataset->clean[same] == dataset->clean[at + (size_t)same] &&
+               dataset->clean[same] == dataset->corrupt[at + (size_t)same]) {
+            same++;
+        }
+        prompt = same < shared ? i : prompt;
+        shared = same;
+    }
+    if (ret_prompt != NULL) {
+        *ret_prompt = prompt;
+    }
+    return shared;
+}
+
 int64_t abl_dataset_bytes(const abl_dataset *dataset) {
     int64_t prompts = dataset->prompt_count;
     int64_t ids = 2 * prompts * dataset->seq_len + 2 * (prompts + 1) + dataset->answers.capacity +
@@ -304,6 +323,77 @@ const char *abl_dataset_word(const abl_dataset *dataset, int32_t index, int32_t 
     ABL_ASSERT(index >= 0 && index < dataset->word_count);
     *ret_position = dataset->word_positions[index];
     return dataset->words[index];
+}
+
+/* ---- tails ----------------------------------------------------------------------------------- */
+
+static int32_t *rows_cut(const abl_dataset *dataset, const int32_t *ids, int32_t cut) {
+    size_t left = (size_t)(dataset->seq_len - cut);
+    int32_t *to = abl_calloc((size_t)dataset->prompt_count * left, sizeof *to);
+    for (int32_t i = 0; to != NULL && i < dataset->prompt_count; i++) {
+        memcpy(to + (size_t)i * left, ids + (size_t)i * (size_t)dataset->seq_len + cut,
+               left * sizeof *to);
+    }
+    return to;
+}
+
+static bool ragged_clone(abl_ragged *to, const abl_ragged *from, int32_t prompt_count) {
+    int32_t count = from->offsets[prompt_count];
+    memcpy(to->offsets, from->offsets, ((size_t)prompt_count + 1) * sizeof *to->offsets);
+    to->ids = abl_calloc((size_t)count + 1, sizeof *to->ids);
+    to->capacity = count + 1;
+    if (to->ids != NULL && count > 0) {
+        memcpy(to->ids, from->ids, (size_t)count * sizeof *to->ids);
+    }
+    return to->ids != NULL;
+}
+
+static bool names_cut(abl_dataset *to, const abl_dataset *from, int32_t cut) {
+    to->labels = abl_calloc((size_t)from->label_count + 1, sizeof *to->labels);
+    to->words = abl_calloc((size_t)from->word_count + 1, sizeof *to->words);
+    to->word_positions = abl_calloc((size_t)from->word_count + 1, sizeof *to->word_positions);
+    bool ok = to->labels != NULL && to->words != NULL && to->word_positions != NULL;
+    for (int32_t i = cut; ok && i < from->label_count; i++) {
+        to->labels[to->label_count] = abl_strdup(from->labels[i]);
+        ok = to->labels[to->label_count++] != NULL;
+    }
+    for (int32_t i = 0; ok && i < from->word_count; i++) {
+        if (from->word_positions[i] >= cut) {
+            to->word_positions[to->word_count] = from->word_positions[i] - cut;
+            to->words[to->word_count] = abl_strdup(from->words[i]);
+            ok = to->words[to->word_count++] != NULL;
+        }
+    }
+    return ok;
+}
+
+abl_code abl_dataset_create_tail(const abl_dataset *dataset, int32_t cut, abl_dataset **ret_tail,
+                                 abl_status *ret_status) {
+    ABL_ASSERT(cut >= 0);
+    if (cut >= dataset->seq_len) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TAIL_EMPTY",
+                        "the prompts have %d tokens, and a prefix of %d leaves nothing of them",
+                        dataset->seq_len, cut);
+    }
+    abl_dataset *tail = abl_dataset_alloc(dataset->prompt_count);
+    if (tail == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    tail->seq_len = dataset->seq_len - cut;
+    tail->has_bos = dataset->has_bos && cut == 0;
+    tail->clean = rows_cut(dataset, dataset->clean, cut);
+    tail->corrupt = rows_cut(dataset, dataset->corrupt, cut);
+    bool ok = tail->clean != NULL && tail->corrupt != NULL &&
+              ragged_clone(&tail->answers, &dataset->answers, dataset->prompt_count) &&
+              ragged_clone(&tail->wrong_answers, &dataset->wrong_answers, dataset->prompt_count) &&
+              names_cut(tail, dataset, cut);
+    abl_code code = ok ? abl_dataset_seal(tail, ret_status) : abl_fail_oom(ret_status);
+    if (code != ABL_CODE_OK) {
+        abl_dataset_destroy(tail);
+        return code;
+    }
+    *ret_tail = tail;
+    return ABL_CODE_OK;
 }
 
 /* ---- batches --------------------------------------------------------------------------------- */
@@ -349,5 +439,6 @@ abl_batch abl_batches_at(const abl_batches *batches, int32_t index) {
                        .answers = dataset->answers.ids,
                        .answer_offsets = dataset->answers.offsets + first,
                        .wrong_answers = dataset->wrong_answers.ids,
-                       .wrong_answer_offsets = dataset->wrong_answers.offsets + first};
+                       .wrong_answer_offsets = dataset->wrong_answers.offsets + first,
+                       .prefix = batches->prefix};
 }

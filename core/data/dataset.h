@@ -23,6 +23,7 @@ ABL_BEGIN_DECLS
 
 typedef struct abl_dataset abl_dataset;
 struct abl_tokenizer;
+struct abl_prefix;
 
 typedef enum abl_bos_policy {
     ABL_BOS_NEVER = 0,
@@ -85,6 +86,14 @@ bool abl_dataset_has_bos(const abl_dataset *dataset);
 /* Tokens at the start that every clean prompt shares with its corrupt one: differences are 0
  * there. The smallest over a range of prompts. */
 int32_t abl_dataset_shared_prefix(const abl_dataset *dataset, int32_t first, int32_t count);
+/* Tokens at the start that all prompts share, clean and corrupt. *ret_prompt (may be NULL): the
+ * first prompt that differs from prompt 0 there, -1 when all are the same to the end. */
+int32_t abl_dataset_common_prefix(const abl_dataset *dataset, int32_t *ret_prompt);
+/* The same dataset without each prompt's first `cut` tokens: labels and words cut and moved with
+ * them, words inside the cut gone.
+ *   INVALID_ARGUMENT  TAIL_EMPTY  nothing would be left */
+ABL_MUST_CHECK abl_code abl_dataset_create_tail(const abl_dataset *dataset, int32_t cut,
+                                                abl_dataset **ret_tail, abl_status *ret_status);
 int64_t abl_dataset_bytes(const abl_dataset *dataset); /* resident, host */
 /* sha256 of the token ids and answers in hexadecimal, for provenance: the same prompts give the
  * same hash however they came in. */
@@ -108,6 +117,7 @@ typedef struct abl_batch {
     const int32_t *answer_offsets; /* size + 1 entries, not starting at 0 */
     const int32_t *wrong_answers;  /* likewise */
     const int32_t *wrong_answer_offsets;
+    const struct abl_prefix *prefix; /* of abl_batches */
 } abl_batch;
 
 /* A range of prompts cut into batches in file order: AutoCircuit's loaders. Its training set is
@@ -118,6 +128,9 @@ typedef struct abl_batches {
     int32_t count;              /* prompts */
     int32_t batch_size;
     bool drop_last;
+    /* What every prompt stands behind (core/model/prefix.h), the dataset being the tails
+     * (abl_dataset_create_tail); NULL: whole prompts. Passed on, never looked at here. */
+    const struct abl_prefix *prefix;
 } abl_batches;
 
 /*   INVALID_ARGUMENT  BATCH_SIZE_INVALID  not 1..ABL_BATCH_MAX

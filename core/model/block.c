@@ -49,7 +49,7 @@ abl_tensor *abl_block_tokens(abl_scope *scope, const int32_t *tokens, int64_t ba
 }
 
 abl_tensor *abl_block_embed(abl_scope *scope, const abl_model *model, const abl_tensor *tokens,
-                            abl_tensor **ret_embed, abl_tensor **ret_pos) {
+                            int64_t pos_start, abl_tensor **ret_embed, abl_tensor **ret_pos) {
     if (tokens == NULL) {
         return NULL;
     }
@@ -58,7 +58,8 @@ abl_tensor *abl_block_embed(abl_scope *scope, const abl_model *model, const abl_
     abl_tensor *positions = NULL;
     abl_tensor *sum = embed;
     if (weights->pos_embed != NULL) {
-        positions = abl_tensor_slice(scope, weights->pos_embed, 0, 0, abl_tensor_size(tokens, 1));
+        int64_t pos_end = pos_start + abl_tensor_size(tokens, 1);
+        positions = abl_tensor_slice(scope, weights->pos_embed, 0, pos_start, pos_end);
         sum = abl_tensor_add(scope, embed, positions);
     }
     if (ret_embed != NULL) {

@@ -61,10 +61,10 @@ double abl_model_attn_scale(const abl_model *model);
 
 /* Host tokens (batch, pos) to the device: I64. */
 abl_tensor *abl_block_tokens(abl_scope *scope, const int32_t *tokens, int64_t batch, int64_t seq);
-/* Tokens (batch, pos) to Resid Start (batch, pos, d_model), positions 0.. added. The parts, where
- * asked for: token embedding; position embedding (pos, d_model), NULL with rope. */
+/* Tokens (batch, pos) to Resid Start (batch, pos, d_model), positions pos_start.. added. The parts,
+ * where asked for: token embedding; position embedding (pos, d_model), NULL with rope. */
 abl_tensor *abl_block_embed(abl_scope *scope, const abl_model *model, const abl_tensor *tokens,
-                            abl_tensor **ret_embed, abl_tensor **ret_pos);
+                            int64_t pos_start, abl_tensor **ret_embed, abl_tensor **ret_pos);
 
 typedef enum abl_block_norm {
     ABL_BLOCK_NORM_1,     /* before q, k, v */

@@ -213,16 +213,15 @@ static abl_tensor *run_attention(pass *p, int layer, abl_tensor *resid, int64_t 
     capture(p, ABL_HOOK_Q, layer, qkv.q);
     capture(p, ABL_HOOK_K, layer, qkv.k);
     capture(p, ABL_HOOK_V, layer, qkv.v);
-    int64_t q_start = (q_pos == 0) ? 0 : p->options->seq - q_pos;
-    abl_tensor *q = abl_block_rotate(p->scope, p->model, qkv.q, q_start, false);
-    abl_tensor *k = abl_block_rotate(p->scope, p->model, qkv.k, 0, false);
-    capture(p, ABL_HOOK_ROT_Q, layer, q);
-    capture(p, ABL_HOOK_ROT_K, layer, k);
+    abl_qkv seen = abl_prefix_qkv(p->scope, p->model, p->options->prefix, layer, qkv);
+    capture(p, ABL_HOOK_ROT_Q, layer, seen.q);
+    capture(p, ABL_HOOK_ROT_K, layer, seen.k); /* the prefix's too, as in TransformerLens */
     abl_tensor *scores = NULL;
     abl_tensor *pattern = NULL;
-    abl_tensor *z = abl_tensor_attention(p->scope, q, k, qkv.v, abl_model_attn_scale(p->model),
-                                         wants(p, ABL_HOOK_ATTN_SCORES, layer) ? &scores : NULL,
-                                         wants(p, ABL_HOOK_PATTERN, layer) ? &pattern : NULL);
+    abl_tensor *z =
+        abl_tensor_attention(p->scope, seen.q, seen.k, seen.v, abl_model_attn_scale(p->model),
+                             wants(p, ABL_HOOK_ATTN_SCORES, layer) ? &scores : NULL,
+                             wants(p, ABL_HOOK_PATTERN, layer) ? &pattern : NULL);
     capture(p, ABL_HOOK_ATTN_SCORES, layer, scores);
     capture(p, ABL_HOOK_PATTERN, layer, pattern);
     capture(p, ABL_HOOK_Z, layer, z);
@@ -321,7 +320,8 @@ static abl_tensor *run_embed(pass *p) {
     abl_tensor *tokens = abl_block_tokens(p->scope, o->tokens, o->batch, o->seq);
     abl_tensor *embed = NULL;
     abl_tensor *positions = NULL;
-    abl_tensor *resid = abl_block_embed(p->scope, p->model, tokens, &embed, &positions);
+    abl_tensor *resid = abl_block_embed(p->scope, p->model, tokens, abl_prefix_length(o->prefix),
+                                        &embed, &positions);
     capture(p, ABL_HOOK_EMBED, -1, embed);
     if (wants(p, ABL_HOOK_POS_EMBED, -1)) {
         capture(p, ABL_HOOK_POS_EMBED, -1,
@@ -362,6 +362,9 @@ abl_code abl_forward(const abl_forward_options *options, abl_forward_result *ret
               .result = &result};
     abl_code code =
         abl_tokens_check(p.config, options->tokens, options->batch, options->seq, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_prefix_check(options->prefix, options->model, options->seq, ret_status);
+    }
     if (code == ABL_CODE_OK) {
         code = check_stop(options, p.config, ret_status);
     }
@@ -406,7 +409,9 @@ uint64_t abl_forward_bytes(const abl_forward_options *options) {
     uint64_t seq = (uint64_t)options->seq;
     uint64_t out_pos = (options->out_slice == ABL_OUT_SLICE_LAST) ? 1 : seq;
     uint64_t scores = 3 * batch * (uint64_t)c->n_heads * seq * seq;
-    uint64_t layer = batch * seq * floats_per_token(c) + scores;
+    uint64_t layer = batch * seq * floats_per_token(c) + scores +
+                     (uint64_t)abl_prefix_pass_floats(options->prefix, c, c->n_kv_heads,
+                                                      options->batch, options->seq);
     uint64_t layers_held = 1;
     if (options->capture_all || options->hook_count > 0) {
         layers_held = (uint64_t)c->n_layers; /* an upper bound, whatever was asked for */

@@ -12,6 +12,7 @@
 #include "core/base/status.h"
 #include "core/model/hooks.h"
 #include "core/model/model.h"
+#include "core/model/prefix.h"
 #include "core/tensor/tensor.h"
 
 #include <stdbool.h>
@@ -35,6 +36,7 @@ typedef struct abl_forward_options {
     const int32_t *tokens; /* (batch, pos), on the host; each checked against d_vocab */
     int64_t batch;
     int64_t seq;
+    const abl_prefix *prefix; /* the tokens are the tail behind it; NULL: whole prompts */
     abl_out_slice out_slice;
 
     const char *const *hooks; /* names to capture; NULL and capture_all false: none */
@@ -66,7 +68,7 @@ typedef struct abl_forward_result {
  *   INVALID_ARGUMENT  BATCH_INVALID, SEQ_INVALID  empty, or over n_ctx, ABL_BATCH_MAX, ABL_SEQ_MAX
  *   INVALID_ARGUMENT  LAYER_OUT_OF_RANGE  stop_at_layer
  *   CANCELLED         RUN_CANCELLED
- * and those of abl_hook_parse() and of tensor.h. With stop_at_layer, a hook behind it is
+ * and those of abl_hook_parse(), abl_prefix_check() and tensor.h. With stop_at_layer, a hook behind it is
  * FAILED_PRECONDITION (HOOK_CANNOT_FIRE). */
 ABL_MUST_CHECK abl_code abl_forward(const abl_forward_options *options,
                                     abl_forward_result *ret_result, abl_status *ret_status);

@@ -157,12 +157,12 @@ static abl_code run_reduce(const abl_model *model, abl_ablation ablation, abl_so
     return code;
 }
 
-abl_code abl_ablation_create(abl_model *model, abl_ablation ablation, const int32_t *tokens,
-                             int32_t batch, int32_t seq, abl_sources **ret_sources,
-                             abl_status *ret_status) {
+abl_code abl_ablation_create(abl_model *model, const abl_prefix *prefix, abl_ablation ablation,
+                             const int32_t *tokens, int32_t batch, int32_t seq,
+                             abl_sources **ret_sources, abl_status *ret_status) {
     ABL_ASSERT(ablation != ABL_ABLATION_ZERO);
     abl_sources *run = NULL;
-    abl_code code = abl_sources_run(model, tokens, batch, seq, true, &run, ret_status);
+    abl_code code = abl_sources_run(model, prefix, tokens, batch, seq, true, &run, ret_status);
     return code == ABL_CODE_OK ? run_reduce(model, ablation, run, ret_sources, ret_status) : code;
 }
 
@@ -250,7 +250,7 @@ abl_code abl_ablation_build_step(abl_ablation_build *build, abl_status *ret_stat
     abl_batch batch = abl_batches_at(&o->batches, build->steps_done / build->sides);
     bool clean = build->sides == 2 ? build->steps_done % 2 == 0 : uses_clean(o);
     abl_sources *run = NULL;
-    abl_code code = abl_sources_run(o->model, clean ? batch.clean : batch.corrupt, batch.size,
+    abl_code code = abl_sources_run(o->model, batch.prefix, clean ? batch.clean : batch.corrupt, batch.size,
                                     batch.seq_len, o->residuals, &run, ret_status);
     if (code == ABL_CODE_OK) {
         code = build_add(build, run, &batch, ret_status);
@@ -369,7 +369,7 @@ abl_code abl_ablator_step(abl_ablator *ablator, abl_status *ret_status) {
 static abl_code batch_run(abl_ablator *ablator, const abl_batch *batch, abl_status *ret_status) {
     const abl_ablation_options *o = &ablator->options.of;
     abl_sources *run = NULL;
-    abl_code code = abl_sources_run(o->model, o->clean ? batch->clean : batch->corrupt, batch->size,
+    abl_code code = abl_sources_run(o->model, batch->prefix, o->clean ? batch->clean : batch->corrupt, batch->size,
                                     batch->seq_len, o->residuals, &run, ret_status);
     return code == ABL_CODE_OK
                ? run_reduce(o->model, o->ablation, run, &ablator->current, ret_status)

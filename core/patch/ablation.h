@@ -18,6 +18,7 @@
 ABL_BEGIN_DECLS
 
 struct abl_model;
+struct abl_prefix; /* core/model/prefix.h: what tokens stand behind; NULL: nothing */
 
 typedef enum abl_ablation {
     ABL_ABLATION_RESAMPLE = 0, /* the other prompt's activations, same row */
@@ -42,9 +43,9 @@ typedef struct abl_sources abl_sources;
 /* Runs the model on tokens (batch, seq) and keeps every source's output, with residuals.
  *   RESOURCE_EXHAUSTED  OUT_OF_DEVICE_MEMORY, OUT_OF_HOST_MEMORY
  *   INVALID_ARGUMENT    TOKEN_OUT_OF_RANGE, BATCH_INVALID */
-ABL_MUST_CHECK abl_code abl_sources_create(struct abl_model *model, const int32_t *tokens,
-                                           int32_t batch, int32_t seq, abl_sources **ret_sources,
-                                           abl_status *ret_status);
+ABL_MUST_CHECK abl_code abl_sources_create(struct abl_model *model, const struct abl_prefix *prefix,
+                                           const int32_t *tokens, int32_t batch, int32_t seq,
+                                           abl_sources **ret_sources, abl_status *ret_status);
 void abl_sources_destroy(abl_sources *sources); /* NULL is allowed */
 int64_t abl_sources_bytes(const abl_sources *sources);
 int32_t abl_sources_rows(const abl_sources *sources); /* 1 serves any batch */
@@ -52,7 +53,8 @@ int32_t abl_sources_seq(const abl_sources *sources);
 
 /* From prompts in hand, (batch, seq): RESAMPLE theirs row by row, any mean over all of them. ZERO
  * has nothing to make. As abl_sources_create(). */
-ABL_MUST_CHECK abl_code abl_ablation_create(struct abl_model *model, abl_ablation ablation,
+ABL_MUST_CHECK abl_code abl_ablation_create(struct abl_model *model,
+                                            const struct abl_prefix *prefix, abl_ablation ablation,
                                             const int32_t *tokens, int32_t batch, int32_t seq,
                                             abl_sources **ret_sources, abl_status *ret_status);
 

@@ -23,6 +23,7 @@
 #include "core/base/assert.h"
 #include "core/base/mem.h"
 #include "core/model/forward.h"
+#include "core/model/prefix.h"
 #include "core/patch/folded.h"
 #include "core/patch/mask_function.h"
 #include "core/patch/mix.h"
@@ -164,8 +165,9 @@ static abl_tensor *attention_forward(pass *p, int layer, const abl_tensor *resid
                           &saved->xhat, &saved->rstd);
     saved->qkv = project(p, layer, saved->xhat);
     abl_qkv qkv = abl_folded_views(scope, p->folded, saved->qkv);
-    saved->q = abl_block_rotate(scope, p->model, qkv.q, 0, false);
-    saved->k = abl_block_rotate(scope, p->model, qkv.k, 0, false);
+    qkv = abl_prefix_qkv(scope, p->model, p->options->prefix, layer, qkv);
+    saved->q = qkv.q;
+    saved->k = qkv.k;
     saved->v = qkv.v;
     abl_tensor *z = abl_tensor_attention(scope, saved->q, saved->k, saved->v,
                                          abl_model_attn_scale(p->model), NULL, &saved->pattern);
@@ -191,7 +193,8 @@ static abl_tensor *mlp_forward(pass *p, int layer, const abl_tensor *resid) {
 static abl_tensor *forward(pass *p) {
     abl_scope *scope = p->scope;
     abl_tensor *ids = abl_block_tokens(scope, p->options->tokens, p->shape.batch, p->shape.seq);
-    abl_tensor *resid = abl_block_embed(scope, p->model, ids, NULL, NULL);
+    abl_tensor *resid =
+        abl_block_embed(scope, p->model, ids, abl_prefix_length(p->options->prefix), NULL, NULL);
     p->owner->differences.scope = scope;
     abl_differences_start(&p->owner->differences, p->ablated, resid);
     for (int layer = 0; layer < p->config->n_layers && !abl_scope_failed(scope); layer++) {
@@ -300,10 +303,7 @@ static abl_tensor *projection_backward(pass *p, int layer, const abl_tensor *dz)
     const abl_attention_grads out = {.q = views.q, .k = views.k, .v = views.v};
     abl_tensor_attention_backward(scope, dz, saved->q, saved->k, saved->v, saved->pattern,
                                   abl_model_attn_scale(p->model), &out);
-    if (p->config->positional == ABL_POSITIONAL_ROPE) {
-        abl_tensor_copy_into(scope, views.q, abl_block_rotate(scope, p->model, views.q, 0, true));
-        abl_tensor_copy_into(scope, views.k, abl_block_rotate(scope, p->model, views.k, 0, true));
-    }
+    abl_prefix_unrotate_(scope, p->model, p->options->prefix, views);
     abl_tensor *u =
         abl_tensor_view(scope, dqkv, 4, (const int64_t[]){tokens, p->parts, p->rows, f->d_head});
     abl_tensor *rstd =

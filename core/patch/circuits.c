@@ -146,6 +146,7 @@ static abl_patch_options patch_options(const abl_circuits *circuits, const abl_b
     const abl_circuits_options *o = &circuits->options;
     return (abl_patch_options){.model = o->model,
                                .graph = o->graph,
+                               .prefix = batch->prefix,
                                .batch = batch->size,
                                .seq = batch->seq_len,
                                .slice = o->slice};
@@ -324,6 +325,7 @@ int64_t abl_circuits_bytes_estimate(const abl_circuits_options *options) {
     const abl_batches *batches = &options->batches;
     abl_patch_options patch = {.model = options->model,
                                .graph = options->graph,
+                               .prefix = batches->prefix,
                                .batch = batches->batch_size < batches->count ? batches->batch_size
                                                                              : batches->count,
                                .seq = abl_dataset_seq_len(batches->dataset),

@@ -5,6 +5,7 @@
 
 #include "core/base/mem.h"
 #include "core/model/forward.h"
+#include "core/model/prefix.h"
 
 /* (rows, kv * d_head) to (rows, kv * group * d_head), each head `group` times. Rank 1 for a
  * bias. */
@@ -192,5 +193,8 @@ abl_code abl_batches_check_model(const abl_batches *batches, const abl_graph *gr
                         abl_dataset_has_bos(batches->dataset) ? " (BOS included)" : "");
     }
     abl_batch first = abl_batches_at(batches, 0);
-    return abl_tokens_check(c, first.clean, first.size, first.seq_len, ret_status);
+    code = abl_prefix_check(batches->prefix, model, first.seq_len, ret_status);
+    return code != ABL_CODE_OK
+               ? code
+               : abl_tokens_check(c, first.clean, first.size, first.seq_len, ret_status);
 }

@@ -5,6 +5,7 @@
 #include "core/base/assert.h"
 #include "core/base/mem.h"
 #include "core/model/forward.h"
+#include "core/model/prefix.h"
 #include "core/patch/patcher.h"
 
 #include <math.h>
@@ -24,6 +25,9 @@ static abl_code ablated_check(const abl_patch_options *o, abl_status *ret_status
 abl_code abl_patch_check(const abl_patch_options *o, abl_status *ret_status) {
     abl_code code =
         abl_tokens_check(abl_model_get_config(o->model), o->tokens, o->batch, o->seq, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_prefix_check(o->prefix, o->model, o->seq, ret_status);
+    }
     if (code == ABL_CODE_OK) {
         code = ablated_check(o, ret_status);
     }
@@ -131,7 +135,9 @@ int64_t abl_patch_bytes_estimate(const abl_patch_options *options) {
     int64_t arena = (2LL + abl_graph_src_count(options->graph)) * c->d_model;
     int64_t layer = (2 * heads + 12) * c->d_model + 4 * heads * c->d_head + 4LL * c->d_mlp +
                     3LL * c->n_heads * options->seq;
-    return 4 * (tokens * (arena + layer) + 2 * abl_patch_logit_count(options) +
+    int64_t behind = abl_prefix_pass_floats(
+        options->prefix, c, expanded ? c->n_heads : c->n_kv_heads, options->batch, options->seq);
+    return 4 * (tokens * (arena + layer) + behind + 2 * abl_patch_logit_count(options) +
                 abl_graph_edge_count(options->graph)) +
            abl_folded_bytes(options->model, options->graph, false);
 }

@@ -41,6 +41,7 @@ typedef enum abl_patch_slice {
 typedef struct abl_patch_options {
     struct abl_model *model;
     const abl_graph *graph;
+    const struct abl_prefix *prefix;
     const int32_t *tokens; /* (batch, seq) */
     int32_t batch;
     int32_t seq;        /* a graph with positions needs exactly its seq_len */

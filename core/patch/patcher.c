@@ -21,6 +21,7 @@
 
 #include "core/base/assert.h"
 #include "core/base/mem.h"
+#include "core/model/prefix.h"
 #include "core/patch/mask_rows.h"
 #include "core/patch/mix.h"
 
@@ -253,10 +254,9 @@ static abl_tensor *attention(pass *p, int layer, abl_tensor *resid) {
     abl_scope *scope = p->scope;
     const abl_model *model = p->patcher->model;
     abl_qkv qkv = abl_folded_views(scope, p->patcher->folded, project(p, layer, resid));
-    abl_tensor *q = abl_block_rotate(scope, model, qkv.q, 0, false);
-    abl_tensor *k = abl_block_rotate(scope, model, qkv.k, 0, false);
+    qkv = abl_prefix_qkv(scope, model, p->options->prefix, layer, qkv);
     abl_tensor *z =
-        abl_tensor_attention(scope, q, k, qkv.v, abl_model_attn_scale(model), NULL, NULL);
+        abl_tensor_attention(scope, qkv.q, qkv.k, qkv.v, abl_model_attn_scale(model), NULL, NULL);
     if (p->options->mask != NULL) {
         abl_differences_heads(scope, &p->patcher->differences, model, p->options->ablated, layer,
                               head_slot(p, layer), z);
@@ -331,7 +331,8 @@ static void run(pass *p, float *ret_logits) {
     const abl_model *model = p->patcher->model;
     bool parallel = p->patcher->config->parallel_attn_mlp;
     abl_tensor *ids = abl_block_tokens(scope, o->tokens, p->batch, p->seq);
-    abl_tensor *resid = abl_block_embed(scope, model, ids, NULL, NULL);
+    abl_tensor *resid =
+        abl_block_embed(scope, model, ids, abl_prefix_length(o->prefix), NULL, NULL);
     p->patcher->differences.scope = scope;
     if (o->mask != NULL) {
         abl_differences_start(&p->patcher->differences, p->options->ablated, resid);

@@ -12,6 +12,7 @@
 #include "core/base/assert.h"
 #include "core/base/mem.h"
 #include "core/model/forward.h"
+#include "core/model/prefix.h"
 
 /* ---- a run ----------------------------------------------------------------------------------- */
 
@@ -101,16 +102,15 @@ abl_sources *abl_sources_alloc(int32_t batch, int32_t seq, int32_t layer_count, 
 }
 
 /* One block of a plain pass; the residual after it. */
-static abl_tensor *block_run(abl_scope *scope, const abl_model *model, abl_sources *sources,
-                             int layer, abl_tensor *resid) {
+static abl_tensor *block_run(abl_scope *scope, const abl_model *model, const abl_prefix *prefix,
+                             abl_sources *sources, int layer, abl_tensor *resid) {
     bool parallel = abl_model_get_config(model)->parallel_attn_mlp;
     abl_tensor *normed =
         abl_block_norm_forward(scope, model, layer, ABL_BLOCK_NORM_1, resid, NULL, NULL);
     abl_qkv qkv = abl_block_qkv(scope, model, layer, normed, 0);
-    abl_tensor *q = abl_block_rotate(scope, model, qkv.q, 0, false);
-    abl_tensor *k = abl_block_rotate(scope, model, qkv.k, 0, false);
+    qkv = abl_prefix_qkv(scope, model, prefix, layer, qkv);
     abl_tensor *z =
-        abl_tensor_attention(scope, q, k, qkv.v, abl_model_attn_scale(model), NULL, NULL);
+        abl_tensor_attention(scope, qkv.q, qkv.k, qkv.v, abl_model_attn_scale(model), NULL, NULL);
     abl_tensor *mid = abl_tensor_add(scope, resid, abl_block_attn_out(scope, model, layer, z));
     normed = abl_block_norm_forward(scope, model, layer, ABL_BLOCK_NORM_2, parallel ? resid : mid,
                                     NULL, NULL);
@@ -124,10 +124,14 @@ static abl_tensor *block_run(abl_scope *scope, const abl_model *model, abl_sourc
     return abl_tensor_add(scope, mid, mlp_out);
 }
 
-abl_code abl_sources_run(const abl_model *model, const int32_t *tokens, int32_t batch, int32_t seq,
-                         bool residuals, abl_sources **ret_sources, abl_status *ret_status) {
+abl_code abl_sources_run(const abl_model *model, const abl_prefix *prefix, const int32_t *tokens,
+                         int32_t batch, int32_t seq, bool residuals, abl_sources **ret_sources,
+                         abl_status *ret_status) {
     const abl_model_config *config = abl_model_get_config(model);
     abl_code code = abl_tokens_check(config, tokens, batch, seq, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_prefix_check(prefix, model, seq, ret_status);
+    }
     if (code != ABL_CODE_OK) {
         return code;
     }
@@ -139,11 +143,11 @@ abl_code abl_sources_run(const abl_model *model, const int32_t *tokens, int32_t 
         return abl_fail_oom(ret_status);
     }
     abl_tensor *ids = abl_block_tokens(scope, tokens, batch, seq);
-    abl_tensor *resid = abl_block_embed(scope, model, ids, NULL, NULL);
+    abl_tensor *resid = abl_block_embed(scope, model, ids, abl_prefix_length(prefix), NULL, NULL);
     sources->start = abl_tensor_keep(resid);
     for (int layer = 0; layer < config->n_layers && !abl_scope_failed(scope); layer++) {
         size_t mark = abl_scope_mark(scope);
-        resid = block_run(scope, model, sources, layer, resid);
+        resid = block_run(scope, model, prefix, sources, layer, resid);
         abl_scope_rewind(scope, mark, &resid, 1);
     }
     if (residuals) {
@@ -159,9 +163,10 @@ abl_code abl_sources_run(const abl_model *model, const int32_t *tokens, int32_t 
     return ABL_CODE_OK;
 }
 
-abl_code abl_sources_create(abl_model *model, const int32_t *tokens, int32_t batch, int32_t seq,
-                            abl_sources **ret_sources, abl_status *ret_status) {
-    return abl_sources_run(model, tokens, batch, seq, true, ret_sources, ret_status);
+abl_code abl_sources_create(abl_model *model, const abl_prefix *prefix, const int32_t *tokens,
+                            int32_t batch, int32_t seq, abl_sources **ret_sources,
+                            abl_status *ret_status) {
+    return abl_sources_run(model, prefix, tokens, batch, seq, true, ret_sources, ret_status);
 }
 
 abl_tensor *abl_sources_residual(abl_scope *scope, const abl_model *model,

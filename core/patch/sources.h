@@ -43,9 +43,10 @@ abl_tensor *abl_sources_expand(abl_scope *scope, const abl_model *model, const a
                                int32_t batch);
 
 /* As abl_sources_create(); residuals only when asked for. */
-ABL_MUST_CHECK abl_code abl_sources_run(const abl_model *model, const int32_t *tokens,
-                                        int32_t batch, int32_t seq, bool residuals,
-                                        abl_sources **ret_sources, abl_status *ret_status);
+ABL_MUST_CHECK abl_code abl_sources_run(const abl_model *model, const struct abl_prefix *prefix,
+                                        const int32_t *tokens, int32_t batch, int32_t seq,
+                                        bool residuals, abl_sources **ret_sources,
+                                        abl_status *ret_status);
 
 /* What a destination would read if every one of its sources were ablated: the other run's
  * residual, or under ZERO (sources NULL) the attention biases so far. Borrowed from the scope;

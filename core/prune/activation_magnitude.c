@@ -88,8 +88,8 @@ static abl_code magnitude_step(abl_prune *prune, abl_status *ret_status) {
     abl_batch batch = abl_batches_at(&o->batches, prune->progress.batch);
     abl_sources *sources = NULL;
     bool stream = abl_graph_options_of(o->graph)->simple; /* whose nodes are sources, there */
-    abl_code code = abl_sources_run(o->model, batch.clean, batch.size, batch.seq_len, stream,
-                                    &sources, ret_status);
+    abl_code code = abl_sources_run(o->model, batch.prefix, batch.clean, batch.size, batch.seq_len,
+                                    stream, &sources, ret_status);
     if (code == ABL_CODE_OK) {
         code = means_of(prune, sources, means, ret_status);
     }

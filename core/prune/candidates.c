@@ -16,9 +16,11 @@
  *
  * Tokens that clean and corrupt prompts share at their start have no differences: those positions
  * are the clean run's in every candidate, so passes compute the positions behind them only, and
- * attend to the clean run's keys and values before. */
+ * attend to the clean run's keys and values before (which begin with the batch's prefix, where there
+ * is one). */
 #include "core/prune/candidates.h"
 
+#include "core/model/prefix.h"
 #include "core/prune/rows.h"
 
 /* The clean q, k, v of a layer, kept while its destinations are candidates. */
@@ -36,9 +38,8 @@ static abl_code layer_open(abl_candidates *c, int32_t layer, abl_status *ret_sta
     abl_scope *scope = state->layer_scope;
     abl_tensor *normed = abl_folded_norm(scope, state->folded, layer, state->clean->pre[layer]);
     abl_tensor *qkv = abl_folded_project(scope, state->folded, layer, normed);
-    state->qkv = abl_folded_views(scope, state->folded, qkv);
-    state->qkv.q = abl_block_rotate(scope, c->model, state->qkv.q, 0, false);
-    state->qkv.k = abl_block_rotate(scope, c->model, state->qkv.k, 0, false);
+    state->qkv = abl_prefix_qkv(scope, c->model, c->batch.prefix, layer,
+                                abl_folded_views(scope, state->folded, qkv));
     abl_code code = abl_scope_status(scope, ret_status);
     if (code == ABL_CODE_OK) {
         state->layer = layer;
@@ -138,7 +139,8 @@ static abl_tensor *clean_heads(abl_candidates *c, const abl_tensor *x, int64_t b
 static abl_tensor *behind_clean(abl_candidates *c, const abl_tensor *clean, int64_t head,
                                 abl_tensor *x) {
     abl_tensor *prefix = abl_tensor_slice(c->scope, clean, 2, head, head + 1);
-    prefix = abl_tensor_slice(c->scope, prefix, 1, 0, c->state->from);
+    int64_t front = abl_prefix_length(c->batch.prefix) + c->state->from;
+    prefix = abl_tensor_slice(c->scope, prefix, 1, 0, front);
     return abl_rows_behind(c->scope, prefix, x);
 }
 
@@ -154,27 +156,28 @@ static abl_tensor *patched_z(abl_candidates *c, int layer, const abl_tensor *nor
     int64_t group = f->q_heads / f->kv_heads;
     int64_t kv = begin / group;
     int64_t q_start = c->seq - positions;
+    int64_t length = abl_prefix_length(c->batch.prefix);
     abl_tensor *q = NULL;
     abl_tensor *k = NULL;
     abl_tensor *v = NULL;
     if (role == ABL_DEST_Q || joined) {
         q = project_head(c, layer, last_of(c, normed, positions), h);
-        q = abl_block_rotate(scope, c->model, q, q_start, false);
+        q = abl_block_rotate(scope, c->model, q, length + q_start, false);
     } else {
         q = clean_heads(c, clean->q, begin, end, q_start, c->seq);
     }
     if (role == ABL_DEST_K || joined) {
         k = project_head(c, layer, normed, f->q_heads + h);
-        k = abl_block_rotate(scope, c->model, k, c->state->from, false);
+        k = abl_block_rotate(scope, c->model, k, length + c->state->from, false);
         k = behind_clean(c, clean->k, h, k);
     } else {
-        k = clean_heads(c, clean->k, kv, kv + 1, 0, c->seq);
+        k = clean_heads(c, clean->k, kv, kv + 1, 0, length + c->seq);
     }
     if (role == ABL_DEST_V || joined) {
         v = project_head(c, layer, normed, f->q_heads + f->kv_heads + h);
         v = behind_clean(c, clean->v, h, v);
     } else {
-        v = clean_heads(c, clean->v, kv, kv + 1, 0, c->seq);
+        v = clean_heads(c, clean->v, kv, kv + 1, 0, length + c->seq);
     }
     return abl_tensor_attention(scope, q, k, v, abl_model_attn_scale(c->model), NULL, NULL);
 }
@@ -244,15 +247,18 @@ static abl_tensor *plain_block(abl_candidates *c, int layer, abl_tensor *resid, 
     abl_tensor *normed =
         abl_block_norm_forward(scope, c->model, layer, ABL_BLOCK_NORM_1, resid, NULL, NULL);
     abl_qkv qkv = abl_block_qkv(scope, c->model, layer, normed, positions);
-    abl_tensor *q = abl_block_rotate(scope, c->model, qkv.q, c->seq - positions, false);
-    abl_tensor *k = abl_block_rotate(scope, c->model, qkv.k, c->state->from, false);
-    abl_tensor *v = qkv.v;
-    if (c->state->from > 0) {
-        k = abl_rows_behind(scope, c->state->prefix[layer].k, k);
-        v = abl_rows_behind(scope, c->state->prefix[layer].v, v);
+    int64_t from = c->state->from;
+    if (from == 0) {
+        qkv = abl_prefix_qkv(scope, c->model, c->batch.prefix, layer, qkv);
+    } else {
+        int64_t length = abl_prefix_length(c->batch.prefix);
+        qkv.q = abl_block_rotate(scope, c->model, qkv.q, length + c->seq - positions, false);
+        qkv.k = abl_block_rotate(scope, c->model, qkv.k, length + from, false);
+        qkv.k = abl_rows_behind(scope, c->state->prefix[layer].k, qkv.k);
+        qkv.v = abl_rows_behind(scope, c->state->prefix[layer].v, qkv.v);
     }
-    abl_tensor *z =
-        abl_tensor_attention(scope, q, k, v, abl_model_attn_scale(c->model), NULL, NULL);
+    abl_tensor *z = abl_tensor_attention(scope, qkv.q, qkv.k, qkv.v, abl_model_attn_scale(c->model),
+                                         NULL, NULL);
     resid = last_of(c, resid, positions);
     abl_tensor *mid = abl_tensor_add(scope, resid, abl_block_attn_out(scope, c->model, layer, z));
     abl_tensor *mlp = mlp_of(c, layer, c->config->parallel_attn_mlp ? resid : mid);

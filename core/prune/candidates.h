@@ -28,7 +28,7 @@ typedef struct abl_exact_run {
     abl_differences differences;
     abl_effect effect;
     int64_t from;    /* positions below it are the clean run's in every candidate */
-    abl_qkv *prefix; /* a layer: its keys, rotated, and values there; NULL when from is 0 */
+    abl_qkv *prefix; /* a layer: its keys, rotated, and values up to there; NULL when from is 0 */
 
     /* of the current layer */
     abl_scope *layer_scope;

@@ -115,8 +115,8 @@ static abl_code runs_make(abl_prune *prune, eap_ig *state, const abl_batch *batc
     if (state->point == 0) {
         abl_sources_destroy(state->clean);
         state->clean = NULL;
-        code = abl_sources_run(prune->options.model, batch->clean, batch->size, batch->seq_len,
-                               false, &state->clean, ret_status);
+        code = abl_sources_run(prune->options.model, batch->prefix, batch->clean, batch->size,
+                               batch->seq_len, false, &state->clean, ret_status);
     }
     if (code == ABL_CODE_OK) {
         code = abl_prune_ablated(prune, batch, ret_ablated, ret_status);

@@ -24,12 +24,13 @@
 
 #include "core/base/assert.h"
 #include "core/base/mem.h"
+#include "core/model/prefix.h"
 
 typedef struct saved_layer {
     abl_tensor *xhat; /* (batch, pos, d_model) before q, k, v */
     abl_tensor *rstd; /* (batch, pos, 1) */
     abl_tensor *qkv;  /* (batch, pos, heads, d_head), before rotation */
-    abl_tensor *q;    /* rotated */
+    abl_tensor *q;    /* rotated; k and v with the prefix's in front */
     abl_tensor *k;
     abl_tensor *v;
     abl_tensor *pattern;
@@ -96,8 +97,9 @@ static abl_tensor *heads_forward(pass *p, int layer, abl_tensor *resid) {
                           &saved->xhat, &saved->rstd);
     saved->qkv = abl_folded_project(scope, p->folded, layer, saved->xhat);
     abl_qkv qkv = abl_folded_views(scope, p->folded, saved->qkv);
-    saved->q = abl_block_rotate(scope, p->model, qkv.q, 0, false);
-    saved->k = abl_block_rotate(scope, p->model, qkv.k, 0, false);
+    qkv = abl_prefix_qkv(scope, p->model, p->options->batch->prefix, layer, qkv);
+    saved->q = qkv.q;
+    saved->k = qkv.k;
     saved->v = qkv.v;
     return abl_tensor_attention(scope, saved->q, saved->k, saved->v, abl_model_attn_scale(p->model),
                                 NULL, &saved->pattern);
@@ -141,7 +143,8 @@ static abl_tensor *forward(pass *p) {
     abl_tensor *ids = abl_block_tokens(p->scope, batch->clean, batch->size, batch->seq_len);
     const abl_blend *blend = p->options->blend;
     const abl_sources *ablated = p->options->ablated;
-    abl_tensor *resid = abl_block_embed(p->scope, p->model, ids, NULL, NULL);
+    abl_tensor *resid =
+        abl_block_embed(p->scope, p->model, ids, abl_prefix_length(batch->prefix), NULL, NULL);
     abl_differences_start(&p->differences, ablated, resid);
     if (blended(p, ABL_BLEND_START, 0)) {
         resid = blend_of(p, blend->clean->start, ablated == NULL ? NULL : ablated->start);
@@ -258,10 +261,7 @@ static abl_tensor *projection_backward(pass *p, int layer, const abl_tensor *gra
     const abl_attention_grads out = {.q = views.q, .k = views.k, .v = views.v};
     abl_tensor_attention_backward(scope, dz, saved->q, saved->k, saved->v, saved->pattern,
                                   abl_model_attn_scale(p->model), &out);
-    if (c->positional == ABL_POSITIONAL_ROPE) {
-        abl_tensor_copy_into(scope, views.q, abl_block_rotate(scope, p->model, views.q, 0, true));
-        abl_tensor_copy_into(scope, views.k, abl_block_rotate(scope, p->model, views.k, 0, true));
-    }
+    abl_prefix_unrotate_(scope, p->model, p->options->batch->prefix, views);
     abl_tensor_mul_(scope, dqkv, abl_tensor_unsqueeze(scope, saved->rstd, 3));
     return dqkv;
 }

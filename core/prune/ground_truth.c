@@ -11,6 +11,7 @@
 
 #include "core/base/assert.h"
 #include "core/base/mem.h"
+#include "core/model/prefix.h"
 #include "core/prune/candidates.h"
 
 #include <stdlib.h>
@@ -127,7 +128,7 @@ static abl_code prefix_open(abl_candidates *c, abl_status *ret_status) {
         abl_tensor *x = abl_tensor_slice(scope, state->clean->pre[layer], 1, 0, state->from);
         x = abl_block_norm_forward(scope, c->model, layer, ABL_BLOCK_NORM_1, x, NULL, NULL);
         abl_qkv qkv = abl_block_qkv(scope, c->model, layer, x, 1);
-        qkv.k = abl_block_rotate(scope, c->model, qkv.k, 0, false);
+        qkv = abl_prefix_qkv(scope, c->model, c->batch.prefix, layer, qkv);
         abl_tensor *const kept[] = {qkv.k, qkv.v};
         abl_scope_rewind(scope, mark, kept, ABL_COUNT_OF(kept));
         state->prefix[layer] = (abl_qkv){.k = qkv.k, .v = qkv.v};
@@ -177,8 +178,8 @@ static abl_code batch_open(abl_candidates *c, abl_status *ret_status) {
         code = abl_folded_create(c->model, o->graph, false, &state->folded, ret_status);
     }
     if (code == ABL_CODE_OK) {
-        code = abl_sources_run(c->model, c->batch.clean, c->batch.size, c->batch.seq_len, true,
-                               &state->clean, ret_status);
+        code = abl_sources_run(c->model, c->batch.prefix, c->batch.clean, c->batch.size,
+                               c->batch.seq_len, true, &state->clean, ret_status);
     }
     const abl_sources *ablated = NULL;
     if (code == ABL_CODE_OK) {

@@ -394,15 +394,19 @@ extern "C" void abl_tensor_attention_backward(abl_scope *scope, const abl_tensor
     act(scope, [&] {
         const int64_t kv_heads = get(k).size(2);
         const int64_t keys = get(k).size(1);
+        const int64_t wanted = get(out_grads->k).size(1);
+        const int64_t first = keys - wanted;
         at::Tensor gz = grouped(get(grad_z), kv_heads);
         at::Tensor p = get(pattern).reshape({gz.size(0), -1, keys});
         at::Tensor ds = abl::bmm(gz, grouped(get(v), kv_heads).transpose(1, 2));
         ds.mul_(p);
         ds.sub_(p * ds.sum(-1, true)).mul_(scale);
         get(out_grads->q).copy_(ungrouped(abl::bmm(ds, grouped(get(k), kv_heads)), get(q)));
+        ds = ds.narrow(-1, first, wanted).transpose(1, 2);
+        p = p.narrow(-1, first, wanted).transpose(1, 2);
         get(out_grads->k)
-            .copy_(ungrouped(abl::bmm(ds.transpose(1, 2), grouped(get(q), kv_heads)), get(k)));
-        get(out_grads->v).copy_(ungrouped(abl::bmm(p.transpose(1, 2), gz), get(v)));
+            .copy_(ungrouped(abl::bmm(ds, grouped(get(q), kv_heads)), get(out_grads->k)));
+        get(out_grads->v).copy_(ungrouped(abl::bmm(p, gz), get(out_grads->v)));
     });
 }
 

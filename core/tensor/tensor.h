@@ -318,7 +318,7 @@ abl_tensor *abl_tensor_attention(abl_scope *scope, const abl_tensor *q, const ab
                                  abl_tensor **ret_pattern);
 typedef struct abl_attention_grads {
     abl_tensor *q; /* shapes of q, k, v: written into, so they may be slices of one gradient */
-    abl_tensor *k;
+    abl_tensor *k; /* k and v may have fewer positions: those of the last keys */
     abl_tensor *v;
 } abl_attention_grads;
 /* grad_z as z. The outputs must exist; they are overwritten. */

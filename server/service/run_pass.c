@@ -138,7 +138,7 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
                            (long long)pass->batch.batch, (long long)pass->batch.seq);
             return;
         }
-        if (abl_sources_create(pass->model->model, other.tokens, (int32_t)other.batch,
+        if (abl_sources_create(pass->model->model, NULL, other.tokens, (int32_t)other.batch,
                                (int32_t)other.seq, &sources, &rpc->status) != ABL_CODE_OK) {
             return;
         }

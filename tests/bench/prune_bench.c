@@ -220,7 +220,7 @@ void bench_masked(const bench_args *args, const char *op) {
     }
     (void)fclose(file);
     abl_status status;
-    check(abl_sources_create(s.model, args->corrupt, (int32_t)args->batch, (int32_t)args->seq,
+    check(abl_sources_create(s.model, NULL, args->corrupt, (int32_t)args->batch, (int32_t)args->seq,
                              &s.ablated, &status),
           &status);
     abl_patch_options options = patch_options(&s);

@@ -41,9 +41,9 @@ static void batch_gradient(const subject *s, abl_batch batch, float value, bool 
     }
     abl_status status;
     abl_sources *ablated = NULL;
-    golden_must(
-        abl_sources_create(s->model, batch.corrupt, batch.size, batch.seq_len, &ablated, &status),
-        &status);
+    golden_must(abl_sources_create(s->model, NULL, batch.corrupt, batch.size, batch.seq_len,
+                                   &ablated, &status),
+                &status);
     const abl_patch_options options = {.model = s->model,
                                        .graph = s->graph,
                                        .tokens = batch.clean,

@@ -68,8 +68,8 @@ typedef struct abl_forward_result {
  *   INVALID_ARGUMENT  BATCH_INVALID, SEQ_INVALID  empty, or over n_ctx, ABL_BATCH_MAX, ABL_SEQ_MAX
  *   INVALID_ARGUMENT  LAYER_OUT_OF_RANGE  stop_at_layer
  *   CANCELLED         RUN_CANCELLED
- * and those of abl_hook_parse(), abl_prefix_check() and tensor.h. With stop_at_layer, a hook behind it is
- * FAILED_PRECONDITION (HOOK_CANNOT_FIRE). */
+ * and those of abl_hook_parse(), abl_prefix_check() and tensor.h. With stop_at_layer, a hook behind
+ * it is FAILED_PRECONDITION (HOOK_CANNOT_FIRE). */
 ABL_MUST_CHECK abl_code abl_forward(const abl_forward_options *options,
                                     abl_forward_result *ret_result, abl_status *ret_status);
 void abl_forward_result_finish(abl_forward_result *result);

@@ -58,8 +58,8 @@ ABL_MUST_CHECK abl_code abl_prefix_check_prompts(const abl_prefix *prefix, const
 abl_qkv abl_prefix_qkv(abl_scope *scope, const abl_model *model, const abl_prefix *prefix,
                        int layer, abl_qkv own);
 
-/* Gradients at what attention saw, (batch, pos, heads, d_head) of the tail, back to gradients at its
- * projections: q and k rotated back in place. */
+/* Gradients at what attention saw, (batch, pos, heads, d_head) of the tail, back to gradients at
+ * its projections: q and k rotated back in place. */
 void abl_prefix_unrotate_(abl_scope *scope, const abl_model *model, const abl_prefix *prefix,
                           abl_qkv grads);
 

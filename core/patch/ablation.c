@@ -250,8 +250,8 @@ abl_code abl_ablation_build_step(abl_ablation_build *build, abl_status *ret_stat
     abl_batch batch = abl_batches_at(&o->batches, build->steps_done / build->sides);
     bool clean = build->sides == 2 ? build->steps_done % 2 == 0 : uses_clean(o);
     abl_sources *run = NULL;
-    abl_code code = abl_sources_run(o->model, batch.prefix, clean ? batch.clean : batch.corrupt, batch.size,
-                                    batch.seq_len, o->residuals, &run, ret_status);
+    abl_code code = abl_sources_run(o->model, batch.prefix, clean ? batch.clean : batch.corrupt,
+                                    batch.size, batch.seq_len, o->residuals, &run, ret_status);
     if (code == ABL_CODE_OK) {
         code = build_add(build, run, &batch, ret_status);
     }
@@ -369,8 +369,9 @@ abl_code abl_ablator_step(abl_ablator *ablator, abl_status *ret_status) {
 static abl_code batch_run(abl_ablator *ablator, const abl_batch *batch, abl_status *ret_status) {
     const abl_ablation_options *o = &ablator->options.of;
     abl_sources *run = NULL;
-    abl_code code = abl_sources_run(o->model, batch->prefix, o->clean ? batch->clean : batch->corrupt, batch->size,
-                                    batch->seq_len, o->residuals, &run, ret_status);
+    abl_code code =
+        abl_sources_run(o->model, batch->prefix, o->clean ? batch->clean : batch->corrupt,
+                        batch->size, batch->seq_len, o->residuals, &run, ret_status);
     return code == ABL_CODE_OK
                ? run_reduce(o->model, o->ablation, run, &ablator->current, ret_status)
                : code;

@@ -16,8 +16,7 @@
  *
  * Tokens that clean and corrupt prompts share at their start have no differences: those positions
  * are the clean run's in every candidate, so passes compute the positions behind them only, and
- * attend to the clean run's keys and values before (which begin with the batch's prefix, where there
- * is one). */
+ * attend to the clean run's keys and values before, which begin with the batch's prefix. */
 #include "core/prune/candidates.h"
 
 #include "core/model/prefix.h"

@@ -127,6 +127,8 @@ typedef struct algorithms {
     Ablate__V1__MaskGradient gradient;
     Ablate__V1__GroundTruth truth;
     Ablate__V1__RandomScores random;
+    Ablate__V1__ActivationMagnitude magnitude;
+    Ablate__V1__EapIg eap_ig;
     char **edges;
     size_t edge_count;
 } algorithms;
@@ -169,7 +171,23 @@ static void set_gradient(const abl_args *args, Ablate__V1__MaskGradient *gradien
 }
 
 /* The choices of --algorithm, in the order of options.h; eap where it was not given. */
-enum { ALGORITHM_EAP = 1, ALGORITHM_MASK_GRADIENT, ALGORITHM_GROUND_TRUTH, ALGORITHM_RANDOM };
+enum {
+    ALGORITHM_EAP = 1,
+    ALGORITHM_MASK_GRADIENT,
+    ALGORITHM_GROUND_TRUTH,
+    ALGORITHM_RANDOM,
+    ALGORITHM_MAGNITUDE,
+    ALGORITHM_EAP_IG,
+};
+
+/* The choices of --method, --grad and --answer, from 1, are the protocol's numbers. */
+static void set_eap_ig(const abl_args *args, Ablate__V1__EapIg *eap_ig) {
+    eap_ig->method = (Ablate__V1__EapIgMethod)args->count[ABL_OPTION_METHOD];
+    eap_ig->steps = (int32_t)args->count[ABL_OPTION_STEPS];
+    eap_ig->ablation_type = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
+    eap_ig->grad_function = (Ablate__V1__GradFunction)args->count[ABL_OPTION_GRAD];
+    eap_ig->answer_function = (Ablate__V1__AnswerFunction)args->count[ABL_OPTION_ANSWER];
+}
 
 static bool set_algorithm(const abl_args *args, algorithms *all, Ablate__V1__PruneJobSpec *spec) {
     Ablate__V1__AblationType ablation = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
@@ -193,6 +211,15 @@ static bool set_algorithm(const abl_args *args, algorithms *all, Ablate__V1__Pru
         all->random.seed = (uint64_t)args->count[ABL_OPTION_SEED];
         spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_RANDOM;
         spec->random = &all->random;
+        return true;
+    case ALGORITHM_MAGNITUDE:
+        spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_ACTIVATION_MAGNITUDE;
+        spec->activation_magnitude = &all->magnitude;
+        return true;
+    case ALGORITHM_EAP_IG:
+        set_eap_ig(args, &all->eap_ig);
+        spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP_IG;
+        spec->eap_ig = &all->eap_ig;
         return true;
     default:
         all->eap.ablation_type = ablation;
@@ -324,6 +351,8 @@ int abl_cmd_discover(abl_cli *cli) {
         .gradient = ABLATE__V1__MASK_GRADIENT__INIT,
         .truth = ABLATE__V1__GROUND_TRUTH__INIT,
         .random = ABLATE__V1__RANDOM_SCORES__INIT,
+        .magnitude = ABLATE__V1__ACTIVATION_MAGNITUDE__INIT,
+        .eap_ig = ABLATE__V1__EAP_IG__INIT,
     };
     code = set_algorithm(args, &all, &spec) ? follow_job(cli, &spec, (size_t)top)
                                             : abl_cli_error(cli, "out of memory");

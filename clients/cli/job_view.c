@@ -33,6 +33,10 @@ const char *abl_job_algorithm(const Ablate__V1__PruneJobSpec *spec) {
         return "ground-truth";
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_RANDOM:
         return "random";
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_ACTIVATION_MAGNITUDE:
+        return "activation-magnitude";
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP_IG:
+        return "eap-ig";
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__NOT_SET:
     case _ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__CASE_IS_INT_SIZE:
         break;

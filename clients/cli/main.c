@@ -49,9 +49,10 @@ static const command commands[] = {
     {"dataset delete", "DATASET", "end a dataset", 1, 0, abl_cmd_dataset_delete},
     {"discover", "", "find the edges that matter for a dataset", 0,
      ABL_TAKES(MODEL) | LOAD_OPTIONS | ABL_TAKES(GRAPH) | GRAPH_OPTIONS | ABL_TAKES(DATASET) |
-         ABL_TAKES(NAME) | ABL_TAKES(BOS) | ABL_TAKES(ALGORITHM) | ABL_TAKES(IG) | ABL_TAKES(GRAD) |
-         ABL_TAKES(ANSWER) | ABL_TAKES(MASK_VALUE) | ABL_TAKES(EDGES) | ABL_TAKES(SEED) |
-         BATCH_OPTIONS | ABL_TAKES(TOP) | ABL_TAKES(OUT),
+         ABL_TAKES(NAME) | ABL_TAKES(BOS) | ABL_TAKES(ALGORITHM) | ABL_TAKES(METHOD) |
+         ABL_TAKES(STEPS) | ABL_TAKES(IG) | ABL_TAKES(GRAD) | ABL_TAKES(ANSWER) |
+         ABL_TAKES(MASK_VALUE) | ABL_TAKES(EDGES) | ABL_TAKES(SEED) | BATCH_OPTIONS |
+         ABL_TAKES(TOP) | ABL_TAKES(OUT),
      abl_cmd_discover},
     {"eval", "JOB", "measure how faithful circuits of a job's edges are", 1,
      ABL_TAKES(SIZES) | ABL_TAKES(METRICS) | ABL_TAKES(PATCH) | ABL_TAKES(DATASET) | BATCH_OPTIONS,

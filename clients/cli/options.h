@@ -44,13 +44,17 @@ ABL_BEGIN_DECLS
     X(NAME, "name", 0, TEXT, 0, "NAME", "what it is called in listings [the file's name]")         \
     X(DATASET, "dataset", 'd', TEXT, 0, "FILE|ID",                                                 \
       "a dataset file in AutoCircuit's JSON, or the id of an uploaded one")                        \
-    X(ALGORITHM, "algorithm", 'a', CHOICE, 0, "eap|mask-gradient|ground-truth|random",             \
+    X(ALGORITHM, "algorithm", 'a', CHOICE, 0,                                                      \
+      "eap|mask-gradient|ground-truth|random|activation-magnitude|eap-ig",                         \
       "how edges get their scores [eap]")                                                          \
+    X(METHOD, "method", 0, CHOICE, 0, "inputs|activations|clean-corrupted",                        \
+      "eap-ig: what goes from corrupt to clean [inputs]")                                          \
+    X(STEPS, "steps", 0, COUNT, 1000, "N", "eap-ig: points on the way [5]")                        \
     X(IG, "ig", 0, COUNT, 1000, "N", "mask-gradient: integrated gradients over N steps [none]")    \
     X(GRAD, "grad", 0, CHOICE, 0, "logit|prob|logprob|logit-exp",                                  \
-      "mask-gradient: what answers are read off [logit]")                                          \
+      "mask-gradient, eap-ig: what answers are read off [logit]")                                  \
     X(ANSWER, "answer", 0, CHOICE, 0, "avg-diff|avg-val|mse",                                      \
-      "mask-gradient: how answers make a loss [avg-diff]")                                         \
+      "mask-gradient, eap-ig: how answers make a loss [avg-diff]")                                 \
     X(MASK_VALUE, "mask-value", 0, NUMBER, 1e6, "X", "mask-gradient: value of every mask [0]")     \
     X(ABLATION, "ablation", 0, CHOICE, 0, "resample|zero", "what ablated edges carry [resample]")  \
     X(PATCH, "patch", 0, CHOICE, 0, "edge|tree", "ablate the circuit, or everything else [tree]")  \

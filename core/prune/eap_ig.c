@@ -31,6 +31,11 @@ typedef struct eap_ig {
     int32_t point;       /* of the current batch */
 } eap_ig;
 
+const char *abl_eap_ig_method_name(abl_eap_ig_method method) {
+    static const char *const names[] = {"inputs", "activations", "clean_corrupted"};
+    return (unsigned)method < ABL_COUNT_OF(names) ? names[method] : NULL;
+}
+
 static abl_loss loss_of(const abl_prune_options *options) {
     return (abl_loss){.grad_function = options->grad_function,
                       .answer_function = options->answer_function};

@@ -49,6 +49,8 @@ typedef enum abl_eap_ig_method {
     ABL_EAP_IG_CLEAN_CORRUPTED, /* both ends of INPUTS and nothing between */
 } abl_eap_ig_method;
 #define ABL_EAP_IG_STEPS_MAX 1000
+/* "inputs", "activations", "clean_corrupted"; NULL for none. */
+const char *abl_eap_ig_method_name(abl_eap_ig_method method);
 
 /* Names as in requests: "eap", "mask_gradient", "ground_truth", "random"; NULL for none. */
 const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm);

@@ -18,6 +18,7 @@
 #define TOP_K_DEFAULT 10
 #define TOP_K_MAX 1000
 #define GRAD_SAMPLES_MAX 1000
+#define EAP_IG_STEPS_DEFAULT 5
 
 static abl_code convert_range(const char *field, int32_t value, int32_t initial, int32_t most,
                               const char *reason, int32_t *ret_value, abl_status *ret_status) {
@@ -29,17 +30,18 @@ static abl_code convert_range(const char *field, int32_t value, int32_t initial,
     return ABL_CODE_OK;
 }
 
+/* The protocol's numbers are the core's plus one, and 0 is the first. */
+static void convert_loss(int grad_function, int answer_function, abl_prune_options *options) {
+    options->grad_function = (abl_grad_function)(grad_function == 0 ? 0 : grad_function - 1);
+    options->answer_function =
+        (abl_answer_function)(answer_function == 0 ? 0 : answer_function - 1);
+}
+
 static abl_code convert_mask_gradient(const Ablate__V1__MaskGradient *message,
                                       abl_prune_options *options, abl_status *ret_status) {
     options->algorithm = ABL_PRUNE_MASK_GRADIENT;
     options->ablation = abl_convert_ablation_type(message->ablation_type);
-    /* the protocol's numbers are the core's plus one, and 0 is the first */
-    options->grad_function = message->grad_function == 0
-                                 ? ABL_GRAD_LOGIT
-                                 : (abl_grad_function)(message->grad_function - 1);
-    options->answer_function = message->answer_function == 0
-                                   ? ABL_ANSWER_AVG_DIFF
-                                   : (abl_answer_function)(message->answer_function - 1);
+    convert_loss((int)message->grad_function, (int)message->answer_function, options);
     if (message->at_case == ABLATE__V1__MASK_GRADIENT__AT_MASK_VALUE) {
         if (!isfinite(message->mask_value)) {
             return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS",
@@ -63,6 +65,38 @@ _Static_assert((int)ABLATE__V1__GRAD_FUNCTION__GRAD_FUNCTION_LOGIT_EXP == ABL_GR
 _Static_assert((int)ABLATE__V1__ANSWER_FUNCTION__ANSWER_FUNCTION_MSE == ABL_ANSWER_MSE + 1,
                "the answer functions are in the same order");
 
+static abl_code convert_eap_ig(const Ablate__V1__EapIg *message, abl_prune_options *options,
+                               abl_status *ret_status) {
+    int method = message->method == 0 ? 0 : (int)message->method - 1;
+    bool stepped = method != ABL_EAP_IG_CLEAN_CORRUPTED;
+    if (message->steps < 0 || message->steps > ABL_EAP_IG_STEPS_MAX) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS",
+                        "eap_ig.steps is %d; it must be 0 (then %d) to %d", message->steps,
+                        EAP_IG_STEPS_DEFAULT, ABL_EAP_IG_STEPS_MAX);
+    }
+    if (!stepped && message->steps != 0) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS",
+                        "eap_ig.steps is %d, and the method CLEAN_CORRUPTED takes none",
+                        message->steps);
+    }
+    options->algorithm = ABL_PRUNE_EAP_IG;
+    options->ablation = abl_convert_ablation_type(message->ablation_type);
+    if (method != ABL_EAP_IG_ACTIVATIONS && options->ablation != ABL_ABLATION_RESAMPLE) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS",
+                        "eap_ig.ablation_type must be RESAMPLE, for its path runs from the corrupt "
+                        "prompt's input to the clean one's; only the method ACTIVATIONS takes "
+                        "others");
+    }
+    options->eap_ig.method = (abl_eap_ig_method)method;
+    options->eap_ig.steps = stepped && message->steps == 0 ? EAP_IG_STEPS_DEFAULT : message->steps;
+    convert_loss((int)message->grad_function, (int)message->answer_function, options);
+    return ABL_CODE_OK;
+}
+
+_Static_assert((int)ABLATE__V1__EAP_IG_METHOD__EAP_IG_METHOD_CLEAN_CORRUPTED ==
+                   ABL_EAP_IG_CLEAN_CORRUPTED + 1,
+               "the methods are in the same order");
+
 static abl_code convert_algorithm(const Ablate__V1__PruneJobSpec *message, abl_job_request *request,
                                   abl_status *ret_status) {
     abl_prune_options *options = &request->options;
@@ -83,12 +117,18 @@ static abl_code convert_algorithm(const Ablate__V1__PruneJobSpec *message, abl_j
         options->algorithm = ABL_PRUNE_RANDOM;
         options->seed = message->random->seed;
         return ABL_CODE_OK;
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_ACTIVATION_MAGNITUDE:
+        options->algorithm = ABL_PRUNE_ACTIVATION_MAGNITUDE;
+        return ABL_CODE_OK;
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP_IG:
+        return convert_eap_ig(message->eap_ig, options, ret_status);
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__NOT_SET:
     case _ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__CASE_IS_INT_SIZE:
         break;
     }
     return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_MISSING",
-                    "spec needs an algorithm: eap, mask_gradient, ground_truth or random");
+                    "spec needs an algorithm: eap, mask_gradient, ground_truth, random, "
+                    "activation_magnitude or eap_ig");
 }
 
 abl_code abl_convert_job_spec(const Ablate__V1__PruneJobSpec *message, abl_job_request *ret_request,
@@ -152,7 +192,8 @@ char *abl_convert_algorithm_json(const abl_prune_options *options, bool bos, int
         "{s:s, s:s, s:b, s:i, s:i}", "algorithm", abl_prune_algorithm_name(options->algorithm),
         "ablation_type", options->ablation == ABL_ABLATION_ZERO ? "ZERO" : "RESAMPLE",
         "prepend_bos", (int)bos, "batch_size", (int)batch_size, "prompt_count", (int)prompt_count);
-    if (options->algorithm == ABL_PRUNE_EAP || options->algorithm == ABL_PRUNE_MASK_GRADIENT) {
+    if (options->algorithm == ABL_PRUNE_EAP || options->algorithm == ABL_PRUNE_MASK_GRADIENT ||
+        options->algorithm == ABL_PRUNE_EAP_IG) {
         (void)json_object_set_new(root, "grad_function",
                                   json_string(abl_grad_function_name(options->grad_function)));
         (void)json_object_set_new(root, "answer_function",
@@ -166,6 +207,11 @@ char *abl_convert_algorithm_json(const abl_prune_options *options, bool bos, int
     }
     if (options->algorithm == ABL_PRUNE_GROUND_TRUTH && options->edges != NULL) {
         (void)json_object_set_new(root, "edge_count", json_integer(options->edge_count));
+    }
+    if (options->algorithm == ABL_PRUNE_EAP_IG) {
+        (void)json_object_set_new(root, "method",
+                                  json_string(abl_eap_ig_method_name(options->eap_ig.method)));
+        (void)json_object_set_new(root, "steps", json_integer(options->eap_ig.steps));
     }
     if (options->algorithm == ABL_PRUNE_RANDOM) {
         (void)json_object_set_new(root, "seed", json_integer((json_int_t)options->seed));

@@ -40,7 +40,8 @@ class World:
 
     def submit(self, **fields: Any) -> Any:
         spec = {"graph_id": self.graph.id, "dataset_id": self.dataset.id} | fields
-        if not {"eap", "mask_gradient", "ground_truth", "random"} & set(spec):
+        algorithms = {field.name for field in prune_pb2.PruneJobSpec.DESCRIPTOR.oneofs_by_name["algorithm"].fields}
+        if not algorithms & set(spec):
             spec["eap"] = prune_pb2.EdgeAttributionPatching()
         request = prune_pb2.SubmitJobRequest(spec=prune_pb2.PruneJobSpec(**spec))
         return self.client._call("SubmitJob", request)
@@ -135,6 +136,16 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("mask value", lambda w: w.submit(mask_gradient=prune_pb2.MaskGradient(mask_value=NAN)), "INVALID_ARGUMENT", ""),
     ("ground truth's edge", lambda w: w.submit(ground_truth=prune_pb2.GroundTruth(edges=["A3.0->A1.0.Q"])),
      "INVALID_ARGUMENT", "EDGE_NOT_IN_GRAPH"),
+    ("EAP-IG with too many steps", lambda w: w.submit(eap_ig=prune_pb2.EapIg(steps=1001)),
+     "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("EAP-IG with negative steps", lambda w: w.submit(eap_ig=prune_pb2.EapIg(steps=-1)),
+     "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("EAP-IG clean-corrupted with steps", lambda w: w.submit(
+        eap_ig=prune_pb2.EapIg(method=prune_pb2.EAP_IG_METHOD_CLEAN_CORRUPTED, steps=5)),
+     "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("EAP-IG inputs to zero", lambda w: w.submit(
+        eap_ig=prune_pb2.EapIg(ablation_type=common_pb2.ABLATION_TYPE_ZERO)), "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("EAP-IG with no such method", lambda w: w.submit(eap_ig=prune_pb2.EapIg(method=9)), "INVALID_ARGUMENT", ""),
     ("enumeration", lambda w: w.submit(eap=prune_pb2.EdgeAttributionPatching(ablation_type=99)), "INVALID_ARGUMENT", ""),
     ("sizes of circuits", lambda w: w.client.evaluate(_job(w), [-5], progress=False), "INVALID_ARGUMENT", ""),
     ("too many circuits", lambda w: w.client.evaluate(_job(w), list(range(5000)), progress=False),

@@ -223,7 +223,10 @@ def test_discover_prints_the_top_edges_and_saves_all_scores(ablate, model, ioi_p
     assert max(ends) == len(raw) - 8 - length
 
 
-@pytest.mark.parametrize("algorithm", ["eap", "mask-gradient", "ground-truth", "random"])
+@pytest.mark.parametrize(
+    "algorithm",
+    ["eap", "mask-gradient", "ground-truth", "random", "activation-magnitude", "eap-ig"],
+)
 def test_every_algorithm_runs(ablate, model, ioi_path, algorithm):
     more = ["--edges", "MLP 0->Resid End,Resid Start->MLP 0"] if algorithm == "ground-truth" else []
     out, _ = ablate(

@@ -177,6 +177,10 @@ def test_the_same_request_gives_the_same_bits(graph, ioi):
         ablate.MaskGradient("prob", integrated_grad_samples=3),
         ablate.GroundTruth(edges=["A0.0->A1.3.Q", "MLP 0->Resid End"]),
         ablate.RandomScores(seed=7),
+        ablate.ActivationMagnitude(),
+        ablate.EAPIG(steps=2),
+        ablate.EAPIG("activations", 1, ablation="zero"),
+        ablate.EAPIG("clean_corrupted", grad_function="logprob", answer_function="avg_val"),
     ],
     ids=repr,
 )

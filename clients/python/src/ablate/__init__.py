@@ -16,6 +16,8 @@ from ._client import Client, connect
 from ._dataset import Dataset
 from ._graph import Edge, Graph, Node
 from ._jobs import (
+    EAPIG,
+    ActivationMagnitude,
     EdgeAttributionPatching,
     EdgeScore,
     GroundTruth,
@@ -33,8 +35,10 @@ from .errors import __all__ as _errors
 
 __all__ = [
     "ActivationCache",
+    "ActivationMagnitude",
     "Client",
     "Dataset",
+    "EAPIG",
     "Edge",
     "EdgeAttributionPatching",
     "EdgeScore",

@@ -362,9 +362,9 @@ class Graph:
         """A score for every edge: a dict of arrays, named and shaped as AutoCircuit's PruneScores.
 
         ``dataset``: a :class:`Dataset`, or a path, dict or JSON text in AutoCircuit's format.
-        ``algo``: ``"eap"``, ``"mask_gradient"``, ``"ground_truth"``, ``"random"``, or one of their
-        classes with options. ``batch_size``: prompts a batch (None: 8). ``prompt_count``: only
-        the first prompts of the dataset.
+        ``algo``: ``"eap"``, ``"mask_gradient"``, ``"ground_truth"``, ``"random"``,
+        ``"activation_magnitude"``, ``"eap_ig"``, or one of their classes with options. ``batch_size``:
+        prompts a batch (None: 8). ``prompt_count``: only the first prompts of the dataset.
 
         Ctrl-C cancels the job on the daemon; the KeyboardInterrupt says where its scores so far are.
         Raises :class:`ablate.InvalidArgumentError` for prompts of unequal length and answers that

@@ -100,12 +100,55 @@ class RandomScores:
         spec.random.seed = self.seed
 
 
-Algorithm = Union[EdgeAttributionPatching, MaskGradient, GroundTruth, RandomScores]
+@dataclass(frozen=True)
+class ActivationMagnitude:
+    """AutoCircuit's ``activation_magnitude_prune_scores``: |mean of what an edge's source emits|. On
+    weights processed with ``center_writing_weights`` all of them are rounding noise.
+    """
+
+    def _fill(self, spec: prune_pb2.PruneJobSpec) -> None:
+        spec.activation_magnitude.SetInParent()
+
+
+@dataclass(frozen=True)
+class EAPIG:
+    """Integrated gradients as the EAP-IG 2.0 repository has them (arXiv:2403.17806), in its scale: a
+    mean over prompts and points.
+
+    ``method``: ``"inputs"`` moves the input embedding from corrupt to clean in ``steps`` passes,
+    ``"activations"`` one layer's outputs at a time, ``"clean_corrupted"`` takes both ends and no
+    ``steps``. ``steps`` None: 5. ``ablation`` other than ``"resample"`` goes with ``"activations"`` only.
+    """
+
+    method: Literal["inputs", "activations", "clean_corrupted"] = "inputs"
+    steps: int | None = None
+    ablation: Ablation = "resample"
+    grad_function: Literal["logit", "prob", "logprob", "logit_exp"] = "logit"
+    answer_function: Literal["avg_diff", "avg_val", "mse"] = "avg_diff"
+
+    def _fill(self, spec: prune_pb2.PruneJobSpec) -> None:
+        out = spec.eap_ig
+        if self.steps == 0:
+            raise ValueError("steps must be 1 or more; None is the default, 5")
+        out.method = enum_value(prune_pb2.EapIgMethod, "EAP_IG_METHOD_", self.method)
+        out.steps = self.steps or 0
+        out.ablation_type = ablation_value(self.ablation)
+        out.grad_function = enum_value(prune_pb2.GradFunction, "GRAD_FUNCTION_", self.grad_function)
+        out.answer_function = enum_value(
+            prune_pb2.AnswerFunction, "ANSWER_FUNCTION_", self.answer_function
+        )
+
+
+Algorithm = Union[
+    EdgeAttributionPatching, MaskGradient, GroundTruth, RandomScores, ActivationMagnitude, EAPIG
+]
 _BY_NAME: dict[str, Callable[[], Algorithm]] = {
     "eap": EdgeAttributionPatching,
     "mask_gradient": MaskGradient,
     "ground_truth": GroundTruth,
     "random": RandomScores,
+    "activation_magnitude": ActivationMagnitude,
+    "eap_ig": EAPIG,
 }
 
 

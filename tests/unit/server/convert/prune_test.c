@@ -16,6 +16,7 @@ typedef struct fixture {
     Ablate__V1__MaskGradient gradient;
     Ablate__V1__GroundTruth exact;
     Ablate__V1__RandomScores random;
+    Ablate__V1__EapIg eap_ig;
     abl_job_request request;
     abl_status status;
     abl_arena *arena;
@@ -33,6 +34,7 @@ static int set_up(void **state) {
     ablate__v1__mask_gradient__init(&f.gradient);
     ablate__v1__ground_truth__init(&f.exact);
     ablate__v1__random_scores__init(&f.random);
+    ablate__v1__eap_ig__init(&f.eap_ig);
     f.spec.graph_id = graph_id;
     f.spec.dataset_id = dataset_id;
     f.spec.algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP;
@@ -82,7 +84,7 @@ static void a_missing_spec_is_refused(void **state) {
 static void a_spec_needs_an_algorithm(void **state) {
     fixture *f = *state;
     f->spec.algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__NOT_SET;
-    assert_refused(f, "ALGORITHM_MISSING", "eap, mask_gradient, ground_truth or random");
+    assert_refused(f, "ALGORITHM_MISSING", "eap, mask_gradient, ground_truth");
 }
 
 static void what_is_not_said_has_the_documented_defaults(void **state) {
@@ -197,6 +199,29 @@ static void a_seed_of_64_bits_arrives_whole(void **state) {
     take(f);
     assert_int_equal(f->request.options.algorithm, ABL_PRUNE_RANDOM);
     assert_true(f->request.options.seed == UINT64_MAX);
+}
+
+static void eap_ig_takes_5_steps_unless_told_and_resample_unless_activations(void **state) {
+    fixture *f = *state;
+    f->spec.algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP_IG;
+    f->spec.eap_ig = &f->eap_ig;
+    take(f);
+    assert_int_equal(f->request.options.algorithm, ABL_PRUNE_EAP_IG);
+    assert_int_equal(f->request.options.eap_ig.method, ABL_EAP_IG_INPUTS);
+    assert_int_equal(f->request.options.eap_ig.steps, 5);
+    f->eap_ig.steps = 1001;
+    assert_refused(f, "ALGORITHM_OPTIONS", "eap_ig.steps is 1001");
+    f->eap_ig.steps = 1;
+    f->eap_ig.ablation_type = ABLATE__V1__ABLATION_TYPE__ABLATION_TYPE_ZERO;
+    assert_refused(f, "ALGORITHM_OPTIONS", "eap_ig.ablation_type must be RESAMPLE");
+    f->eap_ig.method = ABLATE__V1__EAP_IG_METHOD__EAP_IG_METHOD_ACTIVATIONS;
+    f->eap_ig.grad_function = ABLATE__V1__GRAD_FUNCTION__GRAD_FUNCTION_LOGPROB;
+    take(f);
+    assert_int_equal(f->request.options.ablation, ABL_ABLATION_ZERO);
+    assert_int_equal(f->request.options.grad_function, ABL_GRAD_LOGPROB);
+    f->eap_ig.method = ABLATE__V1__EAP_IG_METHOD__EAP_IG_METHOD_CLEAN_CORRUPTED;
+    f->eap_ig.ablation_type = 0;
+    assert_refused(f, "ALGORITHM_OPTIONS", "takes none");
 }
 
 static abl_graph *make_graph(int32_t seq_len) {
@@ -321,6 +346,7 @@ int main(void) {
         TEST(a_mask_value_must_be_finite),
         TEST(integrated_gradients_take_1_to_1000_samples),
         TEST(a_seed_of_64_bits_arrives_whole),
+        TEST(eap_ig_takes_5_steps_unless_told_and_resample_unless_activations),
         TEST(edge_names_become_indices_one_for_each_position),
         TEST(edge_names_that_name_no_edge_are_refused),
         TEST(more_edges_than_the_arena_takes_are_refused),

@@ -22,6 +22,8 @@
 #define ABL_ANSWER_COUNT_MAX 1024              /* answers, or wrong answers, of one prompt */
 #define ABL_HOOK_COUNT_MAX 4096                /* names in one run_with_cache */
 #define ABL_CIRCUIT_COUNT_MAX 512              /* circuits in one sweep */
+#define ABL_EPOCH_COUNT_MAX 10000              /* of one training of masks */
+#define ABL_TRAINING_STEP_COUNT_MAX 1000000    /* epochs times batches, and times circuit sizes */
 
 /* Models */
 #define ABL_CONFIG_BYTES_MAX (1 << 20)         /* config.json, index.json */

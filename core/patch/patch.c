@@ -79,9 +79,8 @@ abl_mask_sample_options abl_patch_mask_function(const abl_patch_options *o) {
                                      .rows = o->batch};
 }
 
-/* A pass under the sample's values instead of the mask. */
-static abl_code sample_forward(abl_patcher *patcher, const abl_patch_options *options,
-                               float *ret_logits, abl_status *ret_status) {
+abl_code abl_patcher_run_sampled(abl_patcher *patcher, const abl_patch_options *options,
+                                 float *ret_logits, abl_status *ret_status) {
     const abl_mask_sample_options function = abl_patch_mask_function(options);
     abl_mask_sample sample;
     abl_code code = abl_mask_sample_init(&function, &sample, ret_status);
@@ -112,7 +111,7 @@ abl_code abl_patch_forward(const abl_patch_options *options, float *ret_logits,
         bool plain = options->mask_function == ABL_MASK_NONE &&
                      (options->mask == NULL || options->mask_dropout == 0.0F);
         code = plain ? abl_patcher_run(patcher, options, ret_logits, ret_status)
-                     : sample_forward(patcher, options, ret_logits, ret_status);
+                     : abl_patcher_run_sampled(patcher, options, ret_logits, ret_status);
     }
     abl_patcher_destroy(patcher);
     return code;

@@ -25,6 +25,11 @@ void abl_patcher_destroy(abl_patcher *patcher); /* NULL is allowed */
 ABL_MUST_CHECK abl_code abl_patcher_run(abl_patcher *patcher, const abl_patch_options *options,
                                         float *ret_logits, abl_status *ret_status);
 
+/* The same under a sample of the mask: through the mask function and dropout. */
+ABL_MUST_CHECK abl_code abl_patcher_run_sampled(abl_patcher *patcher,
+                                                const abl_patch_options *options, float *ret_logits,
+                                                abl_status *ret_status);
+
 /* What abl_patch_forward() fails with, before any work; model and graph fit each other already. */
 ABL_MUST_CHECK abl_code abl_patch_check(const abl_patch_options *options, abl_status *ret_status);
 /* How the options' mask becomes the one that mixes. */

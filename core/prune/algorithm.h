@@ -20,6 +20,10 @@ struct abl_prune {
     int32_t batch_count;
     abl_prune_progress progress;
     abl_ablator *ablator; /* abl_prune_ablate() */
+    /* of trainings; the algorithm's */
+    const float *masks;
+    const abl_training_point *curve;
+    int64_t curve_count;
 };
 
 typedef struct abl_prune_vtable {
@@ -48,6 +52,8 @@ extern const abl_prune_vtable abl_prune_ground_truth;
 extern const abl_prune_vtable abl_prune_random;
 extern const abl_prune_vtable abl_prune_activation_magnitude;
 extern const abl_prune_vtable abl_prune_eap_ig;
+extern const abl_prune_vtable abl_prune_subnetwork_probing;
+extern const abl_prune_vtable abl_prune_circuit_probing;
 
 ABL_END_DECLS
 #endif

@@ -7,6 +7,7 @@
 #include "core/patch/folded.h"
 #include "core/prune/algorithm.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef struct algorithm_entry {
@@ -21,6 +22,8 @@ static const algorithm_entry ALGORITHMS[ABL_PRUNE_ALGORITHM_COUNT] = {
     [ABL_PRUNE_RANDOM] = {"random", &abl_prune_random},
     [ABL_PRUNE_ACTIVATION_MAGNITUDE] = {"activation_magnitude", &abl_prune_activation_magnitude},
     [ABL_PRUNE_EAP_IG] = {"eap_ig", &abl_prune_eap_ig},
+    [ABL_PRUNE_SUBNETWORK_PROBING] = {"subnetwork_probing", &abl_prune_subnetwork_probing},
+    [ABL_PRUNE_CIRCUIT_PROBING] = {"circuit_probing", &abl_prune_circuit_probing},
 };
 
 const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm) {
@@ -36,10 +39,15 @@ abl_code abl_prune_algorithm_find(const char *name, size_t length,
             return ABL_CODE_OK;
         }
     }
+    char names[200] = "";
+    size_t used = 0;
+    for (int i = 0; i < ABL_PRUNE_ALGORITHM_COUNT && used < sizeof names; i++) {
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i == 0 ? "" : ", ",
+                                 ALGORITHMS[i].name);
+    }
     return abl_fail(ret_status, ABL_CODE_NOT_FOUND, "ALGORITHM_UNKNOWN",
-                    "there is no prune algorithm '%.*s'; there are eap, mask_gradient, "
-                    "ground_truth, random, activation_magnitude and eap_ig",
-                    length > 60 ? 60 : (int)length, name);
+                    "there is no prune algorithm '%.*s'; there are %s",
+                    length > 60 ? 60 : (int)length, name, names);
 }
 
 static abl_code options_check(const abl_prune_options *o, abl_status *ret_status) {
@@ -117,6 +125,15 @@ abl_code abl_prune_step(abl_prune *prune, abl_prune_progress *ret_progress,
 
 const float *abl_prune_scores(const abl_prune *prune) {
     return prune->scores;
+}
+
+const abl_training_point *abl_prune_curve(const abl_prune *prune, int64_t *ret_count) {
+    *ret_count = prune->curve_count;
+    return prune->curve;
+}
+
+const float *abl_prune_masks(const abl_prune *prune) {
+    return prune->masks;
 }
 
 const uint8_t *abl_prune_scored(const abl_prune *prune) {

@@ -9,6 +9,9 @@
  *   random         uniform in [0, 1), seeded: the baseline
  *   activation_magnitude  |mean of the source's clean output|, no gradient, a mean over batches
  *   eap_ig         integrated gradients as EAP-IG 2.0 has them: a MEAN over prompts and points
+ *   subnetwork_probing  how far a trained mask is from the least important one's
+ *   circuit_probing     k for the edges of the smallest of k circuits found that way, 1 for those
+ *                       of the largest, 0 for the rest
  *
  * OWNERSHIP  abl_prune_create() hands the prune to the caller; it borrows model, graph and dataset
  *            until abl_prune_destroy().
@@ -32,6 +35,8 @@ typedef enum abl_prune_algorithm {
     ABL_PRUNE_RANDOM,
     ABL_PRUNE_ACTIVATION_MAGNITUDE,
     ABL_PRUNE_EAP_IG,
+    ABL_PRUNE_SUBNETWORK_PROBING,
+    ABL_PRUNE_CIRCUIT_PROBING,
     ABL_PRUNE_ALGORITHM_COUNT,
 } abl_prune_algorithm;
 
@@ -51,6 +56,61 @@ typedef enum abl_eap_ig_method {
 #define ABL_EAP_IG_STEPS_MAX 1000
 /* "inputs", "activations", "clean_corrupted"; NULL for none. */
 const char *abl_eap_ig_method_name(abl_eap_ig_method method);
+/* Subnetwork probing: what the trained circuit is to keep. faithfulness.c has the formulas. */
+typedef enum abl_faithfulness {
+    ABL_FAITHFULNESS_KL_DIV = 0,
+    ABL_FAITHFULNESS_MSE,
+    ABL_FAITHFULNESS_ANSWER,
+    ABL_FAITHFULNESS_WRONG_ANSWER,
+    ABL_FAITHFULNESS_CORRECT_PERCENT,
+    ABL_FAITHFULNESS_LOGIT_DIFF_PERCENT,
+    ABL_FAITHFULNESS_COUNT,
+} abl_faithfulness;
+
+/* "kl_div", ...; NULL for none. */
+const char *abl_faithfulness_name(abl_faithfulness target);
+
+/* log(p / (1 - p)) with p = (0.9 + 0.1) / 1.2: the mask that hard_concrete starts from in Cao et
+ * al. (2021). */
+#define ABL_MASK_INIT_DEFAULT 1.6094379124341003F
+
+/* Masks trained by Adam on loss = faithfulness + regularize_lambda * (size of the circuit): one
+ * optimizer step a batch. */
+typedef struct abl_mask_training_options {
+    float learning_rate;
+    int32_t epochs;
+    float regularize_lambda;
+    abl_mask_function mask_function;
+    float dropout;
+    float init_value;       /* every mask's at the start; minus this unless tree_optimisation */
+    bool tree_optimisation; /* input clean, as many edges as possible ablated; else input corrupt,
+                             * as few as possible */
+    int64_t circuit_size;   /* the regularizer spares circuits up to this size; 0: none */
+    abl_faithfulness faithfulness_target;
+    const int64_t *avoid_edges; /* borrowed for create; penalized when in the circuit */
+    int64_t avoid_edge_count;
+    float avoid_lambda;
+    int32_t validation_count; /* prompts after those trained on, for the validation curve */
+    uint64_t seed;
+    /* Prescribed draws of hard_concrete instead of the seed's, to repeat somebody else's run: those
+     * of the forward pass (batch, edges), or of the regularizer (edges), canonical order, borrowed
+     * until the next call. NULL: by the seed. */
+    const float *(*draws_cb)(void *user_data, int64_t step, int32_t batch, bool regularizer);
+    void *draws_data;
+} abl_mask_training_options;
+
+/* One optimizer step of a training. */
+typedef struct abl_training_point {
+    int32_t epoch;
+    int32_t batch;
+    int64_t circuit_size; /* that it trains for; 0: none */
+    float loss;           /* faithfulness + regularization */
+    float faithfulness;
+    float regularization;       /* regularize_lambda included */
+    float validation;           /* mean over rows of 100 d(circuit) / d(clean), d being the answer
+                                * difference; NAN without a validation set */
+    float validation_deviation; /* its standard deviation over rows */
+} abl_training_point;
 
 /* Names as in requests: "eap", "mask_gradient", "ground_truth", "random"; NULL for none. */
 const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm);
@@ -85,6 +145,13 @@ typedef struct abl_prune_options {
         int32_t steps; /* 1 to ABL_EAP_IG_STEPS_MAX; the usual are 5 (MIB) and 30 (the repository);
                           CLEAN_CORRUPTED takes none */
     } eap_ig;          /* grad_function and answer_function apply, as does ablation */
+    /* subnetwork_probing, and circuit_probing but for circuit_size */
+    abl_mask_training_options subnetwork_probing;
+    /* circuit_probing: a training for each size; borrowed for create */
+    struct {
+        const int64_t *sizes;
+        int32_t size_count;
+    } circuit_probing;
 } abl_prune_options;
 
 typedef struct abl_prune_progress {
@@ -114,6 +181,10 @@ ABL_MUST_CHECK abl_code abl_prune_step(abl_prune *prune, abl_prune_progress *ret
 const float *abl_prune_scores(const abl_prune *prune);
 /* One byte an edge: 1 once it has a score (from any batch). NULL: every edge has one. */
 const uint8_t *abl_prune_scored(const abl_prune *prune);
+/* The training curve so far, a point a step, and the masks as they are, canonical order; both
+ * borrowed until the next step. NULL (and 0): an algorithm that trains nothing. */
+const abl_training_point *abl_prune_curve(const abl_prune *prune, int64_t *ret_count);
+const float *abl_prune_masks(const abl_prune *prune);
 void abl_prune_destroy(abl_prune *prune); /* NULL is allowed */
 
 /* Working memory that the prune will take on the device beyond the model, at most. For admission:

@@ -50,6 +50,7 @@ extern const abl_prune_vtable abl_prune_eap;
 extern const abl_prune_vtable abl_prune_mask_gradient;
 extern const abl_prune_vtable abl_prune_ground_truth;
 extern const abl_prune_vtable abl_prune_random;
+extern const abl_prune_vtable abl_prune_acdc;
 extern const abl_prune_vtable abl_prune_activation_magnitude;
 extern const abl_prune_vtable abl_prune_eap_ig;
 extern const abl_prune_vtable abl_prune_subnetwork_probing;

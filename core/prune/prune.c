@@ -24,6 +24,7 @@ static const algorithm_entry ALGORITHMS[ABL_PRUNE_ALGORITHM_COUNT] = {
     [ABL_PRUNE_EAP_IG] = {"eap_ig", &abl_prune_eap_ig},
     [ABL_PRUNE_SUBNETWORK_PROBING] = {"subnetwork_probing", &abl_prune_subnetwork_probing},
     [ABL_PRUNE_CIRCUIT_PROBING] = {"circuit_probing", &abl_prune_circuit_probing},
+    [ABL_PRUNE_ACDC] = {"acdc", &abl_prune_acdc},
 };
 
 const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm) {

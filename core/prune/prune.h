@@ -8,6 +8,8 @@
  *   ground_truth   exact: the loss with that one edge ablated minus the clean loss
  *   random         uniform in [0, 1), seeded: the baseline
  *   activation_magnitude  |mean of the source's clean output|, no gradient, a mean over batches
+ *   acdc           the smallest of its taus that removed the edge, inf where none did (acdc.c);
+ *                  the first batch alone is used, as in AutoCircuit
  *   eap_ig         integrated gradients as EAP-IG 2.0 has them: a MEAN over prompts and points
  *   subnetwork_probing  how far a trained mask is from the least important one's
  *   circuit_probing     k for the edges of the smallest of k circuits found that way, 1 for those
@@ -37,6 +39,7 @@ typedef enum abl_prune_algorithm {
     ABL_PRUNE_EAP_IG,
     ABL_PRUNE_SUBNETWORK_PROBING,
     ABL_PRUNE_CIRCUIT_PROBING,
+    ABL_PRUNE_ACDC,
     ABL_PRUNE_ALGORITHM_COUNT,
 } abl_prune_algorithm;
 
@@ -133,9 +136,16 @@ typedef struct abl_prune_options {
     /* mask_gradient */
     float mask_value;                /* used when integrated_grad_samples is 0 */
     int32_t integrated_grad_samples; /* n: the n + 1 points 0, 1/n, ..., 1 */
+    /* acdc; exact_metric, edges and candidate_count_max, too */
+    struct {
+        const double *taus; /* positive, ascending (borrowed for create) */
+        int32_t tau_count;
+        bool whole_passes; /* every trial by a whole masked pass: for comparison, slow */
+    } acdc;
     /* ground_truth */
     abl_exact_metric exact_metric;
-    const int64_t *edges; /* only these (borrowed for create); NULL: all */
+    const int64_t *edges; /* only these (borrowed for create), acdc: in this order, which must go
+                             down the destinations' layers; NULL: all */
     int64_t edge_count;
     int32_t candidate_count_max; /* edges in one batched pass; 0: chosen by cost */
     /* random */
@@ -160,12 +170,14 @@ typedef struct abl_prune_progress {
     int64_t total;
     int32_t batch; /* the batch that this step worked on */
     int32_t batch_count;
-    bool batch_finished; /* the scores now include that batch whole */
+    bool batch_finished; /* the scores now include that batch (acdc: that tau) whole */
     bool finished;
 } abl_prune_progress;
 
 /*   INVALID_ARGUMENT    ALGORITHM_OPTIONS_INVALID  a mask value or sample count out of range
  *   INVALID_ARGUMENT    GRAPH_MODEL_MISMATCH       the graph was made for another shape of model
+ *   INVALID_ARGUMENT    TAUS_INVALID               acdc: none, not positive, not ascending
+ *   INVALID_ARGUMENT    ORDER_INVALID              acdc: edges twice, or not down the layers
  *   INVALID_ARGUMENT    ABLATION_SHAPE             the resident ablation is of other prompts
  *   INVALID_ARGUMENT    SEQ_LEN_MISMATCH           prompts are not as long as the graph's positions
  *   INVALID_ARGUMENT    ANSWERS_MISSING            the answer function needs answers that a row
@@ -186,6 +198,31 @@ const uint8_t *abl_prune_scored(const abl_prune *prune);
 const abl_training_point *abl_prune_curve(const abl_prune *prune, int64_t *ret_count);
 const float *abl_prune_masks(const abl_prune *prune);
 void abl_prune_destroy(abl_prune *prune); /* NULL is allowed */
+
+/* One tau of an ACDC, decided so far. */
+typedef struct abl_acdc_tau {
+    double tau;
+    int64_t removed;   /* edges */
+    double effect;     /* of what is removed */
+    double margin_min; /* the smallest |growth of the effect - tau|; INFINITY before any */
+} abl_acdc_tau;
+
+/* What an ACDC has decided, borrowed until the next step. Decisions whose margin is about 1e-6 or
+ * less are rounding in any implementation. */
+typedef struct abl_acdc_report {
+    const abl_acdc_tau *taus;
+    int32_t tau_count;
+    int32_t tau;     /* in hand */
+    int64_t decided; /* edges, for the tau in hand */
+    const int64_t *order;
+    int64_t order_count;
+    const double *effects; /* after each of those edges was removed, kept so or not */
+    int64_t trial_count;   /* evaluated, those thrown away included */
+    int64_t pass_count;    /* in which they were */
+} abl_acdc_report;
+
+/* False unless the algorithm is acdc. */
+bool abl_prune_acdc_report(const abl_prune *prune, abl_acdc_report *ret_report);
 
 /* Working memory that the prune will take on the device beyond the model, at most. For admission:
  * needs model, graph, batches and the algorithm's fields. */

@@ -103,8 +103,8 @@ static abl_code buffers_alloc(acdc_masked *self, abl_status *ret_status) {
 static abl_code clean_open(acdc_masked *self, abl_status *ret_status) {
     const abl_batch *batch = &self->batch;
     abl_sources *clean = NULL;
-    abl_code code = abl_sources_run(self->prune->options.model, batch->clean, batch->size,
-                                    batch->seq_len, true, &clean, ret_status);
+    abl_code code = abl_sources_run(self->prune->options.model, batch->prefix, batch->clean,
+                                    batch->size, batch->seq_len, true, &clean, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
@@ -197,6 +197,7 @@ static abl_code masked_try(abl_acdc_evaluator *evaluator, const int64_t *edges, 
                                      .tokens = self->tokens,
                                      .batch = count * self->batch.size,
                                      .seq = self->batch.seq_len,
+                                     .prefix = self->batch.prefix,
                                      .mask = self->masks,
                                      .mask_batch = count * self->batch.size,
                                      .ablated = self->repeated,

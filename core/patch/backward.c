@@ -17,7 +17,9 @@
  * A joined graph's head has one input for q, k and v: one xhat, and the sum of the three.
  *
  * Memory: two arenas (2 + sources, T, d_model), and every layer's stack of xhat (heads, T,
- * d_model), which costs less to keep than to make anew. */
+ * d_model), which costs less to keep than to make anew.
+ *
+ * Simple graphs are simple.c's; what is here of them is the mask's function. */
 #include "core/patch/backward.h"
 
 #include "core/base/assert.h"
@@ -28,6 +30,7 @@
 #include "core/patch/mask_function.h"
 #include "core/patch/mix.h"
 #include "core/patch/patcher.h"
+#include "core/patch/simple.h"
 #include "core/patch/sources.h"
 
 #include <string.h>
@@ -422,7 +425,9 @@ abl_code abl_backward_create(const abl_model *model, const abl_graph *graph,
     backward->model = model;
     backward->config = abl_model_get_config(model);
     backward->graph = graph;
-    code = abl_folded_create(model, graph, true, &backward->folded, ret_status);
+    if (!abl_graph_options_of(graph)->simple) {
+        code = abl_folded_create(model, graph, true, &backward->folded, ret_status);
+    }
     if (code != ABL_CODE_OK) {
         abl_backward_destroy(backward);
         return code;
@@ -444,6 +449,9 @@ void abl_backward_destroy(abl_backward *backward) {
 static abl_code arenas_prepare(abl_backward *b, int64_t batch, int64_t seq,
                                abl_status *ret_status) {
     abl_differences *d = &b->differences;
+    if (abl_graph_options_of(b->graph)->simple) {
+        return ABL_CODE_OK;
+    }
     if (b->scope != NULL && d->batch == batch && d->seq == seq) {
         return ABL_CODE_OK;
     }
@@ -473,6 +481,13 @@ static abl_code values_backward(abl_backward *backward, const abl_patch_options 
                                 void *user_data, float *ret_logits, float *ret_gradient,
                                 abl_status *ret_status) {
     const abl_graph_options *g = abl_graph_options_of(backward->graph);
+    if (g->simple) {
+        abl_patch_options plain = *o;
+        plain.mask = sample->values;
+        plain.mask_batch = (int32_t)sample->rows;
+        return abl_simple_backward(&plain, loss_cb, user_data, ret_logits, ret_gradient,
+                                   ret_status);
+    }
     pass p = {.owner = backward,
               .model = backward->model,
               .config = backward->config,
@@ -557,6 +572,9 @@ abl_code abl_patch_backward(const abl_patch_options *options, abl_patch_loss_cb 
 int64_t abl_patch_backward_bytes(const abl_patch_options *options) {
     const abl_model_config *c = abl_model_get_config(options->model);
     const abl_graph_options *o = abl_graph_options_of(options->graph);
+    if (o->simple) {
+        return abl_simple_bytes(options, true);
+    }
     const int64_t tokens = (int64_t)options->batch * options->seq;
     bool expanded = o->joined_qkv || o->gqa == ABL_GQA_EXPANDED;
     int64_t heads = c->n_heads + 2LL * (expanded ? c->n_heads : c->n_kv_heads);

@@ -159,10 +159,6 @@ abl_code abl_graph_check_model(const abl_graph *graph, const abl_model *model,
                         o->parallel_attn_mlp ? ", parallel" : "", c->n_layers, c->n_heads,
                         c->n_kv_heads, c->parallel_attn_mlp ? ", parallel" : "");
     }
-    if (o->simple) {
-        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "GRAPH_KIND",
-                        "simple graphs can be listed, but not yet patched");
-    }
     if (abl_model_dtype(model) != ABL_DTYPE_F32) {
         return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "MODEL_DTYPE",
                         "patching and attribution compute in float32, and this model is loaded "

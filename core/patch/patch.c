@@ -7,6 +7,7 @@
 #include "core/model/forward.h"
 #include "core/model/prefix.h"
 #include "core/patch/patcher.h"
+#include "core/patch/simple.h"
 
 #include <math.h>
 
@@ -128,6 +129,9 @@ int64_t abl_patch_logit_count(const abl_patch_options *options) {
 int64_t abl_patch_bytes_estimate(const abl_patch_options *options) {
     const abl_model_config *c = abl_model_get_config(options->model);
     const abl_graph_options *o = abl_graph_options_of(options->graph);
+    if (o->simple) {
+        return abl_simple_bytes(options, false);
+    }
     int64_t tokens = (int64_t)options->batch * options->seq;
     bool expanded = o->joined_qkv || o->gqa == ABL_GQA_EXPANDED;
     int64_t heads = c->n_heads + 2LL * (expanded ? c->n_heads : c->n_kv_heads);

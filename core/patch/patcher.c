@@ -16,7 +16,7 @@
  * z (sources.h).
  *
  * A mask with positions, or one for each batch row, has several planes (mix.h); all else is the
- * same. */
+ * same. Simple graphs are simple.c's: of a patcher they need nothing but the model. */
 #include "core/patch/patcher.h"
 
 #include "core/base/assert.h"
@@ -24,13 +24,14 @@
 #include "core/model/prefix.h"
 #include "core/patch/mask_rows.h"
 #include "core/patch/mix.h"
+#include "core/patch/simple.h"
 
 struct abl_patcher {
     const abl_model *model;
     const abl_model_config *config;
     const abl_graph *graph;
-    abl_folded *folded;
-    abl_scope *scope; /* of the arena */
+    abl_folded *folded; /* NULL for a simple graph, as the rest */
+    abl_scope *scope;   /* of the arena */
     abl_differences differences;
     int32_t *group; /* a row of a layer: its mix, or ABL_MASK_ROW_... */
     int32_t *first; /* a mix: its first row */
@@ -59,8 +60,10 @@ abl_code abl_patcher_create(const abl_model *model, const abl_graph *graph,
     patcher->model = model;
     patcher->config = abl_model_get_config(model);
     patcher->graph = graph;
-    code = abl_folded_create(model, graph, false, &patcher->folded, ret_status);
-    if (code == ABL_CODE_OK) {
+    bool simple = abl_graph_options_of(graph)->simple;
+    code =
+        simple ? ABL_CODE_OK : abl_folded_create(model, graph, false, &patcher->folded, ret_status);
+    if (code == ABL_CODE_OK && !simple) {
         size_t rows = (size_t)patcher->folded->heads;
         patcher->group = abl_calloc(rows, sizeof *patcher->group);
         patcher->first = abl_calloc(rows, sizeof *patcher->first);
@@ -349,6 +352,9 @@ static void run(pass *p, float *ret_logits) {
 
 abl_code abl_patcher_run(abl_patcher *patcher, const abl_patch_options *options, float *ret_logits,
                          abl_status *ret_status) {
+    if (abl_graph_options_of(patcher->graph)->simple) {
+        return abl_simple_forward(options, ret_logits, ret_status);
+    }
     bool by_position = abl_graph_options_of(patcher->graph)->seq_len != 0;
     pass p = {.patcher = patcher,
               .options = options,

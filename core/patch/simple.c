@@ -23,13 +23,14 @@
 #include "core/base/assert.h"
 #include "core/base/mem.h"
 #include "core/model/block.h"
+#include "core/model/prefix.h"
 #include "core/patch/sources.h"
 
 typedef struct saved_layer {
     abl_tensor *stream; /* (batch, pos, d_model): x */
     abl_tensor *xhat;
     abl_tensor *rstd;
-    abl_tensor *q; /* rotated */
+    abl_tensor *q; /* rotated; k and v with a prefix's in front */
     abl_tensor *k;
     abl_tensor *v;
     abl_tensor *pattern;
@@ -147,9 +148,10 @@ static abl_tensor *attention(pass *p, int layer, const abl_simple_block *at, sav
     abl_tensor *normed = abl_block_norm_forward(scope, p->model, layer, ABL_BLOCK_NORM_1, x,
                                                 &saved->xhat, &saved->rstd);
     abl_qkv qkv = abl_block_qkv(scope, p->model, layer, normed, 0);
+    qkv = abl_prefix_qkv(scope, p->model, p->options->prefix, layer, qkv);
     saved->stream = x;
-    saved->q = abl_block_rotate(scope, p->model, qkv.q, 0, false);
-    saved->k = abl_block_rotate(scope, p->model, qkv.k, 0, false);
+    saved->q = qkv.q;
+    saved->k = qkv.k;
     saved->v = qkv.v;
     saved->z =
         abl_tensor_attention(scope, saved->q, saved->k, saved->v, abl_model_attn_scale(p->model),
@@ -189,7 +191,7 @@ static abl_tensor *forward(pass *p) {
     abl_scope *scope = p->scope;
     const abl_patch_options *o = p->options;
     abl_tensor *ids = abl_block_tokens(scope, o->tokens, o->batch, o->seq);
-    abl_tensor *x = abl_block_embed(scope, p->model, ids, NULL, NULL);
+    abl_tensor *x = abl_block_embed(scope, p->model, ids, abl_prefix_length(o->prefix), NULL, NULL);
     for (int layer = 0; layer < p->config->n_layers && !abl_scope_failed(scope); layer++) {
         size_t mark = abl_scope_mark(scope);
         saved_layer passing = {.stream = NULL};
@@ -263,10 +265,7 @@ static abl_tensor *heads_backward(pass *p, int layer, const abl_simple_block *at
     const abl_attention_grads out = {.q = views.q, .k = views.k, .v = views.v};
     abl_tensor_attention_backward(scope, dz, s->q, s->k, s->v, s->pattern,
                                   abl_model_attn_scale(p->model), &out);
-    if (c->positional == ABL_POSITIONAL_ROPE) {
-        abl_tensor_copy_into(scope, views.q, abl_block_rotate(scope, p->model, views.q, 0, true));
-        abl_tensor_copy_into(scope, views.k, abl_block_rotate(scope, p->model, views.k, 0, true));
-    }
+    abl_prefix_unrotate_(scope, p->model, p->options->prefix, views);
     abl_tensor *w_t = abl_tensor_transpose(scope, weights->w_qkv, 0, 1);
     return abl_block_norm_backward(scope, p->model, layer, ABL_BLOCK_NORM_1,
                                    abl_tensor_linear(scope, dqkv, w_t, NULL), s->xhat, s->rstd);
@@ -380,7 +379,10 @@ int64_t abl_simple_bytes(const abl_patch_options *options, bool backward) {
                     3LL * c->n_heads * options->seq;
     int64_t saved = 5LL * c->d_model + 2 * heads * c->d_head + (c->gated ? 2LL : 1LL) * c->d_mlp +
                     (int64_t)c->n_heads * options->seq;
+    int64_t behind =
+        abl_prefix_pass_floats(options->prefix, c, c->n_kv_heads, options->batch, options->seq) *
+        (backward ? c->n_layers : 1);
     int64_t masks = 3LL * options->batch * abl_graph_edge_count(options->graph);
-    return 4 * (tokens * (layer + (backward ? c->n_layers * saved + 2 * edges : 0)) + masks +
-                (backward ? 6 : 2) * abl_patch_logit_count(options));
+    return 4 * (tokens * (layer + (backward ? c->n_layers * saved + 2 * edges : 0)) + behind +
+                masks + (backward ? 6 : 2) * abl_patch_logit_count(options));
 }

@@ -252,6 +252,13 @@ void abl_differences_mlp(abl_scope *scope, abl_differences *differences, const a
                     ablated == NULL ? NULL : ablated->mlp_out[layer], mlp_out);
 }
 
+void abl_differences_residual(abl_scope *scope, abl_differences *differences,
+                              const abl_sources *ablated, int layer, bool mid, int64_t slot,
+                              const abl_tensor *resid) {
+    abl_tensor *other = ablated == NULL ? NULL : mid ? ablated->mid[layer] : ablated->pre[layer];
+    difference_into(scope, abl_tensor_select(scope, differences->arena, 0, slot), other, resid);
+}
+
 abl_tensor *abl_differences_ablated(abl_scope *scope, const abl_differences *differences,
                                     const abl_model *model, const abl_sources *ablated, int layer,
                                     bool mid) {

@@ -77,6 +77,10 @@ void abl_differences_heads(abl_scope *scope, abl_differences *differences, const
                            const abl_tensor *z);
 void abl_differences_mlp(abl_scope *scope, abl_differences *differences, const abl_sources *ablated,
                          int layer, int64_t slot, const abl_tensor *mlp_out);
+/* Of the residual before a layer, or after its attention: a source in simple graphs. */
+void abl_differences_residual(abl_scope *scope, abl_differences *differences,
+                              const abl_sources *ablated, int layer, bool mid, int64_t slot,
+                              const abl_tensor *resid);
 
 /* abl_sources_residual() as (batch, pos, d_model), zeros where that is NULL. */
 abl_tensor *abl_differences_ablated(abl_scope *scope, const abl_differences *differences,

@@ -11,7 +11,8 @@
  *     then the layer's MLP and the layers above, as a plain pass of candidates * batch prompts,
  *     whose last block computes the last position only.
  *
- * An MLP's candidates start at its norm, Resid End's at the last one. A chunk may mix destinations
+ * An MLP's candidates start at its norm, Resid End's at the last one, and those of a simple graph's
+ * stream at the stream itself. A chunk may mix destinations
  * and layers: its candidates join the batch as the pass reaches their layer.
  *
  * Tokens that clean and corrupt prompts share at their start have no differences: those positions
@@ -224,6 +225,13 @@ static abl_tensor *patched_layer(abl_candidates *c, int layer, int64_t positions
     const abl_sources *clean = c->state->clean;
     bool parallel = c->config->parallel_attn_mlp;
     int64_t begin = c->seq - positions;
+    if (c->dest->role == ABL_DEST_POST) {
+        return as_rows(c, inputs(c, clean->pre[layer + 1], begin));
+    }
+    if (c->dest->role == ABL_DEST_MID) {
+        abl_tensor *mid = as_rows(c, inputs(c, clean->mid[layer], begin));
+        return abl_tensor_add(scope, mid, mlp_of(c, layer, mid));
+    }
     if (c->dest->role != ABL_DEST_MLP) {
         abl_tensor *mid = patched_attention(c, layer, positions);
         if (!parallel) {
@@ -306,7 +314,7 @@ abl_tensor *abl_candidates_end(abl_candidates *c) {
         }
         for (; more && c->dest->block == layer && !abl_scope_failed(scope); more = window_next(c)) {
             abl_status status;
-            if (c->dest->role != ABL_DEST_MLP && layer_open(c, layer, &status) != ABL_CODE_OK) {
+            if (c->dest->kind == ABL_NODE_HEAD && layer_open(c, layer, &status) != ABL_CODE_OK) {
                 abl_scope_fail(scope, &status);
             }
             resid = rows_join(c, resid, patched_layer(c, layer, positions));

@@ -12,6 +12,7 @@
 #include "core/base/assert.h"
 #include "core/base/mem.h"
 #include "core/model/prefix.h"
+#include "core/patch/simple.h"
 #include "core/prune/candidates.h"
 
 #include <stdlib.h>
@@ -62,6 +63,11 @@ static abl_code edges_copy(abl_prune *prune, abl_exact_run *state, abl_status *r
     return ABL_CODE_OK;
 }
 
+/* Then the residuals are sources, too. */
+static bool is_simple(const abl_prune_options *options) {
+    return abl_graph_options_of(options->graph)->simple;
+}
+
 static abl_code ground_truth_open(abl_prune *prune, abl_status *ret_status) {
     abl_code code = ABL_CODE_OK;
     for (int32_t i = 0; code == ABL_CODE_OK && i < prune->batch_count; i++) {
@@ -81,7 +87,7 @@ static abl_code ground_truth_open(abl_prune *prune, abl_status *ret_status) {
     state->layer = -1;
     code = edges_copy(prune, state, ret_status);
     if (code == ABL_CODE_OK) {
-        code = abl_prune_ablate(prune, false, ret_status);
+        code = abl_prune_ablate(prune, is_simple(&prune->options), ret_status);
     }
     prune->options.edges = NULL; /* was borrowed for create */
     prune->progress.total = state->edge_count * prune->batch_count;
@@ -136,9 +142,31 @@ static abl_code prefix_open(abl_candidates *c, abl_status *ret_status) {
     return ABL_CODE_OK;
 }
 
+/* The differences of a simple graph's block: the stream too. */
+static void simple_fill(abl_candidates *c, const abl_sources *ablated, int layer) {
+    abl_exact_run *state = c->state;
+    abl_scope *scope = state->batch_scope;
+    abl_differences *d = &state->differences;
+    const abl_sources *clean = state->clean;
+    const abl_simple_block at = abl_simple_block_at(c->prune->options.graph, layer);
+    abl_differences_residual(scope, d, ablated, layer, false, ABL_SLOT_SOURCES + at.stream,
+                             clean->pre[layer]);
+    abl_differences_heads(scope, d, c->model, ablated, layer, ABL_SLOT_SOURCES + at.heads,
+                          clean->z[layer]);
+    if (at.mid >= 0) {
+        abl_differences_residual(scope, d, ablated, layer, true, ABL_SLOT_SOURCES + at.mid,
+                                 clean->mid[layer]);
+    }
+    if (at.mlp >= 0) {
+        abl_differences_mlp(scope, d, ablated, layer, ABL_SLOT_SOURCES + at.mlp,
+                            clean->mlp_out[layer]);
+    }
+}
+
 static void differences_fill(abl_candidates *c, const abl_sources *ablated) {
     abl_exact_run *state = c->state;
     abl_scope *scope = state->batch_scope;
+    const bool simple = is_simple(&c->prune->options);
     int64_t slots = ABL_SLOT_SOURCES + abl_graph_src_count(c->prune->options.graph);
     state->differences = (abl_differences){
         .scope = scope,
@@ -147,14 +175,20 @@ static void differences_fill(abl_candidates *c, const abl_sources *ablated) {
         .batch = c->batch.size,
         .seq = c->seq,
         .width = c->width};
-    abl_differences_start(&state->differences, ablated, state->clean->start);
+    if (!simple) {
+        abl_differences_start(&state->differences, ablated, state->clean->start);
+    }
     for (int layer = 0; layer < c->config->n_layers && !abl_scope_failed(scope); layer++) {
         int64_t slot = ABL_SLOT_SOURCES + 1 + (int64_t)layer * (c->config->n_heads + 1);
         size_t mark = abl_scope_mark(scope);
-        abl_differences_heads(scope, &state->differences, c->model, ablated, layer, slot,
-                              state->clean->z[layer]);
-        abl_differences_mlp(scope, &state->differences, ablated, layer, slot + c->config->n_heads,
-                            state->clean->mlp_out[layer]);
+        if (simple) {
+            simple_fill(c, ablated, layer);
+        } else {
+            abl_differences_heads(scope, &state->differences, c->model, ablated, layer, slot,
+                                  state->clean->z[layer]);
+            abl_differences_mlp(scope, &state->differences, ablated, layer,
+                                slot + c->config->n_heads, state->clean->mlp_out[layer]);
+        }
         abl_scope_rewind(scope, mark, NULL, 0);
     }
 }
@@ -174,7 +208,7 @@ static abl_code batch_open(abl_candidates *c, abl_status *ret_status) {
     abl_exact_run *state = c->state;
     const abl_prune_options *o = &c->prune->options;
     abl_code code = ABL_CODE_OK;
-    if (state->folded == NULL) {
+    if (state->folded == NULL && !is_simple(o)) {
         code = abl_folded_create(c->model, o->graph, false, &state->folded, ret_status);
     }
     if (code == ABL_CODE_OK) {
@@ -300,7 +334,7 @@ static int64_t ground_truth_bytes(const abl_prune_options *options) {
         8LL * c->d_model + 4LL * c->d_mlp + 4LL * c->n_heads * c->d_head + 3LL * c->n_heads * seq;
     return 4 * (tokens * (arena + run) + candidates * tokens * pass +
                 3 * candidates * batch * c->d_vocab + 2 * abl_graph_edge_count(options->graph)) +
-           abl_prune_ablated_bytes(options, false) +
+           abl_prune_ablated_bytes(options, is_simple(options)) +
            abl_folded_bytes(options->model, options->graph, false);
 }
 

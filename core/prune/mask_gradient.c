@@ -5,6 +5,7 @@
 #include "core/prune/algorithm.h"
 
 #include "core/base/mem.h"
+#include "core/patch/backward.h"
 #include "core/prune/gradient.h"
 
 typedef struct mask_gradient {
@@ -28,10 +29,11 @@ static abl_code answers_check(const abl_prune *prune, abl_status *ret_status) {
     return code;
 }
 
-/* At mask 0 no destination reads any of the ablation's residual. */
+/* At mask 0 no destination reads any of the ablation's residual; in a simple graph it is what
+ * sources emit. */
 static bool residuals_needed(const abl_prune_options *o) {
     bool integrated = o->algorithm == ABL_PRUNE_MASK_GRADIENT && o->integrated_grad_samples > 0;
-    return integrated || o->mask_value != 0.0F;
+    return integrated || o->mask_value != 0.0F || abl_graph_options_of(o->graph)->simple;
 }
 
 static abl_code open_points(abl_prune *prune, int32_t point_count, bool integrated,
@@ -79,11 +81,53 @@ static float point_value(const abl_prune *prune, const mask_gradient *state) {
                              : prune->options.mask_value;
 }
 
+typedef struct loss_of_batch {
+    abl_loss loss;
+    const abl_batch *batch;
+} loss_of_batch;
+
+static abl_tensor *loss_gradient(abl_scope *scope, const abl_tensor *logits, void *user_data) {
+    const loss_of_batch *of = user_data;
+    return abl_loss_backward_dense(scope, of->loss, of->batch, logits);
+}
+
+/* abl_gradient_add() for a simple graph, which has no closed form of its own: its few edges are
+ * the backward's at a mask that happens to be uniform. */
+static abl_code simple_add(abl_prune *prune, const abl_batch *batch, const abl_sources *ablated,
+                           float mask_value, abl_status *ret_status) {
+    const abl_prune_options *o = &prune->options;
+    ABL_CLEANUP(abl_freep)
+    float *mask = abl_calloc((size_t)prune->edge_count, sizeof *mask);
+    ABL_CLEANUP(abl_freep)
+    float *gradient = abl_calloc((size_t)prune->edge_count, sizeof *gradient);
+    if (mask == NULL || gradient == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    for (int64_t i = 0; i < prune->edge_count; i++) {
+        mask[i] = mask_value;
+    }
+    const abl_patch_options patch = {.model = o->model,
+                                     .graph = o->graph,
+                                     .prefix = batch->prefix,
+                                     .tokens = batch->clean,
+                                     .batch = batch->size,
+                                     .seq = batch->seq_len,
+                                     .mask = mask,
+                                     .ablated = ablated};
+    loss_of_batch of = {.loss = loss_of(o), .batch = batch};
+    abl_code code = abl_patch_backward(&patch, loss_gradient, &of, NULL, gradient, ret_status);
+    for (int64_t i = 0; code == ABL_CODE_OK && i < prune->edge_count; i++) {
+        prune->scores[i] += gradient[i];
+    }
+    return code;
+}
+
 static abl_code step(abl_prune *prune, abl_status *ret_status) {
     mask_gradient *state = prune->state;
     const abl_prune_options *o = &prune->options;
+    const bool simple = abl_graph_options_of(o->graph)->simple;
     abl_code code = ABL_CODE_OK;
-    if (state->folded == NULL) {
+    if (state->folded == NULL && !simple) {
         code = abl_folded_create(o->model, o->graph, true, &state->folded, ret_status);
     }
     abl_batch batch = abl_batches_at(&o->batches, prune->progress.batch);
@@ -101,7 +145,8 @@ static abl_code step(abl_prune *prune, abl_status *ret_status) {
                                      .batch = &batch,
                                      .ablated = ablated,
                                      .mask_value = point_value(prune, state)};
-    code = abl_gradient_add(&gradient, prune->scores, ret_status);
+    code = simple ? simple_add(prune, &batch, ablated, gradient.mask_value, ret_status)
+                  : abl_gradient_add(&gradient, prune->scores, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }

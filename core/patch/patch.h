@@ -3,8 +3,8 @@
  * Each destination reads x + sum over its sources of mask * (ablated - current), before its norm:
  * mask 0 keeps the current activation, 1 replaces it by the ablation, values are not clamped.
  * `current` is what the sources emit in this very pass. The residual stream itself is never
- * patched, only the private copy that feeds a destination (Resid End is the stream); but in a simple
- * graph the destinations are the stream, and what they read goes on.
+ * patched, only the private copy that feeds a destination (Resid End is the stream); but in a
+ * simple graph the destinations are the stream, and what they read goes on.
  *
  * OWNERSHIP  As each call says; options are borrowed for the call.
  * THREADS    The device's executor thread only.

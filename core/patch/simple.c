@@ -6,18 +6,19 @@
  *     post =       (mid + m_mid (mid' - mid)) + (mlp + m_mlp (mlp' - mlp))
  *
  * with x the stream, the primed values the ablation's, m the mask. So a pass is the plain one with
- * each source moved towards its ablation just before it is added, and heads are moved as z, a twelfth
- * (for 12 heads) of their outputs' size. A move is s (1 - m) + s' m: exact at 0 and at 1, nothing
- * cancels between, so that an empty mask is the plain pass and a full one the ablation's, bit for
- * bit. Blocks without an MLP, or with both halves in parallel, have no Resid Mid: one sum of all.
+ * each source moved towards its ablation just before it is added, and heads are moved as z, a
+ * twelfth (for 12 heads) of their outputs' size. A move is s (1 - m) + s' m: exact at 0 and at 1,
+ * nothing cancels between, so that an empty mask is the plain pass and a full one the ablation's,
+ * bit for bit. Blocks without an MLP, or with both halves in parallel, have no Resid Mid: one sum
+ * of all.
  *
  * Backward, g being the gradient at a destination, s one of its sources:
  *     d loss / d m_s = <s' - s, g>, for a head <z'_h - z_h, (g W_O^T)_h>
  *     gradient at s  = (1 - m_s) g
- * and the rest is the plain block's backward. Products of every token are kept, (batch, pos, edges),
- * and summed at the end over what shares a mask: rows, positions, both or neither.
+ * and the rest is the plain block's backward. Products of every token are kept, (batch, pos,
+ * edges), and summed at the end over what shares a mask: rows, positions, both or neither.
  *
- * The mask goes to the device once a pass; `moved()` looks at the host's copy to skip what stays. */
+ * The mask goes to the device once a pass; moved() looks at the host's copy to skip what stays. */
 #include "core/patch/simple.h"
 
 #include "core/base/assert.h"

@@ -15,9 +15,13 @@
 #include <unistd.h>
 
 const edges_variant EDGES_VARIANTS[] = {
-    {"proc_fact_qkv", false, false, false},  {"proc_fact_qkv_seq", false, false, true},
-    {"proc_fact_noqkv", false, true, false}, {"proc_fact_noqkv_seq", false, true, true},
-    {"raw_fact_qkv", true, false, false},
+    {.name = "proc_fact_qkv"},
+    {.name = "proc_fact_qkv_seq", .seq = true},
+    {.name = "proc_fact_noqkv", .joined_qkv = true},
+    {.name = "proc_fact_noqkv_seq", .joined_qkv = true, .seq = true},
+    {.name = "raw_fact_qkv", .raw = true},
+    {.name = "proc_unfact", .simple = true},
+    {.name = "proc_unfact_seq", .seq = true, .simple = true},
 };
 const size_t EDGES_VARIANT_COUNT = ABL_COUNT_OF(EDGES_VARIANTS);
 const char *const EDGES_MODELS[2] = {"tiny-ioi", "tiny-rand"};
@@ -38,6 +42,7 @@ abl_graph *edges_graph(const abl_model *model, const edges_variant *variant, int
                                        .head_count = c->n_heads,
                                        .kv_head_count = c->n_kv_heads,
                                        .parallel_attn_mlp = c->parallel_attn_mlp,
+                                       .simple = variant->simple,
                                        .joined_qkv = variant->joined_qkv,
                                        .seq_len = variant->seq ? seq_len : 0};
     abl_graph *graph = NULL;

@@ -14,7 +14,13 @@ typedef struct edges_variant {
     bool raw;
     bool joined_qkv;
     bool seq;
+    bool simple;
 } edges_variant;
+
+/* Added to a tolerance for gradients of simple graphs at masks between 0 and 1: every node of the
+ * stream below has been moved towards its ablation, so ablated - current is the small rest of two
+ * values of order 1, and what rounding makes of those does not shrink with it. */
+#define EDGES_TOL_REST 1e-6
 
 extern const edges_variant EDGES_VARIANTS[];
 extern const size_t EDGES_VARIANT_COUNT;

@@ -21,10 +21,10 @@
 
 #include "core/base/limits.h"
 #include "core/base/mem.h"
+#include "server/runtime/clock.h"
 
 #include <pthread.h>
 #include <string.h>
-#include <time.h>
 
 typedef struct lanes {
     abl_task *first; /* the first task of the first lane */
@@ -153,12 +153,6 @@ static void lanes_remove(lanes *ring, abl_task *task) {
 
 /* ---- the thread ---- */
 
-static uint64_t now_us(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 static void on_task_done(abl_mail *mail) {
     abl_task *task = (abl_task *)(void *)((char *)mail - offsetof(abl_task, mail));
     if (task->done_cb != NULL) {
@@ -193,9 +187,9 @@ static abl_task *next_task(abl_executor *executor) {
 
 /* Runs one step without the mutex. True: the task wants another. */
 static bool run_step(abl_executor *executor, abl_task *task) {
-    uint64_t start_us = now_us();
+    uint64_t start_us = abl_time_us();
     abl_step step = abl_task_cancelled(task) ? ABL_STEP_DONE : task->run_cb(task);
-    uint64_t step_us = now_us() - start_us;
+    uint64_t step_us = abl_time_us() - start_us;
     (void)pthread_mutex_lock(&executor->mutex);
     executor->steps++;
     executor->busy_us += step_us;

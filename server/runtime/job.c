@@ -14,12 +14,12 @@
 #include "core/base/assert.h"
 #include "core/base/mem.h"
 #include "core/graph/scores.h"
+#include "server/runtime/clock.h"
 #include "server/runtime/loop.h"
 
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #define EAGER_REPORTS 256    /* this many finished batches report without waiting */
 #define REPORT_US_MIN 100000 /* steps inside a batch report at most this often */
@@ -50,12 +50,6 @@ bool abl_job_ended(const abl_job *job) {
 int64_t abl_job_done(const abl_job *job) {
     int64_t steps = __atomic_load_n(&job->steps_done, __ATOMIC_RELAXED);
     return steps > job->done && job->total > 0 ? steps : job->done;
-}
-
-static uint64_t clock_us(clockid_t clock) {
-    struct timespec now;
-    (void)clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 /* ---- making ------------------------------------------------------------------------------- */
@@ -98,7 +92,7 @@ abl_job *abl_job_create(abl_resident_graph *graph, abl_resident_dataset *dataset
     job->prune = prune;
     job->tokenized = tokenized;
     job->state = ABL_JOB_QUEUED;
-    job->created_ms = (int64_t)(clock_us(CLOCK_REALTIME) / 1000);
+    job->created_ms = abl_time_ms();
     return job;
 }
 
@@ -142,15 +136,14 @@ static void add_event(abl_job *job, abl_job_edge *top, int32_t top_count) {
     } else if (job->done > 0) {
         eta_ms = job->elapsed_ms / (double)job->done * (double)(job->total - job->done);
     }
-    job->events[job->event_count++] =
-        (abl_job_event){.time_ms = (int64_t)(clock_us(CLOCK_REALTIME) / 1000),
-                        .state = job->state,
-                        .done = job->done,
-                        .total = job->total,
-                        .eta_ms = eta_ms,
-                        .elapsed_ms = job->elapsed_ms,
-                        .top_count = top_count,
-                        .top = top};
+    job->events[job->event_count++] = (abl_job_event){.time_ms = abl_time_ms(),
+                                                      .state = job->state,
+                                                      .done = job->done,
+                                                      .total = job->total,
+                                                      .eta_ms = eta_ms,
+                                                      .elapsed_ms = job->elapsed_ms,
+                                                      .top_count = top_count,
+                                                      .top = top};
     abl_object_set_bytes(&job->object, job_bytes(job));
     notify(job);
 }
@@ -253,10 +246,10 @@ static void post_report(abl_job *job, const abl_prune_progress *progress) {
 
 static abl_step job_run(abl_task *task) {
     abl_job *job = job_of_task(task);
-    uint64_t start_us = clock_us(CLOCK_MONOTONIC);
+    uint64_t start_us = abl_time_us();
     abl_prune_progress progress = {0};
     abl_code code = abl_prune_step(job->prune, &progress, &job->step_status);
-    job->run_us += clock_us(CLOCK_MONOTONIC) - start_us;
+    job->run_us += abl_time_us() - start_us;
     if (code != ABL_CODE_OK) {
         return ABL_STEP_DONE;
     }

@@ -10,19 +10,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
-
-int64_t abl_time_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-uint64_t abl_time_us(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 /* OpenMP's thread count belongs to the thread that sets it, so each executor sets its own. */
 static void executor_thread_init(void *user_data) {
@@ -105,7 +92,7 @@ void abl_server_drain(abl_server *server) {
 
 abl_code abl_server_guard(abl_call *call, void *user_data, abl_status *ret_status) {
     const abl_server *server = user_data;
-    if (server->draining && strncmp(call->method->path, "/grpc.", 6) != 0) {
+    if (server->draining && !call->method->while_draining) {
         return abl_fail(ret_status, ABL_CODE_UNAVAILABLE, "DRAINING",
                         "the daemon is shutting down; connect to another or try again later");
     }

@@ -10,6 +10,7 @@
 
 #include "core/model/dir.h"
 #include "core/tensor/tensor.h"
+#include "server/runtime/clock.h"
 #include "server/runtime/executor.h"
 #include "server/runtime/metrics.h"
 #include "server/runtime/registry.h"
@@ -78,10 +79,6 @@ abl_device_slot *abl_server_slot(abl_server *server, abl_device device);
  *   RESOURCE_EXHAUSTED  ESTIMATE_TOO_BIG  with both sizes; `advice` says how to need less */
 ABL_MUST_CHECK abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice,
                                          abl_status *ret_status);
-
-/* Milliseconds since 1970, UTC; and microseconds on a monotonic clock. */
-int64_t abl_time_ms(void);
-uint64_t abl_time_us(void);
 
 /* The services, for the transports' tables; `server` is theirs to keep. */
 abl_service abl_admin_service(abl_server *server);

@@ -47,8 +47,9 @@ void bench_emit(const abl_model_config *config, const bench_args *args, const ch
                 int64_t edge_count, const bench_timing *timing);
 
 /* prune_bench.c: the benches that need a graph. */
-void bench_eap(const bench_args *args, const char *op);
+void bench_attribution(const bench_args *args, const char *op);
 void bench_exact(const bench_args *args, const char *op);
 void bench_masked(const bench_args *args, const char *op);
+void bench_sweep(const bench_args *args, const char *op);
 
 #endif

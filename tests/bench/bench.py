@@ -31,6 +31,7 @@ VENV = Path(os.environ.get("ABLATE_BENCH_VENV", ROOT / "build" / "bench-venv")).
 
 BATCH, SEQ, SEED = 8, 16, 0
 EXACT_EDGES, EXACT_EDGES_PEER = 192, 6
+SWEEP_SIZES = 20
 AUTOGRAD_MB = 6800  # what autograd straight on SmolLM2's 70,651-entry mask needs, as measured once
 TOLERANCE = 1e-4  # of the largest value; of the largest logit for exact effects
 
@@ -114,6 +115,9 @@ def write_inputs() -> dict[str, str]:
     shape, rng = Shape(), np.random.default_rng(SEED + 1)
     mask = (rng.random(shape.edge_count) < 0.5).astype("<f4")
     mask.tofile(WORK / "mask.f32")
+    # Scores of a sweep, all different, and its sizes: few, then more and more edges.
+    rng.permutation(shape.edge_count).astype("<f4").tofile(WORK / "scores.f32")
+    sizes = [1 + int((shape.edge_count - 1) * (i / (SWEEP_SIZES - 1)) ** 3) for i in range(SWEEP_SIZES)]
     edges = rng.choice(shape.edge_count, EXACT_EDGES, replace=False)
     # The first few are both sides'; sorted by themselves, so that both write them in one order.
     edges = np.concatenate([np.sort(edges[:EXACT_EDGES_PEER]), np.sort(edges[EXACT_EDGES_PEER:])])
@@ -123,6 +127,8 @@ def write_inputs() -> dict[str, str]:
         "answers": str(write_ids(WORK / "answers.ids", rng.integers(0, shape.vocab, (BATCH, 2)))),
         "mask": str(WORK / "mask.f32"),
         "edges": str(write_ids(WORK / "edges.ids", edges[:, None])),
+        "scores": str(WORK / "scores.f32"),
+        "sizes": str(write_ids(WORK / "sizes.ids", [[size] for size in sizes])),
         "peer_edges": [int(e) for e in edges[:EXACT_EDGES_PEER]],
     }
 
@@ -159,10 +165,16 @@ class Unable(Exception):
     """A side cannot run an operation; the row says why."""
 
 
+def resolve(inputs: dict, names: list[str]) -> dict[str, str]:
+    """What an operation reads: "mask" is inputs["mask"], "mask=scores" is inputs["scores"]."""
+    pairs = [name.partition("=") for name in names]
+    return {name: inputs[key or name] for name, _, key in pairs}
+
+
 def run_ours(op: str, model: Path, inputs: dict, names: list[str], reps: int, threads: int) -> dict:
     command = [BUILD / "bin" / "core_bench", op, "--model", model, "--tokens", inputs["tokens"]]
-    for name in names:
-        command += [f"--{name}", inputs[name]]
+    for name, path in resolve(inputs, names).items():
+        command += [f"--{name}", path]
     out = WORK / f"{op}.ours"
     command += ["--reps", reps, "--threads", threads, "--out", out]
     # Each side chooses its kernels itself, as it would on a machine that sets nothing.
@@ -258,7 +270,7 @@ class Op:
     key: str
     title: str
     ours: str  # of core_bench
-    names: list[str]  # inputs it takes
+    names: list[str]  # inputs it takes: resolve()
     peer: str  # of peer.py
     goal: float
     reps: int = 5
@@ -270,10 +282,13 @@ OPS = [
     Op("forward", "forward, all logits", "forward", [], "forward", 1.5),
     Op("forward-last", "forward, last position", "forward_last", [], "forward", 2.0),
     Op("cache", "run_with_cache, all hooks", "cache", [], "cache", 1.5),
-    Op("masked", "masked forward", "masked", ["corrupt", "mask"], "masked", 2.5, peer_reps=2),
-    Op("eap", "EAP, a batch of 8 x 16", "eap", ["corrupt", "answers"], "eap", 6.0, 3, 1),
-    Op("exact", "exact single edge, an edge", "exact", ["corrupt", "answers", "edges"], "exact", 20.0,
+    Op("masked", "masked forward", "masked", ["corrupt", "mask"], "masked", 3.0, peer_reps=2),
+    Op("eap", "EAP, a batch of 8 x 16", "eap", ["corrupt", "answers"], "eap", 8.0, 3, 1),
+    Op("ig", "mask gradient, 11 points", "ig", ["corrupt", "answers"], "ig", 8.0, 1, 1),
+    Op("exact", "exact single edge, an edge", "exact", ["corrupt", "answers", "edges"], "exact", 22.0,
        1, 1),
+    Op("sweep", "run_circuits, 20 sizes", "sweep", ["corrupt", "answers", "mask=scores", "edges=sizes"],
+       "sweep", 3.0, 1, 1),
 ]
 
 
@@ -296,7 +311,9 @@ class Bench:
         ours_times, peer_times = [], []
         reps = 1 if self.settings.quick else op.reps
         peer_reps = 1 if self.settings.quick else op.peer_reps
-        more = {"edges": inputs["peer_edges"]} if op.key == "exact" else {}
+        more = resolve(inputs, op.names)
+        if op.key == "exact":
+            more["edges"] = inputs["peer_edges"]
         try:
             for turn in range(1 if self.settings.quick else self.settings.reps):
                 ours = run_ours(op.ours, model, inputs, op.names, reps, self.settings.threads)

@@ -2,7 +2,7 @@
  *
  * core_bench: times libablate without the daemon, one JSON object a line on standard output.
  *
- *   core_bench forward|forward_last|cache|masked|eap|exact --model DIR --tokens FILE
+ *   core_bench forward|forward_last|cache|masked|sweep|eap|ig|exact --model DIR --tokens FILE
  *              [--mode hf|tl] [--reps N] [--threads N] [--out FILE] [what prune_bench.c says]
  *
  * FILE holds one prompt a line, ids separated by spaces, all of one length. --out writes what was
@@ -69,9 +69,9 @@ int main(int argc, char **argv) {
         const char *op;
         void (*run)(const bench_args *args, const char *op);
     } benches[] = {
-        {"forward", bench_forward}, {"forward_last", bench_forward},
-        {"cache", bench_forward},   {"masked", bench_masked},
-        {"eap", bench_eap},         {"exact", bench_exact},
+        {"forward", bench_forward}, {"forward_last", bench_forward}, {"cache", bench_forward},
+        {"masked", bench_masked},   {"eap", bench_attribution},      {"ig", bench_attribution},
+        {"exact", bench_exact},     {"sweep", bench_sweep},
     };
     bench_args args;
     bench_parse(argc, argv, &args);

@@ -203,6 +203,9 @@ class Peers:
             assert self.circuit.n_edges == self.shape.edge_count
         return self.circuit
 
+    def _wrapper(self, name):
+        return next(w for w in self._circuit().dest_wrappers if w.module_name == name)
+
     def _loader(self, command):
         from auto_circuit.data import PromptDataLoader, PromptDataset
 
@@ -213,7 +216,7 @@ class Peers:
             data, seq_len=None, diverge_idx=0, batch_size=len(clean), shuffle=False
         )
 
-    def eap(self, command):
+    def _mask_gradient(self, command, **options):
         from auto_circuit.prune_algos.mask_gradient import mask_gradient_prune_scores
 
         model, loader = self._circuit(), self._loader(command)
@@ -226,13 +229,42 @@ class Peers:
             scores.update(
                 mask_gradient_prune_scores(
                     model, loader, None, grad_function="logit", answer_function="avg_diff",
-                    mask_val=0.0,
+                    **options,
                 )
             )
 
         result = timed(body, command["reps"], command.get("warm", 1))
         flat = [np.asarray(scores[name], dtype="<f4").ravel() for name, _, _ in self.shape.modules()]
         np.concatenate(flat).tofile(command["out"])
+        return result
+
+    def eap(self, command):
+        return self._mask_gradient(command, mask_val=0.0)
+
+    def ig(self, command):
+        return self._mask_gradient(command, integrated_grad_samples=10)
+
+    def sweep(self, command):
+        from auto_circuit.prune import run_circuits
+        from auto_circuit.types import PatchType
+
+        model, loader = self._circuit(), self._loader(command)
+        flat = torch.from_numpy(np.fromfile(command["mask"], dtype="<f4"))
+        scores, start = {}, 0
+        for name, heads, sources in self.shape.modules():
+            mask = self._wrapper(name).patch_mask
+            scores[name] = flat[start : start + heads * sources].reshape(mask.shape)
+            start += heads * sources
+        sizes = [int(line) for line in Path(command["edges"]).read_text().split()]
+        outputs = {}
+
+        def body():
+            outputs.update(run_circuits(model, loader, sizes, scores, PatchType.TREE_PATCH))
+
+        result = timed(body, command["reps"], 0)
+        # Keys are the actual sizes, in the order of those asked for.
+        logits = torch.stack([next(iter(of_size.values())) for of_size in outputs.values()])
+        np.asarray(logits, dtype="<f4").tofile(command["out"])
         return result
 
     def masked(self, command):

@@ -4,16 +4,20 @@
  *
  *   masked  the forward pass under --mask FILE (float32, canonical order), ablations from
  *           --corrupt; the corrupt run is made once, outside the time, as the peer does
+ *   sweep   run_circuits: the circuits by the scores in --mask FILE whose sizes are in --edges FILE
+ *           (a line each), TREE_PATCH, resample; --out has their logits, in the order of the sizes
  *   eap     edge attribution patching of the one batch, both forward passes included
+ *   ig      mask gradients at 0, 0.1, ..., 1, summed: eleven passes
  *   exact   exact effects of the edges in --edges FILE (an index a line); --out has them in that
  *           order; the cached clean and corrupt runs are part of the time
  *
- * All need --corrupt; eap and exact need --answers, "right wrong" a line. */
+ * All need --corrupt; eap, ig and exact need --answers, "right wrong" a line. */
 #include "tests/bench/bench.h"
 
 #include "core/base/mem.h"
 #include "core/data/dataset.h"
 #include "core/graph/graph.h"
+#include "core/patch/circuits.h"
 #include "core/patch/patch.h"
 #include "core/prune/prune.h"
 
@@ -148,15 +152,23 @@ static void eap_once(void *user_data) {
     prune_once(s, &options);
 }
 
+static void ig_once(void *user_data) {
+    setting *s = user_data;
+    abl_prune_options options = prune_options(s, ABL_PRUNE_MASK_GRADIENT);
+    options.integrated_grad_samples = 10;
+    prune_once(s, &options);
+}
+
 static void exact_once(void *user_data) {
     setting *s = user_data;
     abl_prune_options options = prune_options(s, ABL_PRUNE_GROUND_TRUTH);
     prune_once(s, &options);
 }
 
-void bench_eap(const bench_args *args, const char *op) {
+void bench_attribution(const bench_args *args, const char *op) {
     setting s = make_setting(args);
-    bench_timing timing = bench_time(eap_once, &s, args->reps);
+    bool integrated = strcmp(op, "ig") == 0;
+    bench_timing timing = bench_time(integrated ? ig_once : eap_once, &s, args->reps);
     bench_emit(abl_model_get_config(s.model), args, op, s.edge_count, &timing);
     write_floats(args->out_path, s.scores, (size_t)s.edge_count);
     finish_setting(&s);
@@ -210,15 +222,19 @@ static void masked_once(void *user_data) {
     check(abl_patch_forward(&options, s->logits, &status), &status);
 }
 
-void bench_masked(const bench_args *args, const char *op) {
-    setting s = make_setting(args);
-    FILE *file = args->mask_path == NULL ? NULL : fopen(args->mask_path, "rb");
-    s.mask = need(abl_calloc((size_t)s.edge_count, sizeof *s.mask));
+static void read_mask(setting *s) {
+    FILE *file = s->args->mask_path == NULL ? NULL : fopen(s->args->mask_path, "rb");
+    s->mask = need(abl_calloc((size_t)s->edge_count, sizeof *s->mask));
     if (file == NULL ||
-        fread(s.mask, sizeof *s.mask, (size_t)s.edge_count, file) != (size_t)s.edge_count) {
-        bench_die("this bench needs --mask FILE, %lld float32", (long long)s.edge_count);
+        fread(s->mask, sizeof *s->mask, (size_t)s->edge_count, file) != (size_t)s->edge_count) {
+        bench_die("this bench needs --mask FILE, %lld float32", (long long)s->edge_count);
     }
     (void)fclose(file);
+}
+
+void bench_masked(const bench_args *args, const char *op) {
+    setting s = make_setting(args);
+    read_mask(&s);
     abl_status status;
     check(abl_sources_create(s.model, NULL, args->corrupt, (int32_t)args->batch, (int32_t)args->seq,
                              &s.ablated, &status),
@@ -227,6 +243,47 @@ void bench_masked(const bench_args *args, const char *op) {
     size_t count = (size_t)abl_patch_logit_count(&options);
     s.logits = need(abl_calloc(count, sizeof *s.logits));
     bench_timing timing = bench_time(masked_once, &s, args->reps);
+    bench_emit(abl_model_get_config(s.model), args, op, s.edge_count, &timing);
+    write_floats(args->out_path, s.logits, count);
+    finish_setting(&s);
+}
+
+/* --- sweep ------------------------------------------------------------------------------------ */
+
+static void sweep_once(void *user_data) {
+    setting *s = user_data;
+    const abl_circuits_options options = {
+        .model = s->model,
+        .graph = s->graph,
+        .batches = {.dataset = s->dataset,
+                    .count = (int32_t)s->args->batch,
+                    .batch_size = (int32_t)s->args->batch},
+        .patch_type = ABL_PATCH_TREE,
+        .scores = s->mask,
+        .sizes = s->edges,
+        .circuit_count = (int32_t)s->asked,
+    };
+    abl_circuits *circuits = NULL;
+    abl_circuits_result result = {0};
+    abl_status status;
+    check(abl_circuits_create(&options, &circuits, &status), &status);
+    for (bool finished = false; !finished;) {
+        check(abl_circuits_step(circuits, &result, &finished, &status), &status);
+        if (result.circuit >= 0) {
+            memcpy(s->logits + (int64_t)result.circuit * result.logit_count, result.logits,
+                   (size_t)result.logit_count * sizeof *s->logits);
+        }
+    }
+    abl_circuits_destroy(circuits);
+}
+
+void bench_sweep(const bench_args *args, const char *op) {
+    setting s = make_setting(args);
+    read_edges(&s);
+    read_mask(&s);
+    size_t count = (size_t)(s.asked * args->batch * abl_model_get_config(s.model)->d_vocab);
+    s.logits = need(abl_calloc(count, sizeof *s.logits));
+    bench_timing timing = bench_time(sweep_once, &s, args->reps);
     bench_emit(abl_model_get_config(s.model), args, op, s.edge_count, &timing);
     write_floats(args->out_path, s.logits, count);
     finish_setting(&s);

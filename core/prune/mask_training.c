@@ -4,8 +4,8 @@
  *
  *     loss = faithfulness + lambda * (n / edges)             n: size of the circuit, sampled anew
  *     loss = faithfulness + lambda * (relu(n - size) / size) with a circuit size
- *     + lambda * avoid_lambda * mean over avoided edges of sigmoid(their masks' odds), the sign such
- *       that being in the circuit costs
+ *     + lambda * avoid_lambda * mean over avoided edges of sigmoid(their masks' odds), the sign
+ *       such that being in the circuit costs
  *
  * AutoCircuit ablates by the mean of the corrupt prompts by position, whatever the input; that is
  * what those who ask have as a default. The clean run's logits are computed once a batch and kept:

@@ -60,6 +60,11 @@ const char *abl_answer_function_name(abl_answer_function function) {
     return "answer";
 }
 
+const char *abl_eap_ig_method_name(abl_eap_ig_method method) {
+    (void)method;
+    return "method";
+}
+
 /* New ones at the end: the corpus counts from the start. */
 static const ProtobufCMessageDescriptor *const requests[] = {
     &ablate__v1__submit_job_request__descriptor,

@@ -2,7 +2,8 @@
  *
  * What ablated edges carry, of all kinds, against AutoCircuit's src_ablations: every source's own
  * output, expanded from the compact form. Then what needs no recording: a resident ablation is the
- * one that is made on the way, bit for bit, and a mean does not depend on how it is cut in batches. */
+ * one that is made on the way, bit for bit, and a mean does not depend on how it is cut in
+ * batches. */
 #include "core/base/mem.h"
 #include "core/patch/ablation.h"
 #include "core/patch/sources.h"

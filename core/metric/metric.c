@@ -22,6 +22,9 @@ static const char *const NAMES[ABL_METRIC_COUNT] = {
     [ABL_METRIC_CORRECT_PERCENT] = "correct_percent",
     [ABL_METRIC_CORRECT_OVER_WRONG_PERCENT] = "correct_over_wrong_percent",
     [ABL_METRIC_MSE] = "mse",
+    [ABL_METRIC_ANSWER_PROB_DIFF_PERCENT] = "answer_prob_diff_percent",
+    [ABL_METRIC_ANSWER_LOGPROB_DIFF_PERCENT] = "answer_logprob_diff_percent",
+    [ABL_METRIC_ANSWER_DIFF_PERCENT_BY_ROW] = "answer_diff_percent_by_row",
 };
 
 const char *abl_metric_name(abl_metric metric) {
@@ -40,7 +43,8 @@ abl_code abl_metric_find(const char *name, size_t length, abl_metric *ret_metric
                     "there is no metric '%.*s'; there are clean_kl_div, corrupt_kl_div, "
                     "answer_diff, answer_diff_percent, answer_value, wrong_answer_value, "
                     "answer_prob, answer_logprob, answer_prob_diff, answer_logprob_diff, "
-                    "correct_percent, correct_over_wrong_percent and mse",
+                    "correct_percent, correct_over_wrong_percent, mse, answer_prob_diff_percent, "
+                    "answer_logprob_diff_percent and answer_diff_percent_by_row",
                     length > 60 ? 60 : (int)length, name);
 }
 
@@ -48,16 +52,28 @@ bool abl_metric_needs_corrupt(abl_metric metric) {
     return metric == ABL_METRIC_CORRUPT_KL_DIV;
 }
 
+abl_metric abl_metric_ratio_of(abl_metric metric) {
+    return metric == ABL_METRIC_ANSWER_DIFF_PERCENT           ? ABL_METRIC_ANSWER_DIFF
+           : metric == ABL_METRIC_ANSWER_PROB_DIFF_PERCENT    ? ABL_METRIC_ANSWER_PROB_DIFF
+           : metric == ABL_METRIC_ANSWER_LOGPROB_DIFF_PERCENT ? ABL_METRIC_ANSWER_LOGPROB_DIFF
+                                                              : ABL_METRIC_COUNT;
+}
+
+/* The difference whose share of the clean run's a metric is; COUNT: it is no share. */
+static abl_metric share_of(abl_metric metric) {
+    return metric == ABL_METRIC_ANSWER_DIFF_PERCENT_BY_ROW ? ABL_METRIC_ANSWER_DIFF
+                                                           : abl_metric_ratio_of(metric);
+}
+
 bool abl_metric_needs_clean(abl_metric metric) {
     return metric == ABL_METRIC_CLEAN_KL_DIV || metric == ABL_METRIC_MSE ||
-           metric == ABL_METRIC_ANSWER_DIFF_PERCENT;
+           share_of(metric) != ABL_METRIC_COUNT;
 }
 
 static bool needs_wrong(abl_metric metric) {
-    return metric == ABL_METRIC_ANSWER_DIFF || metric == ABL_METRIC_ANSWER_DIFF_PERCENT ||
-           metric == ABL_METRIC_WRONG_ANSWER_VALUE || metric == ABL_METRIC_ANSWER_PROB_DIFF ||
-           metric == ABL_METRIC_ANSWER_LOGPROB_DIFF ||
-           metric == ABL_METRIC_CORRECT_OVER_WRONG_PERCENT;
+    return metric == ABL_METRIC_ANSWER_DIFF || metric == ABL_METRIC_WRONG_ANSWER_VALUE ||
+           metric == ABL_METRIC_ANSWER_PROB_DIFF || metric == ABL_METRIC_ANSWER_LOGPROB_DIFF ||
+           metric == ABL_METRIC_CORRECT_OVER_WRONG_PERCENT || share_of(metric) != ABL_METRIC_COUNT;
 }
 
 static bool needs_answers(abl_metric metric) {
@@ -164,11 +180,14 @@ static double row_value(abl_metric metric, const abl_metric_input *in, int32_t r
         return mean_value(logits, answers, VALUE_LOGIT, 0) -
                mean_value(logits, wrong, VALUE_LOGIT, 0);
     case ABL_METRIC_ANSWER_DIFF_PERCENT:
-        return 100 *
-               (mean_value(logits, answers, VALUE_LOGIT, 0) -
-                mean_value(logits, wrong, VALUE_LOGIT, 0)) /
-               (mean_value(in->clean + at, answers, VALUE_LOGIT, 0) -
-                mean_value(in->clean + at, wrong, VALUE_LOGIT, 0));
+    case ABL_METRIC_ANSWER_PROB_DIFF_PERCENT:
+    case ABL_METRIC_ANSWER_LOGPROB_DIFF_PERCENT:
+    case ABL_METRIC_ANSWER_DIFF_PERCENT_BY_ROW: {
+        abl_metric_input clean = *in;
+        clean.logits = in->clean;
+        return 100 * row_value(share_of(metric), in, row) /
+               row_value(share_of(metric), &clean, row);
+    }
     case ABL_METRIC_ANSWER_VALUE:
         return mean_value(logits, answers, VALUE_LOGIT, 0);
     case ABL_METRIC_WRONG_ANSWER_VALUE:

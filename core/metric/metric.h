@@ -27,8 +27,11 @@ typedef enum abl_metric {
     ABL_METRIC_ANSWER_PROB_DIFF,    /* mean answer probability - mean wrong-answer probability */
     ABL_METRIC_ANSWER_LOGPROB_DIFF, /* likewise for log probabilities */
     ABL_METRIC_CORRECT_PERCENT,     /* rows whose best answer has the highest logit of all */
-    ABL_METRIC_CORRECT_OVER_WRONG_PERCENT, /* ... no wrong answer has a higher one */
-    ABL_METRIC_MSE,                        /* mean over the vocabulary of (circuit - clean)^2 */
+    ABL_METRIC_CORRECT_OVER_WRONG_PERCENT,  /* ... no wrong answer has a higher one */
+    ABL_METRIC_MSE,                         /* mean over the vocabulary of (circuit - clean)^2 */
+    ABL_METRIC_ANSWER_PROB_DIFF_PERCENT,    /* as ANSWER_DIFF_PERCENT, of probabilities */
+    ABL_METRIC_ANSWER_LOGPROB_DIFF_PERCENT, /* ... of log probabilities */
+    ABL_METRIC_ANSWER_DIFF_PERCENT_BY_ROW,  /* 100 * mean over rows of each row's own ratio */
     ABL_METRIC_COUNT,
 } abl_metric;
 
@@ -53,7 +56,11 @@ typedef struct abl_metric_input {
     int32_t vocab_size;
 } abl_metric_input;
 
-/* One value a row into ret_rows (batch size). The percent metric's rows are the ratio of that row's
+/* The metric that this one is a ratio of: 100 * sum over rows of it / that of the clean run.
+ * ABL_METRIC_COUNT: this one is a plain mean over rows. */
+abl_metric abl_metric_ratio_of(abl_metric metric);
+
+/* One value a row into ret_rows (batch size). The percent metrics' rows are the ratio of that row's
  * difference to the clean one, times 100; a sweep uses the ratio of the sums (diff of means).
  * Fails as abl_metric_check() does. */
 ABL_MUST_CHECK abl_code abl_metric_rows(abl_metric metric, const abl_metric_input *input,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* A faithfulness curve: circuits.c runs the circuits, this averages metrics over rows. A step is
  * one circuit on one batch; its values go into that circuit's running sums, so rows of the table
- * are means over the prompts seen so far. The percent metric is a ratio of two such sums. */
+ * are means over the prompts seen so far. Percent metrics are ratios of two such sums. */
 #include "core/metric/sweep.h"
 
 #include "core/base/assert.h"
@@ -13,7 +13,9 @@ typedef struct row_sums {
     int64_t edge_count;
     int32_t rows;
     double sums[ABL_METRIC_COUNT];
-    double clean_diff_sum; /* for the percent metric */
+    double clean_sums[ABL_METRIC_COUNT]; /* for metrics that are ratios of sums */
+    double means[ABL_METRIC_COUNT];      /* Welford's running mean, and the next */
+    double squares[ABL_METRIC_COUNT];    /* sum of squared distances from it */
 } row_sums;
 
 struct abl_sweep {
@@ -101,22 +103,33 @@ static double sum_of(const double *values, int32_t count) {
     return sum;
 }
 
+/* Welford's update: `row->rows` values are in already. */
+static void deviations_add(row_sums *row, int32_t index, const double *values, int32_t count) {
+    for (int32_t i = 0; i < count; i++) {
+        double delta = values[i] - row->means[index];
+        row->means[index] += delta / (row->rows + i + 1);
+        row->squares[index] += delta * (values[i] - row->means[index]);
+    }
+}
+
 /* Adds one metric of one batch to a row. */
 static abl_code metric_add(abl_sweep *sweep, int32_t index, const abl_metric_input *input,
                            row_sums *row, abl_status *ret_status) {
     abl_metric metric = sweep->options.metrics[index];
-    bool percent = metric == ABL_METRIC_ANSWER_DIFF_PERCENT;
-    abl_code code = abl_metric_rows(percent ? ABL_METRIC_ANSWER_DIFF : metric, input, sweep->values,
-                                    ret_status);
+    abl_metric base = abl_metric_ratio_of(metric);
+    bool ratio = base != ABL_METRIC_COUNT;
+    const int32_t size = input->batch->size;
+    abl_code code = abl_metric_rows(ratio ? base : metric, input, sweep->values, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
-    row->sums[index] += sum_of(sweep->values, input->batch->size);
-    if (percent) {
+    row->sums[index] += sum_of(sweep->values, size);
+    deviations_add(row, index, sweep->values, size);
+    if (ratio) {
         abl_metric_input clean = *input;
         clean.logits = input->clean;
-        code = abl_metric_rows(ABL_METRIC_ANSWER_DIFF, &clean, sweep->values, ret_status);
-        row->clean_diff_sum += sum_of(sweep->values, input->batch->size);
+        code = abl_metric_rows(base, &clean, sweep->values, ret_status);
+        row->clean_sums[index] += code == ABL_CODE_OK ? sum_of(sweep->values, size) : 0;
     }
     return code;
 }
@@ -181,10 +194,11 @@ abl_sweep_row abl_sweep_row_at(const abl_sweep *sweep, int32_t index) {
     const row_sums *row = &sweep->rows[index];
     abl_sweep_row out = {.edge_count = row->edge_count, .rows = row->rows};
     for (int32_t i = 0; i < sweep->options.metric_count; i++) {
-        bool percent = sweep->options.metrics[i] == ABL_METRIC_ANSWER_DIFF_PERCENT;
+        bool ratio = abl_metric_ratio_of(sweep->options.metrics[i]) != ABL_METRIC_COUNT;
         out.values[i] = row->rows == 0 ? NAN
-                        : percent      ? 100 * row->sums[i] / row->clean_diff_sum
+                        : ratio        ? 100 * row->sums[i] / row->clean_sums[i]
                                        : row->sums[i] / row->rows;
+        out.stds[i] = ratio || row->rows < 2 ? 0 : sqrt(row->squares[i] / (row->rows - 1));
     }
     return out;
 }

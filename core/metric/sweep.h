@@ -26,6 +26,8 @@ typedef struct abl_sweep_row {
     int64_t edge_count;
     int32_t rows;                    /* prompts in the means */
     double values[ABL_METRIC_COUNT]; /* in the order of options.metrics */
+    double stds[ABL_METRIC_COUNT];   /* sample standard deviations over prompts; 0 where a metric
+                                        is a ratio of sums, and for one prompt */
 } abl_sweep_row;
 
 typedef struct abl_sweep_progress {

@@ -17,21 +17,6 @@
 #define TOL_NOISE 1e-6           /* scores that are zero but for rounding */
 #define TOL_SMOLLM2 1e-4
 
-static float *run(const abl_prune_options *options) {
-    abl_prune *prune = NULL;
-    abl_status status;
-    golden_must(abl_prune_create(options, &prune, &status), &status);
-    abl_prune_progress progress = {0};
-    while (!progress.finished) {
-        golden_must(abl_prune_step(prune, &progress, &status), &status);
-    }
-    size_t bytes = (size_t)abl_graph_edge_count(options->graph) * sizeof(float);
-    float *scores = abl_malloc(bytes);
-    memcpy(scores, abl_prune_scores(prune), bytes);
-    abl_prune_destroy(prune);
-    return scores;
-}
-
 static void compare_flat(const char *title, const char *what, const abl_graph *graph,
                          const float *expected, const float *scores, double noise) {
     int64_t count = abl_graph_edge_count(graph);
@@ -54,7 +39,7 @@ static void case_act_mag(const char *model_name, const edges_variant *variant, a
         .graph = graph,
         .batches = {.dataset = dataset, .first = 0, .count = 8, .batch_size = 4}};
     float *expected = edges_flat(graph, c.set, "act_mag");
-    float *scores = run(&options);
+    float *scores = edges_scores(&options);
     if (expected != NULL) { /* processed weights are centred: their scores are noise about 1e-10 */
         compare_flat(c.title, "act_mag", graph, expected, scores, variant->raw ? 0 : TOL_NOISE);
     }
@@ -97,7 +82,7 @@ static void case_eap_ig(const char *model_name, abl_model *model, const abl_data
         abl_prune_options options = eap_ig_options(model, graph, dataset, i);
         float *expected = edges_flat(graph, set, METHODS[i].name);
         golden_check(title, "recorded", expected != NULL);
-        float *scores = run(&options);
+        float *scores = edges_scores(&options);
         compare_flat(title, METHODS[i].name, graph, expected, scores, 0);
         abl_free(scores);
         abl_free(expected);
@@ -114,9 +99,9 @@ static void case_positions(const char *model_name, abl_model *model, const abl_d
     int64_t per = abl_graph_edges_per_position(plain);
     for (size_t i = 0; i < ABL_COUNT_OF(METHODS); i++) {
         abl_prune_options options = eap_ig_options(model, plain, dataset, i);
-        float *expected = run(&options);
+        float *expected = edges_scores(&options);
         options.graph = by_position;
-        float *scores = run(&options);
+        float *scores = edges_scores(&options);
         float *sums = abl_calloc((size_t)per, sizeof *sums);
         for (int64_t j = 0; j < abl_graph_edge_count(by_position); j++) {
             sums[j % per] += scores[j];
@@ -141,9 +126,9 @@ static void case_consistency(const char *model_name, abl_model *model, const abl
     abl_prune_options corrupt_end = eap_ig_options(model, graph, dataset, 1);
     abl_prune_options eap = both;
     eap.algorithm = ABL_PRUNE_EAP;
-    float *a = run(&both);
-    float *b = run(&corrupt_end);
-    float *c = run(&eap);
+    float *a = edges_scores(&both);
+    float *b = edges_scores(&corrupt_end);
+    float *c = edges_scores(&eap);
     for (int64_t i = 0; i < count; i++) {
         a[i] = 2 * a[i] - b[i];
         c[i] /= 8;
@@ -151,14 +136,14 @@ static void case_consistency(const char *model_name, abl_model *model, const abl
     compare_flat(model_name, "2 clean_corrupted - inputs_n1 = eap / prompts", graph, c, a, 0);
     abl_prune_options zero = eap_ig_options(model, graph, dataset, 2);
     zero.ablation = ABL_ABLATION_ZERO;
-    float *d = run(&zero);
+    float *d = edges_scores(&zero);
     bool finite = true;
     for (int64_t i = 0; i < count; i++) {
         finite = finite && isfinite(d[i]);
     }
     golden_check(model_name, "activations under zero ablation are finite",
                  finite && edges_max_abs(d, count) > 0);
-    float *again = run(&zero);
+    float *again = edges_scores(&zero);
     golden_check(model_name, "twice: the same bits",
                  memcmp(d, again, (size_t)count * sizeof *d) == 0);
     abl_free(again);
@@ -220,7 +205,7 @@ static void case_smollm2(void) {
             int32_t prompts = abl_dataset_prompt_count(dataset);
             options.batches =
                 (abl_batches){.dataset = dataset, .count = prompts, .batch_size = prompts};
-            float *scores = run(&options);
+            float *scores = edges_scores(&options);
             for (size_t j = 0; j < count; j++) {
                 scores[j] *= (float)prompts; /* the reference's loss is a mean, and no more */
             }

@@ -2,10 +2,9 @@
  *
  * Masked passes against AutoCircuit (tiny models) and the float64 reference (SmolLM2): circuits of
  * named edge sets and of graded scores with ties, both patch types, fractional masks with and
- * without a mask function, out_slice; then the metrics of a sweep over circuit sizes. */
+ * without a mask function, out_slice. */
 #include "core/base/mem.h"
 #include "core/graph/scores.h"
-#include "core/metric/sweep.h"
 #include "core/patch/circuits.h"
 #include "tests/golden/edges.h"
 
@@ -14,7 +13,6 @@
 #include <string.h>
 
 #define TOL_LOGITS 1e-4
-#define TOL_METRIC_RELATIVE 1e-4 /* of the curve's largest value, and at least this */
 #define TOL_SMOLLM2_LOGITS 5e-4
 #define TOL_SMOLLM2_ZERO_LOGITS 2e-3
 
@@ -255,101 +253,6 @@ static void case_out_slices(const subject *s) {
     edges_case_close(&c);
 }
 
-/* ---- e_metrics ------------------------------------------------------------------------------- */
-
-static const struct {
-    abl_metric metric;
-    const char *key;
-} METRICS[] = {
-    {ABL_METRIC_CLEAN_KL_DIV, "Clean KL Div"},
-    {ABL_METRIC_CORRUPT_KL_DIV, "Corrupt KL Div"},
-    {ABL_METRIC_ANSWER_PROB, "Answer Prob"},
-    {ABL_METRIC_ANSWER_VALUE, "Answer Logit"},
-    {ABL_METRIC_WRONG_ANSWER_VALUE, "Wrong Answer Logit"},
-    {ABL_METRIC_ANSWER_LOGPROB, "Answer Logprob"},
-    {ABL_METRIC_ANSWER_DIFF, "Logit Diff"},
-    {ABL_METRIC_ANSWER_PROB_DIFF, "Prob Diff"},
-    {ABL_METRIC_ANSWER_LOGPROB_DIFF, "Logprob Diff"},
-    {ABL_METRIC_ANSWER_DIFF_PERCENT, "Logit Diff Percent"},
-    {ABL_METRIC_CORRECT_PERCENT, "Correct Answer Percent"},
-    {ABL_METRIC_CORRECT_OVER_WRONG_PERCENT, "Correct Answer Greater Than Incorrect Percent"},
-};
-
-static void compare_curve(const edges_case *c, const char *sweep_name, const json_t *recorded,
-                          const abl_sweep *sweep, size_t metric) {
-    size_t count = json_array_size(recorded);
-    float *expected = abl_calloc(count + 1, sizeof *expected);
-    float *actual = abl_calloc(count + 1, sizeof *actual);
-    bool sizes_equal = (size_t)abl_sweep_row_count(sweep) == count;
-    for (size_t i = 0; sizes_equal && i < count; i++) {
-        const json_t *point = json_array_get(recorded, i);
-        abl_sweep_row row = abl_sweep_row_at(sweep, (int32_t)i);
-        sizes_equal = row.edge_count == json_integer_value(json_array_get(point, 0));
-        expected[i] = (float)json_number_value(json_array_get(point, 1));
-        actual[i] = (float)row.values[metric];
-    }
-    char name[128];
-    (void)snprintf(name, sizeof name, "%s %s", sweep_name, METRICS[metric].key);
-    double largest = edges_max_abs(expected, (int64_t)count);
-    golden_compare_floats(c->title, name, expected, count, actual, sizes_equal ? count : 0,
-                          TOL_METRIC_RELATIVE * (largest > 1 ? largest : 1));
-    abl_free(expected);
-    abl_free(actual);
-}
-
-static void run_sweep(const edges_case *c, const subject *s, const char *name, const float *scores,
-                      const json_t *recorded) {
-    int64_t count = 0;
-    int64_t *sizes = edges_list(json_object_get(c->json, "edge_counts"), &count);
-    abl_sweep_options options = {
-        .circuits = {.model = s->model,
-                     .graph = s->graph,
-                     .batches = {.dataset = s->dataset, .first = 8, .count = 8, .batch_size = 4},
-                     .patch_type = strncmp(name, "EDGE", 4) == 0 ? ABL_PATCH_EDGE : ABL_PATCH_TREE,
-                     .ablation = ablation_of(strchr(name, '/') + 1, strlen(strchr(name, '/') + 1)),
-                     .scores = scores,
-                     .sizes = sizes,
-                     .circuit_count = (int32_t)count},
-        .metric_count = (int32_t)ABL_COUNT_OF(METRICS)};
-    for (size_t i = 0; i < ABL_COUNT_OF(METRICS); i++) {
-        options.metrics[i] = METRICS[i].metric;
-    }
-    abl_sweep *sweep = NULL;
-    abl_status status;
-    golden_must(abl_sweep_create(&options, &sweep, &status), &status);
-    abl_sweep_progress progress = {0};
-    while (!progress.finished) {
-        golden_must(abl_sweep_step(sweep, &progress, &status), &status);
-    }
-    for (size_t i = 0; i < ABL_COUNT_OF(METRICS); i++) {
-        const json_t *curve = json_object_get(json_object_get(recorded, "metrics"), METRICS[i].key);
-        if (json_is_array(curve)) {
-            compare_curve(c, name, curve, sweep, i);
-        }
-    }
-    abl_sweep_destroy(sweep);
-    abl_free(sizes);
-}
-
-static void case_metrics(const subject *s, const char *variant) {
-    edges_case c;
-    edges_case scores_case;
-    if (!edges_case_open(&c, s->model_name, "e_metrics_%s", variant)) {
-        return;
-    }
-    if (edges_case_open(&scores_case, s->model_name, "d_scores_%s", variant)) {
-        float *scores = edges_flat(s->graph, scores_case.set, "mg_logit_avg_diff_m0");
-        const char *name = NULL;
-        json_t *recorded = NULL;
-        json_object_foreach(json_object_get(c.json, "sweeps"), name, recorded) {
-            run_sweep(&c, s, name, scores, recorded);
-        }
-        abl_free(scores);
-        edges_case_close(&scores_case);
-    }
-    edges_case_close(&c);
-}
-
 /* ---- SmolLM2 --------------------------------------------------------------------------------- */
 
 #define SIZE_COUNT 7
@@ -441,9 +344,6 @@ int main(int argc, char **argv) {
             case_fraction(&s, variant->name);
             if (v == 0) {
                 case_out_slices(&s);
-            }
-            if (v < 2) {
-                case_metrics(&s, variant->name);
             }
             abl_graph_destroy(graph);
         }

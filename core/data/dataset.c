@@ -110,11 +110,12 @@ static int32_t ids_max(const int32_t *ids, size_t count, int32_t max) {
 abl_code abl_dataset_seal(abl_dataset *dataset, abl_status *ret_status) {
     ABL_CLEANUP(digest_freep) EVP_MD_CTX *digest = EVP_MD_CTX_new();
     size_t tokens = (size_t)dataset->prompt_count * (size_t)dataset->seq_len;
-    int32_t max = ids_max(dataset->corrupt, tokens, ids_max(dataset->clean, tokens, 0));
-    max =
-        ids_max(dataset->answers.ids, (size_t)dataset->answers.offsets[dataset->prompt_count], max);
-    dataset->id_max = ids_max(dataset->wrong_answers.ids,
-                              (size_t)dataset->wrong_answers.offsets[dataset->prompt_count], max);
+    dataset->id_max = ids_max(dataset->corrupt, tokens, ids_max(dataset->clean, tokens, 0));
+    int32_t max =
+        ids_max(dataset->answers.ids, (size_t)dataset->answers.offsets[dataset->prompt_count], -1);
+    dataset->answer_id_max =
+        ids_max(dataset->wrong_answers.ids,
+                (size_t)dataset->wrong_answers.offsets[dataset->prompt_count], max);
     unsigned char bytes[EVP_MAX_MD_SIZE];
     unsigned int byte_count = 0;
     bool ok = digest != NULL && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) == 1 &&
@@ -254,6 +255,10 @@ int32_t abl_dataset_seq_len(const abl_dataset *dataset) {
 
 int32_t abl_dataset_id_max(const abl_dataset *dataset) {
     return dataset->id_max;
+}
+
+int32_t abl_dataset_answer_id_max(const abl_dataset *dataset) {
+    return dataset->answer_id_max;
 }
 
 bool abl_dataset_has_bos(const abl_dataset *dataset) {

@@ -80,8 +80,10 @@ void abl_dataset_destroy(abl_dataset *dataset); /* NULL is allowed */
 
 int32_t abl_dataset_prompt_count(const abl_dataset *dataset);
 int32_t abl_dataset_seq_len(const abl_dataset *dataset); /* BOS included */
-/* The largest id in prompts and answers: a model's vocabulary must be larger. */
+/* The largest id in prompts: a model's vocabulary must be larger. */
 int32_t abl_dataset_id_max(const abl_dataset *dataset);
+/* The largest id in answers and wrong answers alone, -1 without any: a column of the logits. */
+int32_t abl_dataset_answer_id_max(const abl_dataset *dataset);
 bool abl_dataset_has_bos(const abl_dataset *dataset);
 /* Tokens at the start that every clean prompt shares with its corrupt one: differences are 0
  * there. The smallest over a range of prompts. */

@@ -19,6 +19,7 @@ struct abl_dataset {
     int32_t prompt_count;
     int32_t seq_len;
     int32_t id_max;
+    int32_t answer_id_max;
     bool has_bos;
     int32_t *clean;   /* (prompt_count, seq_len) */
     int32_t *corrupt; /* (prompt_count, seq_len) */

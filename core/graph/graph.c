@@ -138,6 +138,19 @@ const abl_graph_module *abl_graph_module_at(const abl_graph *graph, int32_t inde
     return &graph->modules[index];
 }
 
+int32_t abl_graph_block_src(const abl_graph *graph, int32_t block) {
+    return 1 + block * graph->block_src_count;
+}
+
+const abl_graph_module *abl_graph_block_module(const abl_graph *graph, int32_t block, bool mlp) {
+    int32_t attn_modules = graph->options.joined_qkv ? 1 : 3;
+    if (mlp && graph->options.attn_only) {
+        return NULL;
+    }
+    int32_t modules = attn_modules + (graph->options.attn_only ? 0 : 1);
+    return abl_graph_module_at(graph, block * modules + (mlp ? attn_modules : 0));
+}
+
 abl_edge abl_graph_edge_at(const abl_graph *graph, int64_t index) {
     ABL_ASSERT(index >= 0 && index < abl_graph_edge_count(graph));
     int64_t rest = index % graph->edges_per_position;

@@ -146,6 +146,11 @@ const abl_graph_src *abl_graph_src_at(const abl_graph *graph, int32_t index);
 const abl_graph_dest *abl_graph_dest_at(const abl_graph *graph, int32_t index);
 const abl_graph_module *abl_graph_module_at(const abl_graph *graph, int32_t index);
 
+/* The first source of a block: its head 0; its other heads and its MLP follow. */
+int32_t abl_graph_block_src(const abl_graph *graph, int32_t block);
+/* A block's q module (or joined qkv), or its MLP's; NULL for the MLP of a block without one. */
+const abl_graph_module *abl_graph_block_module(const abl_graph *graph, int32_t block, bool mlp);
+
 /* The edge of a flat index, which must be in range; and back (seq must not be ABL_SEQ_EVERY). */
 abl_edge abl_graph_edge_at(const abl_graph *graph, int64_t index);
 int64_t abl_graph_edge_index(const abl_graph *graph, abl_edge edge);

@@ -19,7 +19,15 @@
 #define UNEMBED_COLUMNS 3144
 
 abl_tensor_norm_kind abl_model_norm_kind(const abl_model *model) {
-    return model->config.norm == ABL_NORM_LAYER ? ABL_TENSOR_NORM_LAYER : ABL_TENSOR_NORM_RMS;
+    switch (model->config.norm) {
+    case ABL_NORM_LAYER:
+        return ABL_TENSOR_NORM_LAYER;
+    case ABL_NORM_RMS:
+        return ABL_TENSOR_NORM_RMS;
+    case ABL_NORM_NONE:
+        break;
+    }
+    return ABL_TENSOR_NORM_NONE;
 }
 
 abl_tensor_act abl_model_act(const abl_model *model) {
@@ -37,7 +45,20 @@ abl_tensor_act abl_model_act(const abl_model *model) {
 }
 
 double abl_model_attn_scale(const abl_model *model) {
-    return 1.0 / sqrt((double)model->config.d_head);
+    double divisor = model->config.attn_divisor;
+    return 1.0 / (divisor > 0 ? divisor : sqrt((double)model->config.d_head));
+}
+
+abl_tensor_sees abl_model_sees(const abl_model *model) {
+    switch (model->config.attention) {
+    case ABL_ATTENTION_CAUSAL:
+        return ABL_TENSOR_SEES_PAST;
+    case ABL_ATTENTION_BIDIRECTIONAL:
+        return ABL_TENSOR_SEES_ALL;
+    case ABL_ATTENTION_SELF:
+        break;
+    }
+    return ABL_TENSOR_SEES_SELF;
 }
 
 /* ---- Embedding --------------------------------------------------------------------------- */
@@ -207,6 +228,20 @@ abl_tensor *abl_block_rotate(abl_scope *scope, const abl_model *model, abl_tenso
         abl_tensor_slice(scope, weights->rope_sin, 0, pos_start, pos_end), inverse);
 }
 
+abl_tensor *abl_block_attention(abl_scope *scope, const abl_model *model, const abl_tensor *q,
+                                const abl_tensor *k, const abl_tensor *v, abl_tensor **ret_scores,
+                                abl_tensor **ret_pattern) {
+    return abl_tensor_attention(scope, abl_model_sees(model), q, k, v, abl_model_attn_scale(model),
+                                ret_scores, ret_pattern);
+}
+
+void abl_block_attention_backward(abl_scope *scope, const abl_model *model,
+                                  const abl_tensor *grad_z, const abl_qkv *qkv,
+                                  const abl_tensor *pattern, const abl_attention_grads *out_grads) {
+    abl_tensor_attention_backward(scope, abl_model_sees(model), grad_z, qkv->q, qkv->k, qkv->v,
+                                  pattern, abl_model_attn_scale(model), out_grads);
+}
+
 abl_tensor *abl_block_attn_out(abl_scope *scope, const abl_model *model, int layer,
                                const abl_tensor *z) {
     if (z == NULL) {
@@ -322,7 +357,7 @@ abl_tensor *abl_block_unembed_normed(abl_scope *scope, const abl_model *model,
     if (normed == NULL) {
         return NULL;
     }
-    const int64_t vocab = model->config.d_vocab;
+    const int64_t vocab = model->config.d_vocab_out;
     int64_t shape[ABL_DIMENSION_COUNT_MAX];
     int rank = abl_tensor_rank(normed);
     for (int i = 0; i < rank; i++) {

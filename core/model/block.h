@@ -11,7 +11,8 @@
  *   w_o   (H d_head, d_model)          rows: heads
  *   w_in  (d_model, d_mlp), gated (d_model, 2 d_mlp): columns of the gate, then of the linear part
  *
- * Folded norms (processing fold_norm) have NULL gains and biases here, and a norm is then xhat.
+ * Folded norms (processing fold_norm, or norm_plain) have NULL gains and biases here, and a norm is
+ * then xhat; of a model without norms xhat is x.
  */
 #ifndef ABLATE_CORE_MODEL_BLOCK_H
 #define ABLATE_CORE_MODEL_BLOCK_H
@@ -34,7 +35,7 @@ typedef struct abl_block_weights {
     abl_tensor *b_o;
     abl_tensor *ln2_w;
     abl_tensor *ln2_b;
-    abl_tensor *w_in;
+    abl_tensor *w_in; /* NULL with attn_only, as for the rest */
     abl_tensor *b_in;
     abl_tensor *w_out; /* (d_mlp, d_model) */
     abl_tensor *b_out;
@@ -42,13 +43,13 @@ typedef struct abl_block_weights {
 
 typedef struct abl_model_weights {
     abl_tensor *embed;     /* (d_vocab, d_model) */
-    abl_tensor *pos_embed; /* (n_ctx, d_model); NULL with rope */
+    abl_tensor *pos_embed; /* (n_ctx, d_model); NULL unless positions are learned */
     abl_block_weights *blocks;
     abl_tensor *ln_final_w;
     abl_tensor *ln_final_b;
-    abl_tensor *unembed;   /* (d_model, d_vocab); a view of `embed` when tied */
-    abl_tensor *b_unembed; /* (d_vocab); NULL unless folding made one */
-    abl_tensor *rope_cos;  /* (n_ctx, d_head / 2) float32; NULL without rope */
+    abl_tensor *unembed;   /* (d_model, d_vocab_out); a view of `embed` when tied */
+    abl_tensor *b_unembed; /* (d_vocab_out); NULL unless the file or folding has one */
+    abl_tensor *rope_cos;  /* (n_ctx, rotary_dim / 2) float32; NULL without rope */
     abl_tensor *rope_sin;
 } abl_model_weights;
 
@@ -56,13 +57,15 @@ const abl_model_weights *abl_model_get_weights(const abl_model *model);
 const abl_block_weights *abl_model_get_block(const abl_model *model, int layer);
 abl_tensor_norm_kind abl_model_norm_kind(const abl_model *model);
 abl_tensor_act abl_model_act(const abl_model *model);
-/* 1 / sqrt(d_head). */
+/* What the scores are multiplied by: 1 / sqrt(d_head) unless the config says otherwise. */
 double abl_model_attn_scale(const abl_model *model);
+abl_tensor_sees abl_model_sees(const abl_model *model);
 
 /* Host tokens (batch, pos) to the device: I64. */
 abl_tensor *abl_block_tokens(abl_scope *scope, const int32_t *tokens, int64_t batch, int64_t seq);
 /* Tokens (batch, pos) to Resid Start (batch, pos, d_model), positions pos_start.. added. The parts,
- * where asked for: token embedding; position embedding (pos, d_model), NULL with rope. */
+ * where asked for: token embedding; position embedding (pos, d_model), NULL unless
+ * learned. */
 abl_tensor *abl_block_embed(abl_scope *scope, const abl_model *model, const abl_tensor *tokens,
                             int64_t pos_start, abl_tensor **ret_embed, abl_tensor **ret_pos);
 
@@ -98,6 +101,13 @@ abl_tensor *abl_block_head_weights(abl_scope *scope, const abl_model *model, int
 /* x (batch, pos, heads, d_head), whose first position is `pos_start`; x itself without rope. */
 abl_tensor *abl_block_rotate(abl_scope *scope, const abl_model *model, abl_tensor *x,
                              int64_t pos_start, bool inverse);
+/* abl_tensor_attention() and its backward with the model's scale and mask, on rotated q and k. */
+abl_tensor *abl_block_attention(abl_scope *scope, const abl_model *model, const abl_tensor *q,
+                                const abl_tensor *k, const abl_tensor *v, abl_tensor **ret_scores,
+                                abl_tensor **ret_pattern);
+void abl_block_attention_backward(abl_scope *scope, const abl_model *model,
+                                  const abl_tensor *grad_z, const abl_qkv *qkv,
+                                  const abl_tensor *pattern, const abl_attention_grads *out_grads);
 /* z (T, H, d_head) to the attention's output (T, d_model), b_O included. */
 abl_tensor *abl_block_attn_out(abl_scope *scope, const abl_model *model, int layer,
                                const abl_tensor *z);
@@ -111,7 +121,7 @@ typedef struct abl_mlp_saved {
     abl_tensor *up;   /* (T, d_mlp) the linear part; NULL unless gated */
     abl_tensor *post; /* (T, d_mlp) what w_out reads */
 } abl_mlp_saved;
-/* normed (T, d_model) to the MLP's output, biases included. Without ret_saved (NULL) nothing that
+/* normed (T, d_model) to the MLP's output, biases included. Not for models without MLPs. Without ret_saved (NULL) nothing that
  * is not needed is kept. */
 abl_tensor *abl_block_mlp(abl_scope *scope, const abl_model *model, int layer,
                           const abl_tensor *normed, abl_mlp_saved *ret_saved);
@@ -119,15 +129,15 @@ abl_tensor *abl_block_mlp(abl_scope *scope, const abl_model *model, int layer,
 abl_tensor *abl_block_mlp_backward(abl_scope *scope, const abl_model *model, int layer,
                                    const abl_tensor *grad, const abl_mlp_saved *saved);
 
-/* Residual (T, d_model) to float32 logits (T, d_vocab): the final norm, then the unembedding in
+/* Residual (T, d_model) to float32 logits (T, d_vocab_out): the final norm, then the unembedding in
  * blocks of columns. */
 abl_tensor *abl_block_unembed(abl_scope *scope, const abl_model *model, const abl_tensor *residual,
                               abl_tensor **ret_xhat, abl_tensor **ret_rstd);
-/* The second half alone: what the final norm gave, times any (d_model, d_vocab) matrix. */
+/* The second half alone: what the final norm gave, times any (d_model, d_vocab_out) matrix. */
 abl_tensor *abl_block_unembed_normed(abl_scope *scope, const abl_model *model,
                                      const abl_tensor *normed, const abl_tensor *unembed,
                                      const abl_tensor *bias);
-/* Gradient at the logits (T, d_vocab) to the gradient at the residual. */
+/* Gradient at the logits (T, d_vocab_out) to the gradient at the residual. */
 abl_tensor *abl_block_unembed_backward(abl_scope *scope, const abl_model *model,
                                        const abl_tensor *grad_logits, const abl_tensor *xhat,
                                        const abl_tensor *rstd);

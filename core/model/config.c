@@ -38,12 +38,16 @@ typedef struct family_entry {
 
 static void read_gpt2(reader *in, abl_model_config *config);
 static void read_llama(reader *in, abl_model_config *config);
+static void read_gpt_neox(reader *in, abl_model_config *config);
+static void read_hooked(reader *in, abl_model_config *config);
 static void check_shapes(reader *in, const abl_model_config *config);
 static void check_tokens(reader *in, const abl_model_config *config);
 
 static const family_entry families[] = {
     [ABL_FAMILY_GPT2] = {"gpt2", read_gpt2},
     [ABL_FAMILY_LLAMA] = {"llama", read_llama},
+    [ABL_FAMILY_GPT_NEOX] = {"gpt_neox", read_gpt_neox},
+    [ABL_FAMILY_HOOKED] = {"hooked_transformer", read_hooked},
 };
 
 static const char *const activation_names[] = {
@@ -102,6 +106,7 @@ abl_code abl_model_config_parse(const char *text, size_t text_bytes, const char 
     }
     reader in = {.root = root, .source = source, .status = ret_status};
     families[config.family].read(&in, &config);
+    config.d_vocab_out = (config.d_vocab_out == 0) ? config.d_vocab : config.d_vocab_out;
     check_shapes(&in, &config);
     check_tokens(&in, &config);
     if (in.code == ABL_CODE_OK) {
@@ -138,11 +143,21 @@ const char *abl_activation_name(abl_activation activation) {
 }
 
 const char *abl_norm_name(abl_norm norm) {
-    return (norm == ABL_NORM_LAYER) ? "layer" : "rms";
+    static const char *const names[] = {"layer", "rms", "none"};
+    return names[norm];
 }
 
 const char *abl_positional_name(abl_positional positional) {
     return (positional == ABL_POSITIONAL_LEARNED) ? "learned" : "rope";
+}
+
+const char *abl_attention_name(abl_attention attention) {
+    static const char *const names[] = {"causal", "bidirectional", "self"};
+    return names[attention];
+}
+
+int abl_model_config_id_count(const abl_model_config *config) {
+    return (config->d_vocab > config->d_vocab_out) ? config->d_vocab : config->d_vocab_out;
 }
 
 /* --- one key -------------------------------------------------------------------------------- */
@@ -243,6 +258,43 @@ static void require_absent(reader *in, const char *key) {
     }
 }
 
+/* TransformerLens writes "no cap" as -1. */
+static void require_cap_off(reader *in, const char *key) {
+    const json_t *value = get(in, key);
+    if (in->code == ABL_CODE_OK && value != NULL && json_number_value(value) != -1.0) {
+        in->code =
+            abl_fail(in->status, ABL_CODE_UNIMPLEMENTED, UNSUPPORTED,
+                     "%s: %s is set, which is not supported; only -1 (off) is", in->source, key);
+    }
+}
+
+/* The index of the string's value among `names`; `absent` when the key is absent or null. */
+static size_t read_choice(reader *in, const char *key, const char *const *names, size_t count,
+                          size_t absent) {
+    const json_t *value = get(in, key);
+    if (in->code != ABL_CODE_OK || value == NULL) {
+        return absent;
+    }
+    if (!json_is_string(value)) {
+        fail_type(in, key, "a string");
+        return absent;
+    }
+    char known[128] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(json_string_value(value), names[i]) == 0) {
+            return i;
+        }
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", (i == 0) ? "" : ", ",
+                                 names[i]);
+        ABL_ASSERT(used < sizeof known);
+    }
+    in->code = abl_fail(in->status, ABL_CODE_UNIMPLEMENTED, UNSUPPORTED,
+                        "%s: %s '%.64s' is not supported; supported are %s", in->source, key,
+                        json_string_value(value), known);
+    return absent;
+}
+
 static abl_activation read_activation(reader *in, const char *key, abl_activation absent) {
     static const struct {
         const char *name;
@@ -251,6 +303,7 @@ static abl_activation read_activation(reader *in, const char *key, abl_activatio
         {"gelu", ABL_ACTIVATION_GELU},
         {"gelu_new", ABL_ACTIVATION_GELU_NEW},
         {"gelu_pytorch_tanh", ABL_ACTIVATION_GELU_NEW},
+        {"gelu_fast", ABL_ACTIVATION_GELU_NEW},
         {"relu", ABL_ACTIVATION_RELU},
         {"silu", ABL_ACTIVATION_SILU},
         {"swish", ABL_ACTIVATION_SILU},
@@ -270,7 +323,7 @@ static abl_activation read_activation(reader *in, const char *key, abl_activatio
     }
     in->code = abl_fail(in->status, ABL_CODE_UNIMPLEMENTED, UNSUPPORTED,
                         "%s: %s '%.64s' is not supported; supported are gelu, gelu_new, "
-                        "gelu_pytorch_tanh, relu, silu and swish",
+                        "gelu_fast, gelu_pytorch_tanh, relu, silu and swish",
                         in->source, key, json_string_value(value));
     return absent;
 }
@@ -364,7 +417,7 @@ static void read_gpt2(reader *in, abl_model_config *config) {
 
 /* rope_parameters (transformers 5), or rope_theta with rope_scaling (before). Only the plain
  * rotation is computed. `key` names an object, or nothing. */
-static void read_rope_object(reader *in, const char *key, double *theta) {
+static void read_rope_object(reader *in, const char *key, double *theta, double *part) {
     const json_t *rope = get(in, key);
     if (in->code != ABL_CODE_OK || rope == NULL) {
         return;
@@ -392,31 +445,19 @@ static void read_rope_object(reader *in, const char *key, double *theta) {
     }
     reader inner = {.root = rope, .source = in->source, .status = in->status};
     *theta = read_positive(&inner, "rope_theta", 1e12, *theta);
-    double partial = read_positive(&inner, "partial_rotary_factor", 1.0, 1.0);
+    *part = read_positive(&inner, "partial_rotary_factor", 1.0, *part);
     in->code = inner.code;
-    if (in->code == ABL_CODE_OK && partial != 1.0) {
-        in->code = abl_fail(in->status, ABL_CODE_UNIMPLEMENTED, UNSUPPORTED,
-                            "%s: %s.partial_rotary_factor is %g; only 1 is supported", in->source,
-                            key, partial);
-    }
 }
 
-static void read_llama_rope(reader *in, abl_model_config *config) {
+/* Rotary positions by a family's names for the base and for the rotated share of a head. */
+static void read_rope(reader *in, const char *base_key, const char *part_key, double part_absent,
+                      abl_model_config *config) {
     config->positional = ABL_POSITIONAL_ROPE;
-    config->rope_theta = read_positive(in, "rope_theta", 1e12, 10000.0);
-    read_rope_object(in, "rope_scaling", &config->rope_theta);
-    read_rope_object(in, "rope_parameters", &config->rope_theta);
-    double partial = read_positive(in, "partial_rotary_factor", 1.0, 1.0);
-    if (in->code == ABL_CODE_OK && partial != 1.0) {
-        in->code =
-            abl_fail(in->status, ABL_CODE_UNIMPLEMENTED, UNSUPPORTED,
-                     "%s: partial_rotary_factor is %g; only 1 is supported", in->source, partial);
-    }
-    if (in->code == ABL_CODE_OK && config->d_head % 2 != 0) {
-        in->code = abl_fail(in->status, ABL_CODE_INVALID_ARGUMENT, INVALID,
-                            "%s: head_dim, %d, must be even for rotary positions", in->source,
-                            config->d_head);
-    }
+    config->rope_theta = read_positive(in, base_key, 1e12, 10000.0);
+    double part = read_positive(in, part_key, 1.0, part_absent);
+    read_rope_object(in, "rope_scaling", &config->rope_theta, &part);
+    read_rope_object(in, "rope_parameters", &config->rope_theta, &part);
+    config->rotary_dim = (int)(config->d_head * part); /* as transformers rounds it */
 }
 
 static void read_llama(reader *in, abl_model_config *config) {
@@ -443,10 +484,113 @@ static void read_llama(reader *in, abl_model_config *config) {
     config->attn_bias = read_bool(in, "attention_bias", false);
     config->mlp_bias = read_bool(in, "mlp_bias", false);
     config->tied_unembed = read_bool(in, "tie_word_embeddings", false);
-    read_llama_rope(in, config);
+    read_rope(in, "rope_theta", "partial_rotary_factor", 1.0, config);
+    if (in->code == ABL_CODE_OK && config->rotary_dim != config->d_head) {
+        in->code =
+            abl_fail(in->status, ABL_CODE_UNIMPLEMENTED, UNSUPPORTED,
+                     "%s: partial_rotary_factor makes it %d of %d; llama rotates whole heads",
+                     in->source, config->rotary_dim, config->d_head);
+    }
     config->bos_id = read_token(in, "bos_token_id", 1, config->d_vocab);
     read_eos(in, 2, config);
     require_absent(in, "quantization_config");
+}
+
+static void read_gpt_neox(reader *in, abl_model_config *config) {
+    config->n_layers = read_count(in, "num_hidden_layers", ABL_LAYER_COUNT_MAX, NO_DEFAULT);
+    config->n_heads = read_count(in, "num_attention_heads", ABL_HEAD_COUNT_MAX, NO_DEFAULT);
+    config->n_kv_heads = config->n_heads;
+    config->d_model = read_count(in, "hidden_size", ABL_WIDTH_MAX, NO_DEFAULT);
+    if (in->code == ABL_CODE_OK && config->d_model % config->n_heads != 0) {
+        in->code = abl_fail(in->status, ABL_CODE_INVALID_ARGUMENT, INVALID,
+                            "%s: hidden_size, %d, must be a multiple of num_attention_heads, %d",
+                            in->source, config->d_model, config->n_heads);
+    }
+    config->d_head = (config->n_heads > 0) ? config->d_model / config->n_heads : 0;
+    config->d_mlp = read_count(in, "intermediate_size", ABL_WIDTH_MAX, NO_DEFAULT);
+    config->d_vocab = read_count(in, "vocab_size", ABL_VOCAB_MAX, NO_DEFAULT);
+    config->n_ctx = read_count(in, "max_position_embeddings", ABL_CONTEXT_MAX, 2048);
+    config->norm = ABL_NORM_LAYER;
+    config->norm_eps = read_epsilon(in, "layer_norm_eps", 1e-5);
+    config->activation = read_activation(in, "hidden_act", ABL_ACTIVATION_GELU);
+    config->parallel_attn_mlp = read_bool(in, "use_parallel_residual", true);
+    config->attn_bias = read_bool(in, "attention_bias", true);
+    config->mlp_bias = true;
+    config->tied_unembed = read_bool(in, "tie_word_embeddings", false);
+    read_rope(in, "rotary_emb_base", "rotary_pct", 0.25, config);
+    config->bos_id = read_token(in, "bos_token_id", 0, config->d_vocab);
+    read_eos(in, 2, config);
+    require_absent(in, "quantization_config");
+}
+
+/* TransformerLens's normalization_type: null, or one of these; "Pre" means folded. */
+static void read_hooked_norm(reader *in, abl_model_config *config) {
+    static const char *const names[] = {"LN", "LNPre", "RMS", "RMSPre"};
+    size_t chosen = read_choice(in, "normalization_type", names, ABL_COUNT_OF(names), SIZE_MAX);
+    if (chosen == SIZE_MAX) {
+        config->norm = ABL_NORM_NONE;
+        config->norm_plain = true;
+        return;
+    }
+    config->norm = (chosen < 2) ? ABL_NORM_LAYER : ABL_NORM_RMS;
+    config->norm_plain = chosen % 2 == 1;
+    config->norm_eps = read_epsilon(in, "eps", 1e-5);
+}
+
+static void read_hooked_attention(reader *in, abl_model_config *config) {
+    static const char *const names[] = {"causal", "bidirectional", "self"};
+    config->attention = (abl_attention)read_choice(in, "attention_dir", names, ABL_COUNT_OF(names),
+                                                   ABL_ATTENTION_CAUSAL);
+    bool scaled = read_bool(in, "use_attn_scale", true);
+    const json_t *scale = get(in, "attn_scale");
+    bool chosen = scaled && json_is_number(scale) && json_number_value(scale) != -1.0;
+    config->attn_divisor = chosen ? read_positive(in, "attn_scale", 1e6, 0.0) : scaled ? 0.0 : 1.0;
+    require_bool(in, "use_local_attn", false);
+    require_bool(in, "scale_attn_by_inverse_layer_idx", false);
+    require_bool(in, "use_qk_norm", false);
+    require_cap_off(in, "attn_scores_soft_cap");
+}
+
+static void read_hooked_positions(reader *in, abl_model_config *config) {
+    static const char *const names[] = {"standard", "rotary"};
+    size_t chosen = read_choice(in, "positional_embedding_type", names, ABL_COUNT_OF(names), 0);
+    config->positional = (chosen == 0) ? ABL_POSITIONAL_LEARNED : ABL_POSITIONAL_ROPE;
+    if (config->positional == ABL_POSITIONAL_ROPE) {
+        config->rope_theta = read_positive(in, "rotary_base", 1e12, 10000.0);
+        config->rotary_dim = read_count(in, "rotary_dim", ABL_WIDTH_MAX, config->d_head);
+    }
+    require_bool(in, "rotary_adjacent_pairs", false);
+    require_bool(in, "use_NTK_by_parts_rope", false);
+}
+
+/* HookedTransformerConfig's own keys. "self" is not one of TransformerLens's attention_dirs: it is
+ * how networks whose heads do not mix positions are written here (README.md). */
+static void read_hooked(reader *in, abl_model_config *config) {
+    config->n_layers = read_count(in, "n_layers", ABL_LAYER_COUNT_MAX, NO_DEFAULT);
+    config->d_model = read_count(in, "d_model", ABL_WIDTH_MAX, NO_DEFAULT);
+    config->n_heads = read_count(in, "n_heads", ABL_HEAD_COUNT_MAX, NO_DEFAULT);
+    config->n_kv_heads = read_count(in, "n_key_value_heads", ABL_HEAD_COUNT_MAX, config->n_heads);
+    config->d_head = read_count(in, "d_head", ABL_WIDTH_MAX, NO_DEFAULT);
+    config->n_ctx = read_count(in, "n_ctx", ABL_CONTEXT_MAX, NO_DEFAULT);
+    config->d_vocab = read_count(in, "d_vocab", ABL_VOCAB_MAX, NO_DEFAULT);
+    config->d_vocab_out = read_count(in, "d_vocab_out", ABL_VOCAB_MAX, config->d_vocab);
+    config->attn_only = read_bool(in, "attn_only", false);
+    config->parallel_attn_mlp = read_bool(in, "parallel_attn_mlp", false);
+    if (!config->attn_only) {
+        config->d_mlp = read_count(in, "d_mlp", ABL_WIDTH_MAX, 4 * config->d_model);
+        config->activation = read_activation(in, "act_fn", ABL_ACTIVATION_RELU);
+    }
+    config->attn_bias = true; /* TransformerLens keeps biases that are all zero, too */
+    config->mlp_bias = true;
+    config->unembed_bias = true;
+    read_hooked_norm(in, config);
+    read_hooked_attention(in, config);
+    read_hooked_positions(in, config);
+    config->bos_id = -1;
+    require_bool(in, "gated_mlp", false);
+    require_bool(in, "use_normalization_before_and_after", false);
+    require_absent(in, "num_experts");
+    require_cap_off(in, "output_logits_soft_cap");
 }
 
 /* --- what must fit together ----------------------------------------------------------------- */
@@ -464,6 +608,13 @@ static void check_shapes(reader *in, const abl_model_config *config) {
         in->code = abl_fail(in->status, ABL_CODE_INVALID_ARGUMENT, INVALID,
                             "%s: %d heads of %d are wider than the limit, %d", in->source,
                             config->n_heads, config->d_head, ABL_WIDTH_MAX);
+    } else if (config->positional == ABL_POSITIONAL_ROPE &&
+               (config->rotary_dim < 2 || config->rotary_dim % 2 != 0 ||
+                config->rotary_dim > config->d_head)) {
+        in->code = abl_fail(in->status, ABL_CODE_INVALID_ARGUMENT, INVALID,
+                            "%s: %d of a head's %d numbers are rotated; it must be an even number, "
+                            "from 2 to all",
+                            in->source, config->rotary_dim, config->d_head);
     } else if (config->d_mlp > ABL_WIDTH_MAX) { /* GPT-2's default, four times n_embd */
         in->code = abl_fail(in->status, ABL_CODE_INVALID_ARGUMENT, INVALID,
                             "%s: an MLP of %d is wider than the limit, %d", in->source,

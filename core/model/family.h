@@ -8,7 +8,7 @@
  * A slot is one canonical matrix or vector of one layer. A view says where its numbers are: in
  * which tensor of the file, in which range of it (GPT-2 keeps q, k and v in one tensor), and
  * whether that is stored input-major (GPT-2's Conv1D, [in, out]) or output-major (torch's Linear,
- * [out, in]). Views never copy; who loads them narrows, transposes and converts.
+ * [out, in]). Views never copy; who loads them narrows, reshapes, transposes and converts.
  */
 #ifndef ABLATE_CORE_MODEL_FAMILY_H
 #define ABLATE_CORE_MODEL_FAMILY_H
@@ -47,7 +47,8 @@ ABL_BEGIN_DECLS
     X(MLP_OUT_B, "mlp.out.b")   /* (d_model) */                                                    \
     X(LN_FINAL_W, "ln_final.w") /* (d_model) */                                                    \
     X(LN_FINAL_B, "ln_final.b") /* (d_model); layer norm only */                                   \
-    X(UNEMBED, "unembed")       /* in d_model, out d_vocab; the embedding's tensor when tied */
+    X(UNEMBED, "unembed")     /* in d_model, out d_vocab_out; the embedding's tensor when tied */  \
+    X(UNEMBED_B, "unembed.b") /* (d_vocab_out); unembed_bias only */
 
 typedef enum abl_slot {
 #define X(name, text) ABL_SLOT_##name,
@@ -56,6 +57,13 @@ typedef enum abl_slot {
         ABL_SLOT_COUNT
 } abl_slot;
 
+/* How a tensor has the heads of q, k, v and o. */
+typedef enum abl_head_layout {
+    ABL_HEADS_FLAT,  /* inputs or outputs are heads * d_head numbers: as in the canonical slot */
+    ABL_HEADS_AXIS,  /* TransformerLens: (heads, d_model, d_head), o (heads, d_head, d_model) */
+    ABL_HEADS_MIXED, /* NeoX: outputs are heads * (q, k, v) * d_head numbers */
+} abl_head_layout;
+
 typedef struct abl_weight_view {
     abl_slot slot;
     int layer;                            /* -1 for the slots that are not in a layer */
@@ -63,6 +71,10 @@ typedef struct abl_weight_view {
     int rank;                             /* 1 or 2 */
     int64_t shape[2];                     /* of the view, as stored: after narrowing */
     bool input_major;                     /* rank 2: true [in, out], false [out, in] */
+    /* Unless FLAT, a loader brings the tensor into `shape` first; nothing is narrowed then. */
+    abl_head_layout layout;
+    int64_t heads; /* of the slot; MIXED: the third `which` of each, 0 q, 1 k, 2 v */
+    int which;
     /* The view is tensor.narrow(dim, offset, count); all of it when count == tensor->shape[dim]. */
     int narrow_dim;
     int64_t narrow_offset;

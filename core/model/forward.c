@@ -218,10 +218,9 @@ static abl_tensor *run_attention(pass *p, int layer, abl_tensor *resid, int64_t 
     capture(p, ABL_HOOK_ROT_K, layer, seen.k); /* the prefix's too, as in TransformerLens */
     abl_tensor *scores = NULL;
     abl_tensor *pattern = NULL;
-    abl_tensor *z =
-        abl_tensor_attention(p->scope, seen.q, seen.k, seen.v, abl_model_attn_scale(p->model),
-                             wants(p, ABL_HOOK_ATTN_SCORES, layer) ? &scores : NULL,
-                             wants(p, ABL_HOOK_PATTERN, layer) ? &pattern : NULL);
+    abl_tensor *z = abl_block_attention(p->scope, p->model, seen.q, seen.k, seen.v,
+                                        wants(p, ABL_HOOK_ATTN_SCORES, layer) ? &scores : NULL,
+                                        wants(p, ABL_HOOK_PATTERN, layer) ? &pattern : NULL);
     capture(p, ABL_HOOK_ATTN_SCORES, layer, scores);
     capture(p, ABL_HOOK_PATTERN, layer, pattern);
     capture(p, ABL_HOOK_Z, layer, z);
@@ -264,8 +263,10 @@ static abl_tensor *run_block(pass *p, int layer, abl_tensor *resid, int64_t q_po
         resid = last_positions(p, resid, q_pos);
     }
     abl_tensor *mid = abl_tensor_add(p->scope, resid, attn_out);
-    if (p->config->parallel_attn_mlp) {
-        mid = abl_tensor_add(p->scope, mid, run_mlp(p, layer, resid));
+    if (p->config->parallel_attn_mlp || p->config->attn_only) {
+        if (!p->config->attn_only) {
+            mid = abl_tensor_add(p->scope, mid, run_mlp(p, layer, resid));
+        }
         capture(p, ABL_HOOK_RESID_POST, layer, mid);
         return mid;
     }
@@ -419,6 +420,6 @@ uint64_t abl_forward_bytes(const abl_forward_options *options) {
             layer += batch * seq * (uint64_t)c->n_heads * (uint64_t)c->d_model; /* hook_result */
         }
     }
-    uint64_t logits = 2 * batch * out_pos * (uint64_t)c->d_vocab;
+    uint64_t logits = 2 * batch * out_pos * (uint64_t)c->d_vocab_out;
     return 4 * (layer * layers_held + logits);
 }

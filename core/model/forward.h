@@ -23,9 +23,9 @@ ABL_BEGIN_DECLS
 
 /* Which positions the logits are wanted at. */
 typedef enum abl_out_slice {
-    ABL_OUT_SLICE_ALL,       /* (batch, pos, d_vocab) */
-    ABL_OUT_SLICE_LAST,      /* "last_seq": (batch, d_vocab) */
-    ABL_OUT_SLICE_NOT_FIRST, /* "not_first_seq": (batch, pos - 1, d_vocab) */
+    ABL_OUT_SLICE_ALL,       /* (batch, pos, d_vocab_out) */
+    ABL_OUT_SLICE_LAST,      /* "last_seq": (batch, d_vocab_out) */
+    ABL_OUT_SLICE_NOT_FIRST, /* "not_first_seq": (batch, pos - 1, d_vocab_out) */
 } abl_out_slice;
 
 /* Asked between layers; true stops the pass with CANCELLED (RUN_CANCELLED). */

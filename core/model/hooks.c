@@ -76,6 +76,16 @@ const char *abl_hook_bridge_name(abl_hook hook, char *text, size_t text_bytes) {
     return text;
 }
 
+static bool is_norm(abl_hook_point point) {
+    return point == ABL_HOOK_LN1_SCALE || point == ABL_HOOK_LN1_NORMALIZED ||
+           point == ABL_HOOK_LN2_SCALE || point == ABL_HOOK_LN2_NORMALIZED ||
+           point == ABL_HOOK_LN_FINAL_SCALE || point == ABL_HOOK_LN_FINAL_NORMALIZED;
+}
+
+static bool is_mlp(abl_hook_point point) {
+    return point >= ABL_HOOK_MLP_IN && point <= ABL_HOOK_MLP_OUT;
+}
+
 const char *abl_hook_why_not(const abl_model_config *config, abl_hook_point point) {
     bool rope = config->positional == ABL_POSITIONAL_ROPE;
     if (point == ABL_HOOK_POS_EMBED && rope) {
@@ -83,6 +93,12 @@ const char *abl_hook_why_not(const abl_model_config *config, abl_hook_point poin
     }
     if ((point == ABL_HOOK_ROT_Q || point == ABL_HOOK_ROT_K) && !rope) {
         return "the model's positions are embedded: it rotates no queries and keys";
+    }
+    if (is_norm(point) && config->norm == ABL_NORM_NONE) {
+        return "the model has no norms";
+    }
+    if (config->attn_only && (is_mlp(point) || point == ABL_HOOK_RESID_MID)) {
+        return "the model has attention only: its blocks have no MLP";
     }
     if (point == ABL_HOOK_MLP_PRE_LINEAR && !config->gated) {
         return "the model's MLP is not gated: it has no linear branch";

@@ -52,7 +52,7 @@ ABL_BEGIN_DECLS
     X(RESID_POST, "hook_resid_post", true, "batch pos d_model")                                    \
     X(LN_FINAL_SCALE, "ln_final.hook_scale", false, "batch pos 1")                                 \
     X(LN_FINAL_NORMALIZED, "ln_final.hook_normalized", false, "batch pos d_model")                 \
-    X(UNEMBED, "unembed.hook_out", false, "batch pos d_vocab")
+    X(UNEMBED, "unembed.hook_out", false, "batch pos d_vocab_out")
 
 typedef enum abl_hook_point {
 #define X(name, text, per_layer, shape) ABL_HOOK_##name,

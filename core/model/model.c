@@ -231,12 +231,15 @@ static int hash_config(EVP_MD_CTX *digest, const abl_model_config *config) {
     int length = snprintf(
         text, sizeof text,
         "%s layers %d heads %d kv %d d_model %d d_head %d d_mlp %d vocab %d ctx %d norm %s %.9g "
-        "act %s gated %d parallel %d tied %d pos %s %.9g\n",
+        "act %s gated %d parallel %d tied %d pos %s %.9g %d out %d plain %d attn_only %d sees %s "
+        "%.9g\n",
         abl_family_name(config->family), config->n_layers, config->n_heads, config->n_kv_heads,
         config->d_model, config->d_head, config->d_mlp, config->d_vocab, config->n_ctx,
         abl_norm_name(config->norm), config->norm_eps, abl_activation_name(config->activation),
         config->gated, config->parallel_attn_mlp, config->tied_unembed,
-        abl_positional_name(config->positional), config->rope_theta);
+        abl_positional_name(config->positional), config->rope_theta, config->rotary_dim,
+        config->d_vocab_out, config->norm_plain, config->attn_only,
+        abl_attention_name(config->attention), config->attn_divisor);
     return EVP_DigestUpdate(digest, text, (size_t)length);
 }
 

@@ -58,10 +58,25 @@ static abl_tensor *host_tensor(abl_scope *host, const abl_safetensors_tensor *te
                    : abl_tensor_from_host(host, dtype, tensor->rank, tensor->shape, tensor->data);
 }
 
+/* A tensor whose heads are laid out otherwise, in the view's shape: a copy unless it is o's. */
+static abl_tensor *heads_flat(abl_scope *host, const abl_weight_view *view,
+                              const abl_tensor *whole) {
+    if (view->layout == ABL_HEADS_MIXED) {
+        const int64_t split[] = {view->heads, 3, -1, view->rank == 1 ? 1 : view->shape[1]};
+        whole = abl_tensor_select(host, abl_tensor_view(host, whole, 4, split), 1, view->which);
+    } else if (view->rank == 2 && view->slot != ABL_SLOT_O_W) {
+        whole = abl_tensor_permute(host, whole, 3, (const int64_t[]){1, 0, 2});
+    }
+    return abl_tensor_reshape(host, whole, view->rank, view->shape);
+}
+
 /* A view's numbers as the file has them: on the host, in its dtype, as stored. */
 static abl_tensor *stored(loader *load, abl_scope *host, const abl_weight_view *view) {
     abl_tensor *whole = host_tensor(host, view->tensor);
     report(load, view);
+    if (view->layout != ABL_HEADS_FLAT) {
+        return heads_flat(host, view, whole);
+    }
     if (view->narrow_count == view->tensor->shape[view->narrow_dim]) {
         return whole;
     }
@@ -117,8 +132,9 @@ static bool already_fused(const abl_weight_view *const *views, size_t count) {
     int64_t next = 0;
     for (size_t i = 0; i < count; i++) {
         int out_dim = views[i]->rank - 1;
-        if (views[i]->tensor != views[0]->tensor || views[i]->narrow_dim != out_dim ||
-            views[i]->narrow_offset != next || (views[i]->rank == 2 && !views[i]->input_major)) {
+        if (views[i]->layout != ABL_HEADS_FLAT || views[i]->tensor != views[0]->tensor ||
+            views[i]->narrow_dim != out_dim || views[i]->narrow_offset != next ||
+            (views[i]->rank == 2 && !views[i]->input_major)) {
             return false;
         }
         next += views[i]->narrow_count;
@@ -255,7 +271,7 @@ static void load_block(loader *load, int layer) {
  * transformers computes them: another order of roundings moves logits by more than their noise. */
 static void load_rope(loader *load) {
     const abl_model_config *config = &load->model->config;
-    int64_t half = config->d_head / 2;
+    int64_t half = config->rotary_dim / 2;
     int64_t positions = (config->n_ctx < ABL_SEQ_MAX) ? config->n_ctx : ABL_SEQ_MAX;
     const int64_t shape[2] = {positions, half};
     float *cosines = abl_calloc((size_t)(positions * half), 2 * sizeof *cosines);
@@ -267,7 +283,7 @@ static void load_rope(loader *load) {
     }
     float *sines = cosines + positions * half;
     for (int64_t i = 0; i < half; i++) {
-        float exponent = (float)(2 * i) / (float)config->d_head;
+        float exponent = (float)(2 * i) / (float)config->rotary_dim;
         float frequency = 1.0F / powf((float)config->rope_theta, exponent);
         for (int64_t p = 0; p < positions; p++) {
             float angle = (float)p * frequency;
@@ -294,6 +310,7 @@ static void load_ends(loader *load) {
     bool tied = load->model->config.tied_unembed;
     ends.unembed = tied ? abl_tensor_transpose(load->scope, ends.embed, 0, 1)
                         : load_one(load, ABL_SLOT_UNEMBED, -1);
+    ends.b_unembed = load_one(load, ABL_SLOT_UNEMBED_B, -1);
     abl_tensor *shared = tied ? ends.unembed : NULL;
     abl_model_process_ends(load->scope, load->model, &ends);
     /* Tied and not touched by processing: one memory, counted once. */

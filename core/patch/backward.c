@@ -78,11 +78,8 @@ typedef struct pass {
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
-/* The module of a layer's q (or joined qkv), or of its MLP; each block has as many modules. */
 static const abl_graph_module *module_of(const pass *p, int layer, bool mlp) {
-    const abl_graph *graph = p->owner->graph;
-    int32_t attn_modules = p->parts == 3 ? 1 : 3;
-    return abl_graph_module_at(graph, layer * (attn_modules + 1) + (mlp ? attn_modules : 0));
+    return abl_graph_block_module(p->owner->graph, layer, mlp);
 }
 
 static const abl_graph_module *module_end(const pass *p) {
@@ -90,7 +87,7 @@ static const abl_graph_module *module_end(const pass *p) {
 }
 
 static int64_t head_slot(const pass *p, int layer) {
-    return ABL_SLOT_SOURCES + 1 + (int64_t)layer * (p->config->n_heads + 1);
+    return ABL_SLOT_SOURCES + abl_graph_block_src(p->owner->graph, layer);
 }
 
 static abl_mask_rows rows_of(const pass *p, const abl_graph_module *module, int64_t rows) {
@@ -172,8 +169,8 @@ static abl_tensor *attention_forward(pass *p, int layer, const abl_tensor *resid
     saved->q = qkv.q;
     saved->k = qkv.k;
     saved->v = qkv.v;
-    abl_tensor *z = abl_tensor_attention(scope, saved->q, saved->k, saved->v,
-                                         abl_model_attn_scale(p->model), NULL, &saved->pattern);
+    abl_tensor *z =
+        abl_block_attention(scope, p->model, saved->q, saved->k, saved->v, NULL, &saved->pattern);
     abl_differences_heads(scope, &p->owner->differences, p->model, p->ablated, layer,
                           head_slot(p, layer), z);
     return abl_block_attn_out(scope, p->model, layer, z);
@@ -203,8 +200,10 @@ static abl_tensor *forward(pass *p) {
     for (int layer = 0; layer < p->config->n_layers && !abl_scope_failed(scope); layer++) {
         size_t mark = abl_scope_mark(scope);
         abl_tensor *mid = abl_tensor_add(scope, resid, attention_forward(p, layer, resid));
-        abl_tensor *out = mlp_forward(p, layer, p->config->parallel_attn_mlp ? resid : mid);
-        resid = abl_tensor_add(scope, mid, out);
+        bool parallel = p->config->parallel_attn_mlp;
+        resid = p->config->attn_only
+                    ? mid
+                    : abl_tensor_add(scope, mid, mlp_forward(p, layer, parallel ? resid : mid));
         saved_layer *s = &p->layers[layer];
         abl_tensor *const survivors[] = {
             resid, s->matrix,  s->xhat,       s->rstd,     s->qkv,      s->q,       s->k,
@@ -304,8 +303,8 @@ static abl_tensor *projection_backward(pass *p, int layer, const abl_tensor *dz)
                          (const int64_t[]){p->shape.batch, p->shape.seq, f->heads, f->d_head});
     abl_qkv views = abl_folded_views(scope, f, dqkv);
     const abl_attention_grads out = {.q = views.q, .k = views.k, .v = views.v};
-    abl_tensor_attention_backward(scope, dz, saved->q, saved->k, saved->v, saved->pattern,
-                                  abl_model_attn_scale(p->model), &out);
+    const abl_qkv qkv = {.q = saved->q, .k = saved->k, .v = saved->v};
+    abl_block_attention_backward(scope, p->model, dz, &qkv, saved->pattern, &out);
     abl_prefix_unrotate_(scope, p->model, p->options->prefix, views);
     abl_tensor *u =
         abl_tensor_view(scope, dqkv, 4, (const int64_t[]){tokens, p->parts, p->rows, f->d_head});
@@ -337,7 +336,6 @@ static void attention_backward(pass *p, int layer, const abl_tensor *behind) {
     const int64_t tokens = p->shape.batch * p->shape.seq;
     const int64_t sizes[] = {p->rows, tokens, p->shape.width};
     abl_tensor *u = projection_backward(p, layer, heads_backward(p, layer, behind));
-    abl_tensor *e = along_xhat(p, layer, u);
     abl_tensor *by_head =
         abl_tensor_view(scope, u, 3, (const int64_t[]){tokens, f->heads, f->d_head});
     abl_tensor *g = abl_tensor_empty(scope, ABL_DTYPE_F32, 3, sizes);
@@ -345,8 +343,10 @@ static void attention_backward(pass *p, int layer, const abl_tensor *behind) {
         abl_tensor *w = abl_tensor_transpose(scope, part_weights(p, layer, part), 1, 2);
         abl_tensor_gemm_into(scope, g, part_heads(p, by_head, part), w, part == 0 ? 0 : 1, 1);
     }
-    abl_tensor_addcmul_(scope, g, abl_tensor_view(scope, p->layers[layer].xhat, 3, sizes), e,
-                        -1.0 / (double)p->shape.width);
+    if (p->config->norm != ABL_NORM_NONE) {
+        abl_tensor_addcmul_(scope, g, abl_tensor_view(scope, p->layers[layer].xhat, 3, sizes),
+                            along_xhat(p, layer, u), -1.0 / (double)p->shape.width);
+    }
     inputs_backward(
         p, module_of(p, layer, false), p->layers[layer].matrix,
         abl_tensor_view(scope, g, 4,
@@ -380,7 +380,7 @@ static void end(pass *p, const abl_tensor *resid, abl_patch_loss_cb loss_cb, voi
     abl_tensor *logits = abl_block_unembed(scope, p->model, x, &xhat, &rstd);
     if (ret_logits != NULL) {
         abl_tensor_to_floats(scope, logits, ret_logits,
-                             (size_t)(p->shape.batch * p->config->d_vocab));
+                             (size_t)(p->shape.batch * p->config->d_vocab_out));
     }
     abl_tensor *g = abl_scope_failed(scope) ? NULL : loss_cb(scope, logits, user_data);
     g = abl_block_unembed_backward(scope, p->model, g, xhat, rstd);
@@ -404,7 +404,9 @@ static void layers_backward(pass *p) {
         if (p->config->parallel_attn_mlp) {
             behind = abl_tensor_clone(p->scope, behind);
         }
-        mlp_backward(p, layer, behind);
+        if (!p->config->attn_only) {
+            mlp_backward(p, layer, behind);
+        }
         attention_backward(p, layer, behind);
         abl_scope_rewind(p->scope, mark, NULL, 0);
     }

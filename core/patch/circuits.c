@@ -279,7 +279,7 @@ abl_code abl_circuits_step(abl_circuits *circuits, abl_circuits_result *ret_resu
                                         .batch = batch,
                                         .logits = circuits->logits,
                                         .logit_count = abl_patch_logit_count(&patch),
-                                        .vocab_size = abl_model_get_config(o->model)->d_vocab};
+                                        .vocab_size = abl_model_get_config(o->model)->d_vocab_out};
     circuits->last_batch = circuits->batch_index;
     circuits->at++;
     if (circuits->at == circuits->circuit_count) {

@@ -151,13 +151,15 @@ abl_code abl_graph_check_model(const abl_graph *graph, const abl_model *model,
     const abl_model_config *c = abl_model_get_config(model);
     if (o->layer_count != c->n_layers || o->head_count != c->n_heads ||
         o->kv_head_count != c->n_kv_heads || o->parallel_attn_mlp != c->parallel_attn_mlp ||
-        o->attn_only) {
+        o->attn_only != c->attn_only) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "GRAPH_MODEL_MISMATCH",
-                        "the graph is of %d layers, %d heads, %d kv heads%s; the model has %d, "
-                        "%d, %d%s",
+                        "the graph is of %d layers, %d heads, %d kv heads%s%s; the model has %d, "
+                        "%d, %d%s%s",
                         o->layer_count, o->head_count, o->kv_head_count,
-                        o->parallel_attn_mlp ? ", parallel" : "", c->n_layers, c->n_heads,
-                        c->n_kv_heads, c->parallel_attn_mlp ? ", parallel" : "");
+                        o->parallel_attn_mlp ? ", parallel" : "",
+                        o->attn_only ? ", attention only" : "", c->n_layers, c->n_heads,
+                        c->n_kv_heads, c->parallel_attn_mlp ? ", parallel" : "",
+                        c->attn_only ? ", attention only" : "");
     }
     if (abl_model_dtype(model) != ABL_DTYPE_F32) {
         return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "MODEL_DTYPE",
@@ -180,6 +182,12 @@ abl_code abl_batches_check_model(const abl_batches *batches, const abl_graph *gr
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TOKEN_OUT_OF_RANGE",
                         "the dataset has token id %d; this model has ids 0 to %d", id_max,
                         c->d_vocab - 1);
+    }
+    int32_t answer_max = abl_dataset_answer_id_max(batches->dataset);
+    if (answer_max >= c->d_vocab_out) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TOKEN_OUT_OF_RANGE",
+                        "the dataset has answer id %d; this model has logits of ids 0 to %d",
+                        answer_max, c->d_vocab_out - 1);
     }
     int32_t positions = abl_graph_options_of(graph)->seq_len;
     int32_t seq = abl_dataset_seq_len(batches->dataset);

@@ -119,7 +119,7 @@ abl_code abl_patch_forward(const abl_patch_options *options, float *ret_logits,
 }
 
 int64_t abl_patch_logit_count(const abl_patch_options *options) {
-    int64_t vocab = abl_model_get_config(options->model)->d_vocab;
+    int64_t vocab = abl_model_get_config(options->model)->d_vocab_out;
     int64_t positions = options->slice == ABL_PATCH_LAST_SEQ        ? 1
                         : options->slice == ABL_PATCH_NOT_FIRST_SEQ ? options->seq - 1
                                                                     : options->seq;

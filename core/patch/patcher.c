@@ -227,11 +227,8 @@ static abl_tensor *project_rows(pass *p, int layer, const abl_mask_rows *rows, i
     return abl_tensor_view(scope, qkv, 4, (const int64_t[]){p->batch, p->seq, f->heads, f->d_head});
 }
 
-/* The module of a layer's q (or joined qkv), or of its MLP; each block has as many modules. */
 static const abl_graph_module *module_of(const pass *p, int layer, bool mlp) {
-    const abl_graph *graph = p->patcher->graph;
-    int32_t attn_modules = abl_graph_options_of(graph)->joined_qkv ? 1 : 3;
-    return abl_graph_module_at(graph, layer * (attn_modules + 1) + (mlp ? attn_modules : 0));
+    return abl_graph_block_module(p->patcher->graph, layer, mlp);
 }
 
 static abl_tensor *project(pass *p, int layer, abl_tensor *resid) {
@@ -250,7 +247,7 @@ static abl_tensor *project(pass *p, int layer, abl_tensor *resid) {
 }
 
 static int64_t head_slot(const pass *p, int layer) {
-    return ABL_SLOT_SOURCES + 1 + (int64_t)layer * (p->patcher->config->n_heads + 1);
+    return ABL_SLOT_SOURCES + abl_graph_block_src(p->patcher->graph, layer);
 }
 
 static abl_tensor *attention(pass *p, int layer, abl_tensor *resid) {
@@ -258,8 +255,7 @@ static abl_tensor *attention(pass *p, int layer, abl_tensor *resid) {
     const abl_model *model = p->patcher->model;
     abl_qkv qkv = abl_folded_views(scope, p->patcher->folded, project(p, layer, resid));
     qkv = abl_prefix_qkv(scope, model, p->options->prefix, layer, qkv);
-    abl_tensor *z =
-        abl_tensor_attention(scope, qkv.q, qkv.k, qkv.v, abl_model_attn_scale(model), NULL, NULL);
+    abl_tensor *z = abl_block_attention(scope, model, qkv.q, qkv.k, qkv.v, NULL, NULL);
     if (p->options->mask != NULL) {
         abl_differences_heads(scope, &p->patcher->differences, model, p->options->ablated, layer,
                               head_slot(p, layer), z);
@@ -343,7 +339,9 @@ static void run(pass *p, float *ret_logits) {
     for (int layer = 0; layer < p->patcher->config->n_layers && !abl_scope_failed(scope); layer++) {
         size_t mark = abl_scope_mark(scope);
         abl_tensor *mid = abl_tensor_add(scope, resid, attention(p, layer, resid));
-        resid = abl_tensor_add(scope, mid, mlp(p, layer, !parallel, parallel ? resid : mid));
+        resid = p->patcher->config->attn_only
+                    ? mid
+                    : abl_tensor_add(scope, mid, mlp(p, layer, !parallel, parallel ? resid : mid));
         abl_scope_rewind(scope, mark, &resid, 1);
     }
     abl_tensor *logits = abl_block_unembed(scope, model, end_input(p, resid), NULL, NULL);

@@ -109,18 +109,20 @@ static abl_tensor *block_run(abl_scope *scope, const abl_model *model, const abl
         abl_block_norm_forward(scope, model, layer, ABL_BLOCK_NORM_1, resid, NULL, NULL);
     abl_qkv qkv = abl_block_qkv(scope, model, layer, normed, 0);
     qkv = abl_prefix_qkv(scope, model, prefix, layer, qkv);
-    abl_tensor *z =
-        abl_tensor_attention(scope, qkv.q, qkv.k, qkv.v, abl_model_attn_scale(model), NULL, NULL);
+    abl_tensor *z = abl_block_attention(scope, model, qkv.q, qkv.k, qkv.v, NULL, NULL);
     abl_tensor *mid = abl_tensor_add(scope, resid, abl_block_attn_out(scope, model, layer, z));
-    normed = abl_block_norm_forward(scope, model, layer, ABL_BLOCK_NORM_2, parallel ? resid : mid,
-                                    NULL, NULL);
-    abl_tensor *mlp_out = abl_block_mlp(scope, model, layer, normed, NULL);
     sources->z[layer] = abl_tensor_keep(z);
-    sources->mlp_out[layer] = abl_tensor_keep(mlp_out);
     if (sources->pre != NULL) {
         sources->pre[layer] = abl_tensor_keep(resid);
         sources->mid[layer] = abl_tensor_keep(mid);
     }
+    if (abl_model_get_config(model)->attn_only) {
+        return mid;
+    }
+    normed = abl_block_norm_forward(scope, model, layer, ABL_BLOCK_NORM_2, parallel ? resid : mid,
+                                    NULL, NULL);
+    abl_tensor *mlp_out = abl_block_mlp(scope, model, layer, normed, NULL);
+    sources->mlp_out[layer] = abl_tensor_keep(mlp_out);
     return abl_tensor_add(scope, mid, mlp_out);
 }
 
@@ -202,16 +204,18 @@ abl_tensor *abl_sources_expand(abl_scope *scope, const abl_model *model, const a
                                int32_t batch) {
     const abl_model_config *c = abl_model_get_config(model);
     const int64_t heads = c->n_heads;
-    const int64_t shape[] = {1 + c->n_layers * (heads + 1), sources->batch, sources->seq,
-                             c->d_model};
+    const int64_t per_layer = heads + (c->attn_only ? 0 : 1);
+    const int64_t shape[] = {1 + c->n_layers * per_layer, sources->batch, sources->seq, c->d_model};
     abl_tensor *out = abl_tensor_empty(scope, ABL_DTYPE_F32, 4, shape);
     abl_tensor_copy_into(scope, abl_tensor_select(scope, out, 0, 0), sources->start);
     for (int layer = 0; layer < c->n_layers; layer++) {
-        const int64_t slot = 1 + layer * (heads + 1);
+        const int64_t slot = 1 + layer * per_layer;
         heads_into(scope, model, layer, sources->z[layer],
                    abl_tensor_slice(scope, out, 0, slot, slot + heads));
-        abl_tensor_copy_into(scope, abl_tensor_select(scope, out, 0, slot + heads),
-                             sources->mlp_out[layer]);
+        if (!c->attn_only) {
+            abl_tensor_copy_into(scope, abl_tensor_select(scope, out, 0, slot + heads),
+                                 sources->mlp_out[layer]);
+        }
     }
     return abl_tensor_expand(scope, out, 4, (const int64_t[]){shape[0], batch, shape[2], shape[3]});
 }

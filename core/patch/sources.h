@@ -23,7 +23,7 @@ struct abl_sources {
     int32_t layer_count;
     abl_tensor *start;    /* (batch, pos, d_model): Resid Start */
     abl_tensor **z;       /* a layer: (batch, pos, head, d_head) */
-    abl_tensor **mlp_out; /* a layer: (batch, pos, d_model) */
+    abl_tensor **mlp_out; /* a layer: (batch, pos, d_model); NULL where blocks have no MLP */
     abl_tensor **pre;     /* a layer: the residual before it; NULL when not asked for */
     abl_tensor **mid;     /* a layer: after attention; likewise */
     abl_tensor *end;      /* the last residual; likewise */

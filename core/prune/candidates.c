@@ -179,7 +179,7 @@ static abl_tensor *patched_z(abl_candidates *c, int layer, const abl_tensor *nor
     } else {
         v = clean_heads(c, clean->v, kv, kv + 1, 0, length + c->seq);
     }
-    return abl_tensor_attention(scope, q, k, v, abl_model_attn_scale(c->model), NULL, NULL);
+    return abl_block_attention(scope, c->model, q, k, v, NULL, NULL);
 }
 
 /* The residual after attention in each candidate of an attention destination: (rows, positions,
@@ -234,6 +234,9 @@ static abl_tensor *patched_layer(abl_candidates *c, int layer, int64_t positions
     }
     if (c->dest->role != ABL_DEST_MLP) {
         abl_tensor *mid = patched_attention(c, layer, positions);
+        if (c->config->attn_only) {
+            return mid;
+        }
         if (!parallel) {
             return abl_tensor_add(scope, mid, mlp_of(c, layer, mid));
         }
@@ -264,10 +267,12 @@ static abl_tensor *plain_block(abl_candidates *c, int layer, abl_tensor *resid, 
         qkv.k = abl_rows_behind(scope, c->state->prefix[layer].k, qkv.k);
         qkv.v = abl_rows_behind(scope, c->state->prefix[layer].v, qkv.v);
     }
-    abl_tensor *z = abl_tensor_attention(scope, qkv.q, qkv.k, qkv.v, abl_model_attn_scale(c->model),
-                                         NULL, NULL);
+    abl_tensor *z = abl_block_attention(scope, c->model, qkv.q, qkv.k, qkv.v, NULL, NULL);
     resid = last_of(c, resid, positions);
     abl_tensor *mid = abl_tensor_add(scope, resid, abl_block_attn_out(scope, c->model, layer, z));
+    if (c->config->attn_only) {
+        return mid;
+    }
     abl_tensor *mlp = mlp_of(c, layer, c->config->parallel_attn_mlp ? resid : mid);
     return abl_tensor_add(scope, mid, mlp);
 }

@@ -26,6 +26,7 @@ typedef struct eap_ig {
     abl_folded *folded;
     abl_sources *clean; /* of the current batch */
     float *sums;        /* scores times prompts and points */
+    int32_t places_per_layer; /* heads, and the MLP where there is one */
     int32_t place_count;
     int32_t point_count; /* in all */
     int32_t point;       /* of the current batch */
@@ -83,7 +84,9 @@ static abl_code eap_ig_open(abl_prune *prune, abl_status *ret_status) {
     }
     state->sums = abl_calloc((size_t)prune->edge_count, sizeof *state->sums);
     bool everywhere = o->eap_ig.method == ABL_EAP_IG_ACTIVATIONS;
-    state->place_count = everywhere ? 1 + 2 * abl_model_get_config(o->model)->n_layers : 1;
+    const abl_model_config *config = abl_model_get_config(o->model);
+    state->places_per_layer = config->attn_only ? 1 : 2;
+    state->place_count = everywhere ? 1 + state->places_per_layer * config->n_layers : 1;
     state->point_count =
         o->eap_ig.method == ABL_EAP_IG_CLEAN_CORRUPTED ? 2 : state->place_count * o->eap_ig.steps;
     prune->progress.total = (int64_t)prune->batch_count * state->point_count;
@@ -105,8 +108,9 @@ static abl_blend blend_at(const abl_prune *prune, const eap_ig *state) {
         blend.share = (double)(state->point % steps + 1) / steps;
         int32_t place = state->point / steps - 1;
         if (place >= 0) {
-            blend.place = place % 2 == 0 ? ABL_BLEND_HEADS : ABL_BLEND_MLP;
-            blend.layer = place / 2;
+            blend.place =
+                place % state->places_per_layer == 0 ? ABL_BLEND_HEADS : ABL_BLEND_MLP;
+            blend.layer = place / state->places_per_layer;
         }
         break;
     }

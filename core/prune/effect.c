@@ -40,7 +40,7 @@ static void row_means(abl_scope *scope, const abl_effect *effect, const abl_tens
 static void effect_mse(abl_scope *scope, const abl_effect *effect, const abl_tensor *logits,
                        int64_t count, double *ret_effects) {
     abl_tensor *d = abl_tensor_sub(scope, logits, effect->clean);
-    double scale = 1.0 / (double)abl_model_get_config(effect->model)->d_vocab;
+    double scale = 1.0 / (double)abl_model_get_config(effect->model)->d_vocab_out;
     row_means(scope, effect, abl_tensor_dot(scope, d, d), count, scale, ret_effects);
 }
 
@@ -89,7 +89,7 @@ static void loss_by_columns(abl_scope *scope, const abl_effect *effect, const ab
 
 static void loss_by_logits(abl_scope *scope, const abl_effect *effect, const abl_tensor *logits,
                            int64_t count, double *ret_losses) {
-    const int32_t vocab = (int32_t)abl_model_get_config(effect->model)->d_vocab;
+    const int32_t vocab = (int32_t)abl_model_get_config(effect->model)->d_vocab_out;
     const size_t per = (size_t)effect->batch.size * (size_t)vocab;
     ABL_CLEANUP(abl_freep) float *host = abl_calloc((size_t)count * per, sizeof *host);
     if (host == NULL) {

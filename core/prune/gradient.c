@@ -13,6 +13,7 @@
  *     G_j = u_j W'_j^T                        one batched product over heads
  *     e_j = <u_j, qkv_j - b'_j>               which equals <xhat, G_j>, at d_head's cost
  *     g_j = G_j - xhat e_j / d_model          (W' is centred, so no mean term; RMS has none)
+ * and g_j = G_j in a model without norms.
  * The gradient at the residual stream collects (1 - a) g over all destinations.
  *
  * With a blend (EAP-IG) one place emits a constant instead of what it computes: its own backward is
@@ -85,7 +86,7 @@ static abl_tensor *blend_of(pass *p, const abl_tensor *clean, const abl_tensor *
 
 /* The slot in the arena of a layer's first head. */
 static int64_t head_slot(const pass *p, int layer) {
-    return ABL_SLOT_SOURCES + 1 + (int64_t)layer * (p->config->n_heads + 1);
+    return ABL_SLOT_SOURCES + abl_graph_block_src(p->options->graph, layer);
 }
 
 /* z (batch, pos, head, d_head), what is needed to come back from it kept. */
@@ -101,8 +102,8 @@ static abl_tensor *heads_forward(pass *p, int layer, abl_tensor *resid) {
     saved->q = qkv.q;
     saved->k = qkv.k;
     saved->v = qkv.v;
-    return abl_tensor_attention(scope, saved->q, saved->k, saved->v, abl_model_attn_scale(p->model),
-                                NULL, &saved->pattern);
+    return abl_block_attention(scope, p->model, saved->q, saved->k, saved->v, NULL,
+                               &saved->pattern);
 }
 
 static abl_tensor *attention_forward(pass *p, int layer, abl_tensor *resid) {
@@ -153,8 +154,10 @@ static abl_tensor *forward(pass *p) {
         size_t mark = abl_scope_mark(p->scope);
         abl_tensor *attn_out = attention_forward(p, layer, resid);
         abl_tensor *mid = abl_tensor_add(p->scope, resid, attn_out);
-        abl_tensor *mlp_out = mlp_forward(p, layer, p->config->parallel_attn_mlp ? resid : mid);
-        resid = abl_tensor_add(p->scope, mid, mlp_out);
+        bool parallel = p->config->parallel_attn_mlp;
+        resid = p->config->attn_only
+                    ? mid
+                    : abl_tensor_add(p->scope, mid, mlp_forward(p, layer, parallel ? resid : mid));
         saved_layer *s = &p->layers[layer];
         abl_tensor *const survivors[] = {resid,       s->xhat,     s->rstd,    s->qkv,
                                          s->q,        s->k,        s->v,       s->pattern,
@@ -221,11 +224,8 @@ static void score(pass *p, const abl_graph_module *module, const abl_tensor *g, 
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-/* The module of a layer's q (or joined qkv), or of its MLP; each block has as many modules. */
 static const abl_graph_module *module_of(const pass *p, int layer, bool mlp) {
-    const abl_graph *graph = p->options->graph;
-    int32_t attn_modules = abl_graph_options_of(graph)->joined_qkv ? 1 : 3;
-    return abl_graph_module_at(graph, layer * (attn_modules + 1) + (mlp ? attn_modules : 0));
+    return abl_graph_block_module(p->options->graph, layer, mlp);
 }
 
 /* Adds keep * g to the gradient at the residual stream, in place. */
@@ -259,8 +259,8 @@ static abl_tensor *projection_backward(pass *p, int layer, const abl_tensor *gra
     abl_tensor *dqkv = abl_tensor_empty(scope, ABL_DTYPE_F32, 4, shape);
     abl_qkv views = abl_folded_views(scope, p->folded, dqkv);
     const abl_attention_grads out = {.q = views.q, .k = views.k, .v = views.v};
-    abl_tensor_attention_backward(scope, dz, saved->q, saved->k, saved->v, saved->pattern,
-                                  abl_model_attn_scale(p->model), &out);
+    const abl_qkv qkv = {.q = saved->q, .k = saved->k, .v = saved->v};
+    abl_block_attention_backward(scope, p->model, dz, &qkv, saved->pattern, &out);
     abl_prefix_unrotate_(scope, p->model, p->options->batch->prefix, views);
     abl_tensor_mul_(scope, dqkv, abl_tensor_unsqueeze(scope, saved->rstd, 3));
     return dqkv;
@@ -286,7 +286,6 @@ static void attention_backward(pass *p, int layer, abl_tensor *grad_out, abl_ten
     const abl_folded *f = p->folded;
     const int64_t rows = p->batch * p->seq;
     abl_tensor *u = projection_backward(p, layer, grad_out);
-    abl_tensor *e = along_xhat(p, layer, u);
     abl_tensor *by_head =
         abl_tensor_view(scope, u, 3, (const int64_t[]){rows, f->heads, f->d_head});
     by_head = abl_tensor_permute(scope, by_head, 3, (const int64_t[]){1, 0, 2});
@@ -296,9 +295,11 @@ static void attention_backward(pass *p, int layer, abl_tensor *grad_out, abl_ten
     abl_tensor *g =
         abl_tensor_empty(scope, ABL_DTYPE_F32, 3, (const int64_t[]){f->heads, rows, p->width});
     abl_tensor_gemm_into(scope, g, by_head, w, 0, 1);
-    abl_tensor *xhat =
-        abl_tensor_view(scope, p->layers[layer].xhat, 3, (const int64_t[]){1, rows, p->width});
-    abl_tensor_addcmul_(scope, g, xhat, e, -1.0 / (double)p->width);
+    if (p->config->norm != ABL_NORM_NONE) {
+        abl_tensor *xhat =
+            abl_tensor_view(scope, p->layers[layer].xhat, 3, (const int64_t[]){1, rows, p->width});
+        abl_tensor_addcmul_(scope, g, xhat, along_xhat(p, layer, u), -1.0 / (double)p->width);
+    }
     abl_tensor *stack =
         abl_tensor_view(scope, g, 4, (const int64_t[]){f->heads, p->batch, p->seq, p->width});
     score(p, module_of(p, layer, false), stack, f->heads);
@@ -347,7 +348,7 @@ static void backward(pass *p, abl_tensor *resid) {
         size_t mark = abl_scope_mark(p->scope);
         /* In a parallel block attention and MLP both write to the stream behind it. */
         abl_tensor *behind = p->config->parallel_attn_mlp ? abl_tensor_clone(p->scope, grad) : grad;
-        if (!blended(p, ABL_BLEND_MLP, layer)) {
+        if (!p->config->attn_only && !blended(p, ABL_BLEND_MLP, layer)) {
             mlp_backward(p, layer, behind, grad);
         }
         if (!blended(p, ABL_BLEND_HEADS, layer)) {
@@ -420,6 +421,6 @@ int64_t abl_gradient_bytes(const abl_model_config *c, const abl_graph *graph, in
                     3LL * c->n_heads * seq;
     int64_t positions = o->seq_len != 0 ? seq : 1;
     int64_t scores = 2 * positions * heads * abl_graph_src_count(graph);
-    int64_t logits = 4 * batch * c->d_vocab;
+    int64_t logits = 4 * batch * c->d_vocab_out;
     return 4 * (tokens * (differences + c->n_layers * saved + stack) + scores + logits);
 }

@@ -179,13 +179,15 @@ static void differences_fill(abl_candidates *c, const abl_sources *ablated) {
         abl_differences_start(&state->differences, ablated, state->clean->start);
     }
     for (int layer = 0; layer < c->config->n_layers && !abl_scope_failed(scope); layer++) {
-        int64_t slot = ABL_SLOT_SOURCES + 1 + (int64_t)layer * (c->config->n_heads + 1);
+        int64_t slot = ABL_SLOT_SOURCES + abl_graph_block_src(c->prune->options.graph, layer);
         size_t mark = abl_scope_mark(scope);
         if (simple) {
             simple_fill(c, ablated, layer);
         } else {
             abl_differences_heads(scope, &state->differences, c->model, ablated, layer, slot,
                                   state->clean->z[layer]);
+        }
+        if (!simple && !c->config->attn_only) {
             abl_differences_mlp(scope, &state->differences, ablated, layer,
                                 slot + c->config->n_heads, state->clean->mlp_out[layer]);
         }
@@ -333,7 +335,7 @@ static int64_t ground_truth_bytes(const abl_prune_options *options) {
     int64_t pass =
         8LL * c->d_model + 4LL * c->d_mlp + 4LL * c->n_heads * c->d_head + 3LL * c->n_heads * seq;
     return 4 * (tokens * (arena + run) + candidates * tokens * pass +
-                3 * candidates * batch * c->d_vocab + 2 * abl_graph_edge_count(options->graph)) +
+                3 * candidates * batch * c->d_vocab_out + 2 * abl_graph_edge_count(options->graph)) +
            abl_prune_ablated_bytes(options, is_simple(options)) +
            abl_folded_bytes(options->model, options->graph, false);
 }

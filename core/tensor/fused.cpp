@@ -9,6 +9,7 @@
 #include "core/tensor/kernels.hpp"
 #include "core/tensor/tensor_internal.hpp"
 
+#include <algorithm>
 #include <limits>
 
 using abl::act;
@@ -77,6 +78,16 @@ normed norm_generic(const at::Tensor &input, const at::Tensor &w, const at::Tens
     return out;
 }
 
+/* No norm: the numbers themselves, times w and plus b where there are such. */
+normed norm_none(const at::Tensor &x, const at::Tensor &w, const at::Tensor &b) {
+    normed out;
+    out.rstd = at::ones(one_wide(x), x.options());
+    out.xhat = x;
+    out.y = w.defined() ? x * w : x;
+    out.y = b.defined() ? out.y + b : out.y;
+    return out;
+}
+
 at::Tensor optional_of(const abl_tensor *tensor) {
     return (tensor == nullptr) ? at::Tensor() : tensor->at;
 }
@@ -108,9 +119,15 @@ extern "C" abl_tensor *abl_tensor_norm(abl_scope *scope, abl_tensor_norm_kind ki
         at::Tensor bias = optional_of(b);
         bool centre = (kind == ABL_TENSOR_NORM_LAYER);
         bool host = abl::is_host_f32(input) && (!gain.defined() || abl::is_host_f32(gain));
-        normed out = host ? norm_host(input, gain, bias, eps, centre, ret_xhat != nullptr,
-                                      ret_rstd != nullptr)
-                          : norm_generic(input, gain, bias, eps, centre, ret_xhat != nullptr);
+        normed out;
+        if (kind == ABL_TENSOR_NORM_NONE) {
+            out = norm_none(input.contiguous(), gain, bias);
+        } else if (host) {
+            out =
+                norm_host(input, gain, bias, eps, centre, ret_xhat != nullptr, ret_rstd != nullptr);
+        } else {
+            out = norm_generic(input, gain, bias, eps, centre, ret_xhat != nullptr);
+        }
         if (ret_xhat != nullptr) {
             *ret_xhat = abl::adopt(scope, std::move(out.xhat));
         }
@@ -126,6 +143,9 @@ extern "C" abl_tensor *abl_tensor_norm_backward(abl_scope *scope, abl_tensor_nor
                                                 const abl_tensor *rstd) {
     return make(scope, [&] {
         const at::Tensor &g = get(grad_xhat);
+        if (kind == ABL_TENSOR_NORM_NONE) {
+            return g;
+        }
         const at::Tensor &h = get(xhat);
         bool centre = (kind == ABL_TENSOR_NORM_LAYER);
         if (abl::is_host_f32(g) && abl::is_host_f32(h) && g.sizes() == h.sizes()) {
@@ -299,25 +319,34 @@ at::Tensor future_mask(int64_t queries, int64_t keys, const at::Device &device) 
         .triu_(keys - queries + 1);
 }
 
-} // namespace
-
-namespace {
-
 struct attended {
     at::Tensor z, scores, pattern;
 };
 
+/* Each query its own position: z is v, a copy a query head of the group. */
+attended attend_self(const at::Tensor &q, const at::Tensor &v) {
+    attended out;
+    const int64_t first = v.size(1) - q.size(1);
+    out.z = v.narrow(1, first, q.size(1)).repeat_interleave(q.size(2) / v.size(2), 2).contiguous();
+    at::Tensor eye = at::eye(v.size(1), q.options()).narrow(0, first, q.size(1));
+    out.pattern = eye.expand({q.size(0), q.size(2), -1, -1});
+    out.scores = out.pattern.log();
+    return out;
+}
+
 /* By products: long contexts, other dtypes, other devices. */
 attended attend_by_products(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
-                            double scale) {
+                            double scale, bool causal) {
     const int64_t kv_heads = k.size(2);
     const int64_t keys = k.size(1);
     attended out;
     at::Tensor key = grouped(k, kv_heads);
     at::Tensor scores = abl::bmm(grouped(q, kv_heads), key.transpose(1, 2));
     out.scores = scores.view({q.size(0), q.size(2), q.size(1), keys}).mul_(scale);
-    out.scores.masked_fill_(future_mask(q.size(1), keys, q.device()),
-                            -std::numeric_limits<double>::infinity());
+    if (causal) {
+        out.scores.masked_fill_(future_mask(q.size(1), keys, q.device()),
+                                -std::numeric_limits<double>::infinity());
+    }
     out.pattern = at::softmax(out.scores, -1, at::kFloat).to(q.scalar_type());
     at::Tensor z = abl::bmm(out.pattern.view({key.size(0), -1, keys}), grouped(v, kv_heads));
     out.z = ungrouped(z, q).contiguous();
@@ -326,7 +355,7 @@ attended attend_by_products(const at::Tensor &q, const at::Tensor &k, const at::
 
 /* By loops, a head of a row a task: short contexts fit the first cache, and nothing is copied. */
 attended attend_by_loops(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
-                         double scale, bool want_scores) {
+                         double scale, bool causal, bool want_scores) {
     const int64_t heads = q.size(2);
     const int64_t group = heads / k.size(2);
     const int64_t cells = q.size(1) * k.size(1);
@@ -352,6 +381,7 @@ attended attend_by_loops(const at::Tensor &q, const at::Tensor &k, const at::Ten
         args.keys = k.size(1);
         args.d_head = q.size(3);
         args.scale = static_cast<float>(scale);
+        args.causal = causal;
         abl::kernels().attention(args);
     });
     return out;
@@ -366,17 +396,26 @@ bool loops_apply(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v) 
 
 } // namespace
 
-extern "C" abl_tensor *abl_tensor_attention(abl_scope *scope, const abl_tensor *q,
-                                            const abl_tensor *k, const abl_tensor *v, double scale,
+static attended attend(abl_tensor_sees sees, const at::Tensor &q, const at::Tensor &k,
+                       const at::Tensor &v, double scale, bool want_scores) {
+    const bool causal = (sees == ABL_TENSOR_SEES_PAST);
+    if (sees == ABL_TENSOR_SEES_SELF) {
+        return attend_self(q, v);
+    }
+    return loops_apply(q, k, v) ? attend_by_loops(q, k, v, scale, causal, want_scores)
+                                : attend_by_products(q, k, v, scale, causal);
+}
+
+extern "C" abl_tensor *abl_tensor_attention(abl_scope *scope, abl_tensor_sees sees,
+                                            const abl_tensor *q, const abl_tensor *k,
+                                            const abl_tensor *v, double scale,
                                             abl_tensor **ret_scores, abl_tensor **ret_pattern) {
     return make(scope, [&] {
         const at::Tensor &query = get(q);
         abl::require(query.dim() == 4 && get(k).dim() == 4 && get(k).sizes() == get(v).sizes() &&
                          query.size(1) <= get(k).size(1) && query.size(2) % get(k).size(2) == 0,
                      "attention: q, k and v do not fit each other");
-        attended out = loops_apply(query, get(k), get(v))
-                           ? attend_by_loops(query, get(k), get(v), scale, ret_scores != nullptr)
-                           : attend_by_products(query, get(k), get(v), scale);
+        attended out = attend(sees, query, get(k), get(v), scale, ret_scores != nullptr);
         if (ret_scores != nullptr) {
             *ret_scores = abl::adopt(scope, std::move(out.scores));
         }
@@ -387,15 +426,26 @@ extern "C" abl_tensor *abl_tensor_attention(abl_scope *scope, const abl_tensor *
     });
 }
 
-extern "C" void abl_tensor_attention_backward(abl_scope *scope, const abl_tensor *grad_z,
-                                              const abl_tensor *q, const abl_tensor *k,
-                                              const abl_tensor *v, const abl_tensor *pattern,
-                                              double scale, const abl_attention_grads *out_grads) {
+extern "C" void abl_tensor_attention_backward(abl_scope *scope, abl_tensor_sees sees,
+                                              const abl_tensor *grad_z, const abl_tensor *q,
+                                              const abl_tensor *k, const abl_tensor *v,
+                                              const abl_tensor *pattern, double scale,
+                                              const abl_attention_grads *out_grads) {
     act(scope, [&] {
         const int64_t kv_heads = get(k).size(2);
         const int64_t keys = get(k).size(1);
         const int64_t wanted = get(out_grads->k).size(1);
         const int64_t first = keys - wanted;
+        if (sees == ABL_TENSOR_SEES_SELF) { /* z is v */
+            const at::Tensor &g = get(grad_z);
+            get(out_grads->q).zero_();
+            get(out_grads->k).zero_();
+            at::Tensor &out = get(out_grads->v);
+            out.zero_()
+                .narrow(1, out.size(1) - g.size(1), g.size(1))
+                .copy_(g.reshape({g.size(0), g.size(1), kv_heads, -1, g.size(3)}).sum(3));
+            return;
+        }
         at::Tensor gz = grouped(get(grad_z), kv_heads);
         at::Tensor p = get(pattern).reshape({gz.size(0), -1, keys});
         at::Tensor ds = abl::bmm(gz, grouped(get(v), kv_heads).transpose(1, 2));
@@ -415,21 +465,22 @@ extern "C" void abl_tensor_attention_backward(abl_scope *scope, const abl_tensor
 static at::Tensor rope_host(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin,
                             bool inverse) {
     at::Tensor out = at::empty(x.sizes(), x.options());
-    const int64_t half = x.size(3) / 2;
+    const int64_t half = cos.size(1);
     const int64_t positions = x.size(1);
-    abl::require(cos.size(0) == positions && sin.size(0) == positions && cos.size(1) == half,
-                 "rope: cos and sin are of other positions");
+    abl::require(cos.size(0) == positions && sin.sizes() == cos.sizes() && 2 * half <= x.size(3),
+                 "rope: cos and sin are of other positions or wider heads");
     abl::for_each_range(x.size(0) * positions, 16, [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; row++) {
             const int64_t b = row / positions;
             const int64_t p = row % positions;
             for (int64_t h = 0; h < x.size(2); h++) {
-                abl::kernels().rope(out.data_ptr<float>() + b * out.stride(0) + p * out.stride(1) +
-                                        h * out.stride(2),
-                                    x.data_ptr<float>() + b * x.stride(0) + p * x.stride(1) +
-                                        h * x.stride(2),
-                                    cos.data_ptr<float>() + p * half,
+                float *to = out.data_ptr<float>() + b * out.stride(0) + p * out.stride(1) +
+                            h * out.stride(2);
+                const float *from =
+                    x.data_ptr<float>() + b * x.stride(0) + p * x.stride(1) + h * x.stride(2);
+                abl::kernels().rope(to, from, cos.data_ptr<float>() + p * half,
                                     sin.data_ptr<float>() + p * half, half, inverse ? -1.0F : 1.0F);
+                std::copy(from + 2 * half, from + x.size(3), to + 2 * half);
             }
         }
     });
@@ -440,7 +491,8 @@ extern "C" abl_tensor *abl_tensor_rope(abl_scope *scope, const abl_tensor *x, co
                                        const abl_tensor *sin, bool inverse) {
     return make(scope, [&] {
         const at::Tensor &input = get(x);
-        const int64_t half = input.size(-1) / 2;
+        const int64_t half = get(cos).size(-1);
+        const int64_t rest = input.size(-1) - 2 * half;
         if (abl::is_host_f32(input) && input.dim() == 4 && input.stride(3) == 1) {
             return rope_host(input, get(cos).contiguous(), get(sin).contiguous(), inverse);
         }
@@ -452,6 +504,7 @@ extern "C" abl_tensor *abl_tensor_rope(abl_scope *scope, const abl_tensor *x, co
         at::Tensor out = at::empty(input.sizes(), wide.options());
         at::Tensor out_first = out.narrow(-1, 0, half);
         at::Tensor out_second = out.narrow(-1, half, half);
+        out.narrow(-1, 2 * half, rest).copy_(wide.narrow(-1, 2 * half, rest));
         at::mul_out(out_first, first, c).addcmul_(second, s, -1);
         at::mul_out(out_second, second, c).addcmul_(first, s, 1);
         return out.to(input.scalar_type());

@@ -298,7 +298,7 @@ void attention(const abl::attention_args &p) {
         float *scores = p.scores + i * p.keys;
         float *pattern = p.pattern + i * p.keys;
         float *z = p.z + i * p.z_stride;
-        const int64_t seen = first_seen + i;
+        const int64_t seen = p.causal ? first_seen + i : p.keys;
         for (int64_t j = 0; j < seen; j++) {
             scores[j] = p.scale * dot(q, p.k + j * p.k_stride, p.d_head);
         }

@@ -35,6 +35,7 @@ struct attention_args {
     int64_t q_stride, k_stride, v_stride, z_stride;
     int64_t queries, keys, d_head;
     float scale;
+    bool causal; /* else every query sees all keys */
 };
 
 struct kernel_table {

@@ -282,7 +282,8 @@ void abl_tensor_gemm_into(abl_scope *scope, abl_tensor *out, const abl_tensor *a
 
 typedef enum abl_tensor_norm_kind {
     ABL_TENSOR_NORM_LAYER,
-    ABL_TENSOR_NORM_RMS
+    ABL_TENSOR_NORM_RMS,
+    ABL_TENSOR_NORM_NONE, /* xhat is x, and rstd 1 */
 } abl_tensor_norm_kind;
 
 /* xhat = (x - mean) * rstd (LAYER) or x * rstd (RMS) over the last dimension; the result is
@@ -292,7 +293,7 @@ abl_tensor *abl_tensor_norm(abl_scope *scope, abl_tensor_norm_kind kind, const a
                             const abl_tensor *w, const abl_tensor *b, double eps,
                             abl_tensor **ret_xhat, abl_tensor **ret_rstd);
 /* From the gradient at xhat (multiply by w first where there is one) to the gradient at x:
- * rstd * (g - mean(g) - xhat * mean(g * xhat)), without the mean(g) for RMS. */
+ * rstd * (g - mean(g) - xhat * mean(g * xhat)), without the mean(g) for RMS; g for NONE. */
 abl_tensor *abl_tensor_norm_backward(abl_scope *scope, abl_tensor_norm_kind kind,
                                      const abl_tensor *grad_xhat, const abl_tensor *xhat,
                                      const abl_tensor *rstd);
@@ -309,26 +310,35 @@ void abl_tensor_gate_backward(abl_scope *scope, abl_tensor_act act, const abl_te
                               const abl_tensor *gate, const abl_tensor *up,
                               abl_tensor *out_gate_up);
 
-/* Causal attention. q (batch, q_pos, head, d_head), k and v (batch, k_pos, kv_head, d_head), any
- * strides; query head h reads kv head h / (heads / kv_heads), nothing is expanded. The last query
- * is at the last key's position. ret_scores (masked: -inf) and ret_pattern, both (batch, head,
- * q_pos, k_pos), may be NULL. Returns z (batch, q_pos, head, d_head), contiguous. */
-abl_tensor *abl_tensor_attention(abl_scope *scope, const abl_tensor *q, const abl_tensor *k,
-                                 const abl_tensor *v, double scale, abl_tensor **ret_scores,
-                                 abl_tensor **ret_pattern);
+/* Which keys a query sees. */
+typedef enum abl_tensor_sees {
+    ABL_TENSOR_SEES_PAST, /* its own position and those before: causal */
+    ABL_TENSOR_SEES_ALL,
+    ABL_TENSOR_SEES_SELF, /* its own position only: z is v, whatever q and k are */
+} abl_tensor_sees;
+
+/* Attention. q (batch, q_pos, head, d_head), k and v (batch, k_pos, kv_head, d_head), any strides;
+ * query head h reads kv head h / (heads / kv_heads), nothing is expanded. The last query is at the
+ * last key's position. ret_scores (masked: -inf) and ret_pattern, both (batch, head, q_pos, k_pos),
+ * may be NULL. Returns z (batch, q_pos, head, d_head), contiguous. */
+abl_tensor *abl_tensor_attention(abl_scope *scope, abl_tensor_sees sees, const abl_tensor *q,
+                                 const abl_tensor *k, const abl_tensor *v, double scale,
+                                 abl_tensor **ret_scores, abl_tensor **ret_pattern);
 typedef struct abl_attention_grads {
     abl_tensor *q; /* shapes of q, k, v: written into, so they may be slices of one gradient */
     abl_tensor *k; /* k and v may have fewer positions: those of the last keys */
     abl_tensor *v;
 } abl_attention_grads;
-/* grad_z as z. The outputs must exist; they are overwritten. */
-void abl_tensor_attention_backward(abl_scope *scope, const abl_tensor *grad_z, const abl_tensor *q,
-                                   const abl_tensor *k, const abl_tensor *v,
+/* grad_z as z. The outputs must exist; they are overwritten. With SEES_SELF the pattern is not read,
+ * and the gradients of q and k are 0. */
+void abl_tensor_attention_backward(abl_scope *scope, abl_tensor_sees sees, const abl_tensor *grad_z,
+                                   const abl_tensor *q, const abl_tensor *k, const abl_tensor *v,
                                    const abl_tensor *pattern, double scale,
                                    const abl_attention_grads *out_grads);
 
-/* Rotates x (batch, pos, head, d_head) by cos and sin (pos, d_head / 2), pairs (i, i + d_head / 2).
- * `inverse` rotates back, which is also the gradient. */
+/* Rotates x (batch, pos, head, d_head) by cos and sin (pos, n), pairs (i, i + n) for i below n; what
+ * is behind the first 2 n numbers of a head stays. `inverse` rotates back, which is also the
+ * gradient. */
 abl_tensor *abl_tensor_rope(abl_scope *scope, const abl_tensor *x, const abl_tensor *cos,
                             const abl_tensor *sin, bool inverse);
 

@@ -15,9 +15,14 @@ static char *borrow(const char *text) { /* packing reads only; the messages have
 }
 
 static char *normalization_name(const abl_model *model) {
-    bool rms = abl_model_get_config(model)->norm == ABL_NORM_RMS;
-    bool folded = abl_model_get_processing(model).fold_norm;
-    return borrow(rms ? (folded ? "RMSPre" : "RMS") : (folded ? "LNPre" : "LN"));
+    static const char *const names[][2] = {
+        [ABL_NORM_LAYER] = {"LN", "LNPre"},
+        [ABL_NORM_RMS] = {"RMS", "RMSPre"},
+        [ABL_NORM_NONE] = {"", ""},
+    };
+    const abl_model_config *config = abl_model_get_config(model);
+    bool folded = abl_model_get_processing(model).fold_norm || config->norm_plain;
+    return borrow(names[config->norm][folded ? 1 : 0]);
 }
 
 static Ablate__V1__ModelConfig *convert_config(abl_arena *arena, const abl_model *model) {

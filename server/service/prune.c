@@ -57,7 +57,7 @@ static abl_code submit_tokenize(submit *state, abl_status *ret_status) {
     }
     const abl_dataset_options options = {.tokenizer = abl_model_tokenizer(model),
                                          .bos = state->bos ? ABL_BOS_PREPEND : ABL_BOS_NEVER,
-                                         .vocab_size = (int32_t)config->d_vocab,
+                                         .vocab_size = abl_model_config_id_count(config),
                                          .seq_len_max = (int32_t)config->n_ctx};
     return abl_dataset_create_json(state->dataset->json, state->dataset->json_bytes, &options,
                                    &state->tokenized, ret_status);

@@ -13,7 +13,7 @@
 
 typedef struct circuit_logits {
     int64_t edge_count; /* actual: ties included */
-    float *logits;      /* (prompts, d_vocab) */
+    float *logits;      /* (prompts, d_vocab_out) */
 } circuit_logits;
 
 typedef struct circuits_state {
@@ -49,7 +49,7 @@ static bool circuits_open(abl_rpc *rpc, circuits_state *state) {
     }
     int32_t count = abl_circuits_count(state->circuits);
     state->shape[0] = state->run.circuits.batches.count;
-    state->shape[1] = abl_model_get_config(state->run.model->model)->d_vocab;
+    state->shape[1] = abl_model_get_config(state->run.model->model)->d_vocab_out;
     /* prompts, vocabulary and circuits have limits whose product fits 64 bits */
     state->bytes = (size_t)(state->shape[0] * state->shape[1]) * sizeof(float);
     if (!abl_sweep_run_admit(rpc, &state->run, (uint64_t)state->bytes * (uint64_t)count)) {

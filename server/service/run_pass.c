@@ -37,7 +37,7 @@ bool abl_pass_prepare(abl_rpc *rpc, abl_pass *pass) {
 
 /* The shape of the logits, and whether they may be so large. */
 static abl_code plan_logits(abl_rpc *rpc, abl_pass *pass) {
-    int64_t vocab = abl_model_get_config(pass->model->model)->d_vocab;
+    int64_t vocab = abl_model_get_config(pass->model->model)->d_vocab_out;
     int64_t positions = pass->batch.seq;
     pass->logit_rank = 3;
     if (pass->out_slice == ABL_OUT_SLICE_LAST) {

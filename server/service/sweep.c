@@ -76,7 +76,7 @@ static abl_step tokenize_work(abl_rpc *rpc) {
     const abl_dataset_options options = {
         .tokenizer = abl_model_tokenizer(run->model->model),
         .bos = run->job->bos,
-        .vocab_size = config->d_vocab,
+        .vocab_size = abl_model_config_id_count(config),
         .seq_len_max = config->n_ctx,
     };
     if (abl_dataset_create_json(run->dataset->json, run->dataset->json_bytes, &options,

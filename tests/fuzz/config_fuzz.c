@@ -20,12 +20,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     ABL_ASSERT(config.n_kv_heads > 0 && config.n_heads % config.n_kv_heads == 0);
     ABL_ASSERT(config.d_model > 0 && config.d_model <= ABL_WIDTH_MAX);
     ABL_ASSERT(config.d_head > 0 && config.n_heads * config.d_head <= ABL_WIDTH_MAX);
-    ABL_ASSERT(config.d_mlp > 0 && config.d_mlp <= ABL_WIDTH_MAX);
+    ABL_ASSERT((config.d_mlp > 0) != config.attn_only && config.d_mlp <= ABL_WIDTH_MAX);
     ABL_ASSERT(config.d_vocab > 0 && config.d_vocab <= ABL_VOCAB_MAX);
+    ABL_ASSERT(config.d_vocab_out > 0 && config.d_vocab_out <= ABL_VOCAB_MAX);
     ABL_ASSERT(config.n_ctx > 0 && config.n_ctx <= ABL_CONTEXT_MAX);
-    ABL_ASSERT(config.norm_eps > 0 && isfinite(config.norm_eps));
+    ABL_ASSERT((config.norm_eps > 0) != (config.norm == ABL_NORM_NONE));
+    ABL_ASSERT(isfinite(config.norm_eps) && isfinite(config.attn_divisor));
     ABL_ASSERT(config.bos_id >= -1 && config.bos_id < config.d_vocab);
     ABL_ASSERT(config.positional == ABL_POSITIONAL_LEARNED ||
-               (config.d_head % 2 == 0 && config.rope_theta > 0));
+               (config.rotary_dim % 2 == 0 && config.rotary_dim <= config.d_head &&
+                config.rope_theta > 0));
     return 0;
 }

@@ -356,7 +356,7 @@ static abl_tensor *norm_gradient(abl_scope *scope, abl_tensor *x, abl_tensor *gr
 static void norms_differentiate(void **state) {
     (void)state;
     abl_scope *scope = open_scope();
-    for (int kind = ABL_TENSOR_NORM_LAYER; kind <= ABL_TENSOR_NORM_RMS; kind++) {
+    for (int kind = ABL_TENSOR_NORM_LAYER; kind <= ABL_TENSOR_NORM_NONE; kind++) {
         abl_tensor_norm_kind which = (abl_tensor_norm_kind)kind;
         const differentiable f = {norm_value, norm_gradient, &which};
         check_gradient(scope, &f, RANDOM(scope, 1, 3, 5, 37));
@@ -425,6 +425,7 @@ static void activations_hold_at_the_ends(void **state) {
 }
 
 typedef struct attention_case {
+    abl_tensor_sees sees;
     abl_tensor *fixed[3];
     int which; /* the one of q, k, v that varies */
 } attention_case;
@@ -433,7 +434,7 @@ static abl_tensor *attention_value(abl_scope *scope, abl_tensor *x, void *user_d
     attention_case *c = user_data;
     abl_tensor *in[3] = {c->fixed[0], c->fixed[1], c->fixed[2]};
     in[c->which] = x;
-    return abl_tensor_attention(scope, in[0], in[1], in[2], 0.3, NULL, NULL);
+    return abl_tensor_attention(scope, c->sees, in[0], in[1], in[2], 0.3, NULL, NULL);
 }
 
 static abl_tensor *attention_gradient(abl_scope *scope, abl_tensor *x, abl_tensor *grad,
@@ -442,11 +443,11 @@ static abl_tensor *attention_gradient(abl_scope *scope, abl_tensor *x, abl_tenso
     abl_tensor *in[3] = {c->fixed[0], c->fixed[1], c->fixed[2]};
     in[c->which] = x;
     abl_tensor *pattern = NULL;
-    (void)abl_tensor_attention(scope, in[0], in[1], in[2], 0.3, NULL, &pattern);
+    (void)abl_tensor_attention(scope, c->sees, in[0], in[1], in[2], 0.3, NULL, &pattern);
     const abl_attention_grads out = {.q = abl_tensor_clone(scope, in[0]),
                                      .k = abl_tensor_clone(scope, in[1]),
                                      .v = abl_tensor_clone(scope, in[2])};
-    abl_tensor_attention_backward(scope, grad, in[0], in[1], in[2], pattern, 0.3, &out);
+    abl_tensor_attention_backward(scope, c->sees, grad, in[0], in[1], in[2], pattern, 0.3, &out);
     abl_tensor *all[3] = {out.q, out.k, out.v};
     return all[c->which];
 }
@@ -456,16 +457,19 @@ static void grouped_attention_differentiates_in_q_k_and_v(void **state) {
     abl_scope *scope = open_scope();
     attention_case c = {.fixed = {RANDOM(scope, 1, 2, 7, 6, 16), RANDOM(scope, 2, 2, 7, 2, 16),
                                   RANDOM(scope, 3, 2, 7, 2, 16)}};
-    for (c.which = 0; c.which < 3; c.which++) {
-        const differentiable f = {attention_value, attention_gradient, &c};
-        check_gradient(scope, &f, c.fixed[c.which]);
+    for (int sees = ABL_TENSOR_SEES_PAST; sees <= ABL_TENSOR_SEES_SELF; sees++) {
+        c.sees = (abl_tensor_sees)sees;
+        for (c.which = 0; c.which < 3; c.which++) {
+            const differentiable f = {attention_value, attention_gradient, &c};
+            check_gradient(scope, &f, c.fixed[c.which]);
+        }
     }
     abl_scope_destroy(scope);
 }
 
 /* ---- Attention --------------------------------------------------------------------------- */
 
-/* softmax(q k / ...) v for one query, by definition; query i sees keys 0 .. keys - queries + i. */
+/* softmax(q k / ...) v for one query that sees the first keys, by definition. */
 static void attend_one(const float *q, const float *k, const float *v, int64_t seen, int64_t d,
                        int64_t stride, double scale, double *ret_z) {
     double weights[512];
@@ -490,7 +494,7 @@ static void attend_one(const float *q, const float *k, const float *v, int64_t s
     }
 }
 
-static void check_attention(int64_t queries, int64_t keys) {
+static void check_attention(bool causal, int64_t queries, int64_t keys) {
     enum { B = 2, H = 4, K = 2, D = 8 };
     abl_scope *scope = open_scope();
     abl_tensor *q = RANDOM(scope, 1, B, queries, H, D);
@@ -498,7 +502,8 @@ static void check_attention(int64_t queries, int64_t keys) {
     abl_tensor *v = RANDOM(scope, 3, B, keys, K, D);
     abl_tensor *scores = NULL;
     abl_tensor *pattern = NULL;
-    float *z = floats(scope, abl_tensor_attention(scope, q, k, v, 0.5, &scores, &pattern));
+    abl_tensor_sees sees = causal ? ABL_TENSOR_SEES_PAST : ABL_TENSOR_SEES_ALL;
+    float *z = floats(scope, abl_tensor_attention(scope, sees, q, k, v, 0.5, &scores, &pattern));
     float *qs = floats(scope, q);
     float *ks = floats(scope, k);
     float *vs = floats(scope, v);
@@ -508,8 +513,8 @@ static void check_attention(int64_t queries, int64_t keys) {
                 double want[D];
                 int64_t kv = (b * keys * K + h / (H / K)) * D;
                 int64_t at = ((b * queries + i) * H + h) * D;
-                attend_one(qs + at, ks + kv, vs + kv, keys - queries + i + 1, D, (int64_t)K * D,
-                           0.5, want);
+                int64_t seen = causal ? keys - queries + i + 1 : keys;
+                attend_one(qs + at, ks + kv, vs + kv, seen, D, (int64_t)K * D, 0.5, want);
                 for (int e = 0; e < D; e++) {
                     assert_true(fabs((double)z[at + e] - want[e]) < 1e-5);
                 }
@@ -519,7 +524,7 @@ static void check_attention(int64_t queries, int64_t keys) {
     float *s = floats(scope, scores);
     float *p = floats(scope, pattern);
     for (int64_t i = 0; i < abl_tensor_count(scores); i++) {
-        bool future = i % keys > keys - queries + (i / keys) % queries;
+        bool future = causal && i % keys > keys - queries + (i / keys) % queries;
         assert_true(future ? (isinf(s[i]) && s[i] < 0 && p[i] == 0) : isfinite(s[i]));
     }
     abl_free(s);
@@ -533,11 +538,57 @@ static void check_attention(int64_t queries, int64_t keys) {
 
 static void attention_equals_its_definition(void **state) {
     (void)state;
-    check_attention(1, 1);
-    check_attention(9, 9);
-    check_attention(1, 9);     /* the last query alone */
-    check_attention(130, 130); /* long: by products */
-    check_attention(3, 150);
+    check_attention(true, 1, 1);
+    check_attention(true, 9, 9);
+    check_attention(true, 1, 9);     /* the last query alone */
+    check_attention(true, 130, 130); /* long: by products */
+    check_attention(true, 3, 150);
+}
+
+static void attention_that_looks_ahead_follows_its_definition_too(void **state) {
+    (void)state;
+    check_attention(false, 9, 9);
+    check_attention(false, 3, 9);
+    check_attention(false, 130, 130);
+}
+
+static void attention_to_oneself_is_the_value(void **state) {
+    (void)state;
+    abl_scope *scope = open_scope();
+    abl_tensor *q = RANDOM(scope, 1, 2, 3, 4, 8);
+    abl_tensor *v = RANDOM(scope, 2, 2, 5, 2, 8);
+    abl_tensor *pattern = NULL;
+    abl_tensor *z = abl_tensor_attention(scope, ABL_TENSOR_SEES_SELF, q, v, v, 0.5, NULL, &pattern);
+    abl_tensor *late = abl_tensor_slice(scope, v, 1, 2, 5);
+    for (int64_t head = 0; head < 4; head++) {
+        assert_close(scope, abl_tensor_select(scope, z, 2, head),
+                     abl_tensor_select(scope, late, 2, head / 2), 0);
+    }
+    abl_tensor *diagonal = abl_tensor_select(scope, abl_tensor_select(scope, pattern, 2, 1), 2, 3);
+    assert_close(scope, diagonal, abl_tensor_full(scope, ABL_DTYPE_F32, SHAPE(2, 4), 1), 0);
+    abl_scope_destroy(scope);
+}
+
+static void a_partial_rotation_leaves_the_rest_of_the_head(void **state) {
+    (void)state;
+    abl_scope *scope = open_scope();
+    const float zeros[6] = {0};
+    float ones[6];
+    for (int i = 0; i < 6; i++) {
+        ones[i] = 1;
+    }
+    /* A quarter turn of (0, 1) to (-1's partner): cos 0, sin 1. */
+    abl_tensor *cosine = abl_tensor_from_host(scope, ABL_DTYPE_F32, SHAPE(6, 1), zeros);
+    abl_tensor *sine = abl_tensor_from_host(scope, ABL_DTYPE_F32, SHAPE(6, 1), ones);
+    abl_tensor *x = RANDOM(scope, 1, 2, 6, 3, 8);
+    abl_tensor *turned = abl_tensor_rope(scope, x, cosine, sine, false);
+    assert_close(scope, abl_tensor_select(scope, turned, 3, 0),
+                 abl_tensor_neg(scope, abl_tensor_select(scope, x, 3, 1)), 1e-6);
+    assert_close(scope, abl_tensor_select(scope, turned, 3, 1), abl_tensor_select(scope, x, 3, 0),
+                 1e-6);
+    assert_close(scope, abl_tensor_slice(scope, turned, 3, 2, 8),
+                 abl_tensor_slice(scope, x, 3, 2, 8), 0);
+    abl_scope_destroy(scope);
 }
 
 static void rotating_back_gives_what_was_rotated(void **state) {
@@ -617,6 +668,9 @@ int main(void) {
         cmocka_unit_test(activations_hold_at_the_ends),
         cmocka_unit_test(grouped_attention_differentiates_in_q_k_and_v),
         cmocka_unit_test(attention_equals_its_definition),
+        cmocka_unit_test(attention_that_looks_ahead_follows_its_definition_too),
+        cmocka_unit_test(attention_to_oneself_is_the_value),
+        cmocka_unit_test(a_partial_rotation_leaves_the_rest_of_the_head),
         cmocka_unit_test(rotating_back_gives_what_was_rotated),
         cmocka_unit_test(kl_is_zero_against_itself_and_positive_against_others),
         cmocka_unit_test(the_same_seed_gives_the_same_numbers),

@@ -121,8 +121,8 @@ typedef struct abl_mlp_saved {
     abl_tensor *up;   /* (T, d_mlp) the linear part; NULL unless gated */
     abl_tensor *post; /* (T, d_mlp) what w_out reads */
 } abl_mlp_saved;
-/* normed (T, d_model) to the MLP's output, biases included. Not for models without MLPs. Without ret_saved (NULL) nothing that
- * is not needed is kept. */
+/* normed (T, d_model) to the MLP's output, biases included; not with attn_only. Without ret_saved
+ * (NULL) nothing that is not needed is kept. */
 abl_tensor *abl_block_mlp(abl_scope *scope, const abl_model *model, int layer,
                           const abl_tensor *normed, abl_mlp_saved *ret_saved);
 /* Gradient at the MLP's output to the gradient at `normed`. */

@@ -104,6 +104,11 @@ abl_code abl_prefix_create(const abl_model *model, const int32_t *tokens, int64_
                         "least one must follow",
                         (long long)length, config->n_ctx, config->n_ctx - 1);
     }
+    if (config->attention == ABL_ATTENTION_BIDIRECTIONAL) {
+        return abl_fail(ret_status, ABL_CODE_FAILED_PRECONDITION, "MODEL_NOT_CAUSAL",
+                        "this model's positions see those behind them, so a prefix's keys and "
+                        "values depend on the tail; only causal models have KV caches");
+    }
     abl_prefix *prefix = prefix_alloc(model, tokens, length);
     abl_code code = prefix == NULL ? abl_fail_oom(ret_status) : prefix_fill(prefix, ret_status);
     if (code != ABL_CODE_OK) {

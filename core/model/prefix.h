@@ -27,6 +27,7 @@ typedef struct abl_prefix abl_prefix;
 /* Runs the model over `length` tokens of one prompt.
  *   INVALID_ARGUMENT    SEQ_INVALID         empty, or no position of the context left for a tail
  *   INVALID_ARGUMENT    TOKEN_OUT_OF_RANGE
+ *   FAILED_PRECONDITION MODEL_NOT_CAUSAL    positions see those behind them
  *   RESOURCE_EXHAUSTED  OUT_OF_DEVICE_MEMORY, OUT_OF_HOST_MEMORY */
 ABL_MUST_CHECK abl_code abl_prefix_create(const abl_model *model, const int32_t *tokens,
                                           int64_t length, abl_prefix **ret_prefix,

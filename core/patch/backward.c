@@ -589,6 +589,6 @@ int64_t abl_patch_backward_bytes(const abl_patch_options *options) {
     /* The mask's planes: sampled values, slopes and gradients, and the matrices of all layers. */
     int64_t masks = 5LL * options->batch * abl_graph_edge_count(options->graph);
     return 4 * (tokens * (arenas * c->d_model + c->n_layers * saved + layer) + masks +
-                6LL * options->batch * c->d_vocab) +
+                6LL * options->batch * c->d_vocab_out) +
            abl_folded_bytes(options->model, options->graph, true);
 }

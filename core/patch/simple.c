@@ -154,9 +154,8 @@ static abl_tensor *attention(pass *p, int layer, const abl_simple_block *at, sav
     saved->q = qkv.q;
     saved->k = qkv.k;
     saved->v = qkv.v;
-    saved->z =
-        abl_tensor_attention(scope, saved->q, saved->k, saved->v, abl_model_attn_scale(p->model),
-                             NULL, p->layers == NULL ? NULL : &saved->pattern);
+    saved->z = abl_block_attention(scope, p->model, saved->q, saved->k, saved->v, NULL,
+                                   p->layers == NULL ? NULL : &saved->pattern);
     abl_tensor *z = moved(p, at->heads, p->config->n_heads, saved->z, ABLATED(p, z[layer]));
     abl_tensor *out = abl_block_attn_out(scope, p->model, layer, z);
     return abl_tensor_add(scope, moved(p, at->stream, 1, x, ABLATED(p, pre[layer])), out);
@@ -264,8 +263,8 @@ static abl_tensor *heads_backward(pass *p, int layer, const abl_simple_block *at
         abl_tensor_empty(scope, ABL_DTYPE_F32, 3, (const int64_t[]){batch, seq, all * c->d_head});
     abl_qkv views = abl_block_qkv_views(scope, p->model, dqkv);
     const abl_attention_grads out = {.q = views.q, .k = views.k, .v = views.v};
-    abl_tensor_attention_backward(scope, dz, s->q, s->k, s->v, s->pattern,
-                                  abl_model_attn_scale(p->model), &out);
+    const abl_qkv qkv = {.q = s->q, .k = s->k, .v = s->v};
+    abl_block_attention_backward(scope, p->model, dz, &qkv, s->pattern, &out);
     abl_prefix_unrotate_(scope, p->model, p->options->prefix, views);
     abl_tensor *w_t = abl_tensor_transpose(scope, weights->w_qkv, 0, 1);
     return abl_block_norm_backward(scope, p->model, layer, ABL_BLOCK_NORM_1,

@@ -24,8 +24,8 @@
 
 typedef struct eap_ig {
     abl_folded *folded;
-    abl_sources *clean; /* of the current batch */
-    float *sums;        /* scores times prompts and points */
+    abl_sources *clean;       /* of the current batch */
+    float *sums;              /* scores times prompts and points */
     int32_t places_per_layer; /* heads, and the MLP where there is one */
     int32_t place_count;
     int32_t point_count; /* in all */
@@ -108,8 +108,7 @@ static abl_blend blend_at(const abl_prune *prune, const eap_ig *state) {
         blend.share = (double)(state->point % steps + 1) / steps;
         int32_t place = state->point / steps - 1;
         if (place >= 0) {
-            blend.place =
-                place % state->places_per_layer == 0 ? ABL_BLEND_HEADS : ABL_BLEND_MLP;
+            blend.place = place % state->places_per_layer == 0 ? ABL_BLEND_HEADS : ABL_BLEND_MLP;
             blend.layer = place / state->places_per_layer;
         }
         break;

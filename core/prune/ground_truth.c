@@ -222,7 +222,9 @@ static abl_code batch_open(abl_candidates *c, abl_status *ret_status) {
         code = abl_prune_ablated(c->prune, &c->batch, &ablated, ret_status);
     }
     state->from = 0;
-    if (o->ablation == ABL_ABLATION_RESAMPLE && !o->ablate_by_clean && o->resident == NULL) {
+    bool looks_back = c->config->attention != ABL_ATTENTION_BIDIRECTIONAL;
+    if (looks_back && o->ablation == ABL_ABLATION_RESAMPLE && !o->ablate_by_clean &&
+        o->resident == NULL) {
         int32_t shared =
             abl_dataset_shared_prefix(o->batches.dataset, c->batch.first, c->batch.size);
         state->from = shared < c->seq ? shared : c->seq - 1;
@@ -335,7 +337,8 @@ static int64_t ground_truth_bytes(const abl_prune_options *options) {
     int64_t pass =
         8LL * c->d_model + 4LL * c->d_mlp + 4LL * c->n_heads * c->d_head + 3LL * c->n_heads * seq;
     return 4 * (tokens * (arena + run) + candidates * tokens * pass +
-                3 * candidates * batch * c->d_vocab_out + 2 * abl_graph_edge_count(options->graph)) +
+                3 * candidates * batch * c->d_vocab_out +
+                2 * abl_graph_edge_count(options->graph)) +
            abl_prune_ablated_bytes(options, is_simple(options)) +
            abl_folded_bytes(options->model, options->graph, false);
 }

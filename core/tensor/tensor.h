@@ -329,15 +329,15 @@ typedef struct abl_attention_grads {
     abl_tensor *k; /* k and v may have fewer positions: those of the last keys */
     abl_tensor *v;
 } abl_attention_grads;
-/* grad_z as z. The outputs must exist; they are overwritten. With SEES_SELF the pattern is not read,
- * and the gradients of q and k are 0. */
+/* grad_z as z. The outputs must exist; they are overwritten. With SEES_SELF the pattern is not
+ * read, and the gradients of q and k are 0. */
 void abl_tensor_attention_backward(abl_scope *scope, abl_tensor_sees sees, const abl_tensor *grad_z,
                                    const abl_tensor *q, const abl_tensor *k, const abl_tensor *v,
                                    const abl_tensor *pattern, double scale,
                                    const abl_attention_grads *out_grads);
 
-/* Rotates x (batch, pos, head, d_head) by cos and sin (pos, n), pairs (i, i + n) for i below n; what
- * is behind the first 2 n numbers of a head stays. `inverse` rotates back, which is also the
+/* Rotates x (batch, pos, head, d_head) by cos and sin (pos, n), pairs (i, i + n), i below n; what is
+ * behind the first 2 n numbers of a head stays. `inverse` rotates back, which is also the
  * gradient. */
 abl_tensor *abl_tensor_rope(abl_scope *scope, const abl_tensor *x, const abl_tensor *cos,
                             const abl_tensor *sin, bool inverse);

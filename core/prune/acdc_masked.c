@@ -84,7 +84,7 @@ static abl_code buffers_alloc(acdc_masked *self, abl_status *ret_status) {
     const abl_batch *batch = &self->batch;
     size_t rows = (size_t)self->trials_max * (size_t)batch->size;
     size_t row = (size_t)batch->size * (size_t)batch->seq_len;
-    size_t vocab = (size_t)abl_model_get_config(self->prune->options.model)->d_vocab;
+    size_t vocab = (size_t)abl_model_get_config(self->prune->options.model)->d_vocab_out;
     self->tokens = abl_calloc((size_t)self->trials_max * row, sizeof *self->tokens);
     self->removed = abl_calloc((size_t)self->edge_count, sizeof *self->removed);
     self->masks = abl_calloc(rows * (size_t)self->edge_count, sizeof *self->masks);
@@ -207,7 +207,7 @@ static abl_code masked_try(abl_acdc_evaluator *evaluator, const int64_t *edges, 
         return code;
     }
     size_t mark = abl_scope_mark(self->scope);
-    const int64_t shape[] = {count, self->batch.size, abl_model_get_config(o->model)->d_vocab};
+    const int64_t shape[] = {count, self->batch.size, abl_model_get_config(o->model)->d_vocab_out};
     abl_tensor *logits = abl_tensor_from_host(self->scope, ABL_DTYPE_F32, 3, shape, self->logits);
     abl_effect_of_logits(self->scope, &self->effect, logits, count, ret_effects);
     abl_scope_rewind(self->scope, mark, NULL, 0);

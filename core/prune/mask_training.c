@@ -169,7 +169,7 @@ static abl_code buffers_alloc(abl_mask_training *training, abl_status *ret_statu
     const size_t edges = (size_t)training->edge_count;
     const size_t avoided = (size_t)training->own->avoid_edge_count;
     abl_batch first = abl_batches_at(&o->batches, 0); /* none is larger */
-    size_t logits = (size_t)first.size * (size_t)abl_model_get_config(o->model)->d_vocab;
+    size_t logits = (size_t)first.size * (size_t)abl_model_get_config(o->model)->d_vocab_out;
     training->mask = abl_calloc(edges, sizeof *training->mask);
     training->gradient = abl_calloc(edges, sizeof *training->gradient);
     training->logits = abl_calloc(2 * logits, sizeof *training->logits);
@@ -320,7 +320,7 @@ static abl_code clean_prepare(abl_mask_training *training, prompt_set *set, int3
     if (code != ABL_CODE_OK) {
         return code;
     }
-    const int64_t vocab = abl_model_get_config(training->options->model)->d_vocab;
+    const int64_t vocab = abl_model_get_config(training->options->model)->d_vocab_out;
     abl_scope *scope = abl_scope_create(abl_model_device(training->options->model));
     if (scope == NULL) {
         return abl_fail_oom(ret_status);
@@ -398,7 +398,7 @@ static abl_code validate(abl_mask_training *training, int32_t index, abl_trainin
     prompt_set *set = &training->validation;
     index = index < set->batch_count ? index : 0;
     abl_batch batch = abl_batches_at(&set->batches, index);
-    const int64_t vocab = abl_model_get_config(training->options->model)->d_vocab;
+    const int64_t vocab = abl_model_get_config(training->options->model)->d_vocab_out;
     const abl_sources *ablated = NULL;
     abl_code code = clean_prepare(training, set, index, &batch, ret_status);
     if (code == ABL_CODE_OK) {
@@ -616,7 +616,7 @@ int64_t abl_mask_training_bytes_estimate(const abl_prune_options *o) {
         .batch = batches->batch_size < batches->count ? batches->batch_size : batches->count,
         .seq = abl_dataset_seq_len(batches->dataset)};
     const abl_ablator_options ablator = ablator_of(o, batches);
-    int64_t vocab = abl_model_get_config(o->model)->d_vocab;
+    int64_t vocab = abl_model_get_config(o->model)->d_vocab_out;
     int64_t prompts = (int64_t)batches->count + o->subnetwork_probing.validation_count;
     return abl_patch_backward_bytes(&pass) + abl_patch_bytes_estimate(&pass) +
            2 * abl_ablator_bytes_estimate(&ablator) + 4 * vocab * (prompts + 2LL * pass.batch) +

@@ -101,6 +101,108 @@ static void case_graph(const char *model_name, const edges_variant *variant,
     edges_case_close(&c);
 }
 
+/* ---- helpers: edges by name to module tensors ------------------------------------------------ */
+
+/* Recorded shapes and sums of each module's tensor against those of flat values. */
+static void compare_tensors(const edges_case *c, const char *key, const abl_graph *graph,
+                            const float *values) {
+    const json_t *recorded = json_object_get(json_object_get(c->json, "out"), key);
+    bool equal = json_object_size(recorded) == (size_t)abl_graph_module_count(graph);
+    for (int32_t m = 0; equal && m < abl_graph_module_count(graph); m++) {
+        const json_t *module = json_object_get(recorded, abl_graph_module_at(graph, m)->name);
+        const json_t *dims = json_object_get(module, "shape");
+        abl_scores_shape shape = abl_scores_module_shape(graph, m);
+        float *tensor = abl_calloc((size_t)shape.count, sizeof *tensor);
+        abl_scores_read_module(graph, values, m, tensor);
+        double sum = 0;
+        for (int64_t i = 0; i < shape.count; i++) {
+            sum += (double)tensor[i];
+        }
+        equal = json_array_size(dims) == (size_t)shape.rank &&
+                sum == json_number_value(json_object_get(module, "sum"));
+        for (int32_t i = 0; equal && i < shape.rank; i++) {
+            equal = json_integer_value(json_array_get(dims, (size_t)i)) == shape.dims[i];
+        }
+        abl_free(tensor);
+    }
+    golden_check(c->title, key, equal);
+}
+
+static void compare_arrays(const edges_case *c, const char *key, const abl_graph *graph,
+                           const float *values) {
+    float *expected = edges_flat(graph, c->set, key);
+    size_t count = (size_t)abl_graph_edge_count(graph);
+    golden_compare_floats(c->title, key, expected, count, values, count, 0);
+    abl_free(expected);
+}
+
+/* A name is an edge at every position; the recorded lookups say where in its module it is. */
+static bool name_set(const edges_case *c, const abl_graph *graph, const char *name,
+                     const abl_edge *picked, float *values) {
+    abl_edge edge = {0};
+    abl_status status;
+    golden_must(abl_graph_parse_edge(graph, name, strlen(name), &edge, &status), &status);
+    bool every = edge.seq == ABL_SEQ_EVERY;
+    for (edge.seq = 0; edge.seq < abl_graph_seq_count(graph); edge.seq++) {
+        values[abl_graph_edge_index(graph, edge)] = 1;
+    }
+    const json_t *place = json_object_get(json_object_get(c->json, "edge_name_dict_lookup"), name);
+    const abl_graph_dest *dest = abl_graph_dest_at(graph, edge.dest);
+    size_t rank = json_array_size(place);
+    bool heads = abl_graph_module_at(graph, dest->module)->has_heads;
+    return every == (abl_graph_options_of(graph)->seq_len != 0) && edge.dest == picked->dest &&
+           edge.src == picked->src && rank == 1U + (every ? 1U : 0U) + (heads ? 1U : 0U) &&
+           json_integer_value(json_array_get(place, rank - 1)) == edge.src - dest->src_begin &&
+           (!heads || json_integer_value(json_array_get(place, rank - 2)) == dest->head);
+}
+
+/* new_prune_scores, circuit_prune_scores and patch masks: edges to the arrays that they are in. */
+static void case_helpers(const char *model_name, const edges_variant *variant,
+                         const abl_graph *graph) {
+    edges_case c;
+    if (!edges_case_open(&c, model_name, "g_helpers_%s", variant->name)) {
+        return;
+    }
+    size_t edges = (size_t)abl_graph_edge_count(graph);
+    float *constant = abl_calloc(edges, sizeof *constant);
+    float *objects = abl_calloc(edges, sizeof *objects);
+    float *graded = abl_calloc(edges, sizeof *graded);
+    float *named = abl_calloc(edges, sizeof *named);
+    int64_t count = 0;
+    int64_t *picked = edges_list(json_object_get(c.json, "picked_edges"), &count);
+    const json_t *names = json_object_get(c.json, "picked_names");
+    bool found = count > 0;
+    for (int64_t i = 0; i < count; i++) {
+        objects[picked[i]] = 1;
+        graded[picked[i]] = (float)i + 0.5F;
+        abl_edge edge = abl_graph_edge_at(graph, picked[i]);
+        const char *name = json_string_value(json_array_get(names, (size_t)i));
+        found = name_set(&c, graph, name, &edge, named) && found;
+    }
+    golden_check(c.title, "edge_name_dict", found);
+    compare_tensors(&c, "new_prune_scores()", graph, constant);
+    for (size_t i = 0; i < edges; i++) {
+        constant[i] = 2.5F;
+    }
+    compare_tensors(&c, "new_prune_scores(init_val=2.5)", graph, constant);
+    compare_tensors(&c, "circuit_prune_scores(edges=Edge list)", graph, objects);
+    compare_tensors(&c, "circuit_prune_scores(edges, bool=True)", graph, objects);
+    compare_tensors(&c, "circuit_prune_scores(edges=names)", graph, named);
+    compare_tensors(&c, "circuit_prune_scores(edge_dict={Edge: k+0.5})", graph, graded);
+    compare_tensors(&c, "current_patch_masks_as_prune_scores() after patch_mode(edges=names)",
+                    graph, named);
+    compare_arrays(&c, "edges_obj", graph, objects);
+    compare_arrays(&c, "edges_names", graph, named);
+    compare_arrays(&c, "edge_dict_obj", graph, graded);
+    compare_arrays(&c, "masks_after_patch_mode", graph, named);
+    abl_free(picked);
+    abl_free(named);
+    abl_free(graded);
+    abl_free(objects);
+    abl_free(constant);
+    edges_case_close(&c);
+}
+
 /* ---- circuit sizes --------------------------------------------------------------------------- */
 
 static void compare_sizes(const char *title, const json_t *recorded, const char *key,
@@ -208,11 +310,19 @@ int main(int argc, char **argv) {
         for (size_t v = 0; v < EDGES_VARIANT_COUNT; v++) {
             abl_graph *graph = edges_graph(model, &EDGES_VARIANTS[v], 16);
             case_graph(EDGES_MODELS[i], &EDGES_VARIANTS[v], graph);
+            if (v < 2 || strcmp(EDGES_VARIANTS[v].name, "proc_unfact") == 0) {
+                case_helpers(EDGES_MODELS[i], &EDGES_VARIANTS[v], graph);
+            }
             if (v < 2) {
                 case_sizes(EDGES_MODELS[i], &EDGES_VARIANTS[v], graph);
             }
             abl_graph_destroy(graph);
         }
+        /* asis_golden.c says what that is. */
+        const edges_variant asis = {.name = "proc_fact_noqkv_asis", .joined_qkv = true};
+        abl_graph *graph = edges_graph(model, &asis, 16);
+        case_graph(EDGES_MODELS[i], &asis, graph);
+        abl_graph_destroy(graph);
         abl_model_unref(model);
     }
     case_smollm2();

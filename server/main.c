@@ -133,6 +133,7 @@ static abl_code start_server(ablated *self, abl_status *ret_status) {
         .state_dir = self->state_dir,
         .threads = (int)self->options->threads,
         .memory_budget = (uint64_t)self->options->memory_budget_mib << 20,
+        .kv_cache_bytes = self->options->kv_cache_mib << 20,
         .jobs_max = (size_t)self->options->jobs_max,
     };
     abl_code code = parse_device(self->options->device, &server.default_device, ret_status);
@@ -159,6 +160,7 @@ static abl_code start_services(ablated *self, abl_status *ret_status) {
         abl_dataset_service(server),
         abl_prune_service(server),
         abl_evaluate_service(server),
+        abl_cache_service(server),
         abl_reflection_service_v1(self->reflection),
         abl_reflection_service_v1alpha(self->reflection),
     };

@@ -38,6 +38,7 @@ typedef struct abl_options {
     char *log_level;
     int64_t threads;           /* compute threads of the CPU; 0: libtorch's default */
     int64_t memory_budget_mib; /* working memory that one request may take; 0: what is free */
+    int64_t kv_cache_mib;      /* of all KV caches together */
     int64_t jobs_max;          /* jobs that wait or run */
     int64_t drain_ms;          /* after SIGTERM, calls still running after this are cancelled */
     bool insecure_bind_any;    /* serve without authentication on an address that others reach */

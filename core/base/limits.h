@@ -52,6 +52,8 @@
 #define ABL_MODEL_COUNT_MAX 64
 #define ABL_GRAPH_COUNT_MAX 4096
 #define ABL_DATASET_COUNT_MAX 1024
+#define ABL_KV_CACHE_COUNT_MAX 1024
+#define ABL_GRAPH_KV_CACHE_MAX 4               /* KV caches that one graph uses */
 #define ABL_JOB_COUNT_MAX 4096
 #define ABL_EXECUTOR_QUEUE_MAX 1024
 

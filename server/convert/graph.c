@@ -28,6 +28,11 @@ abl_code abl_convert_graph_options(const Ablate__V1__GraphOptions *message,
                         message->seq_len,
                         config->n_ctx < ABL_SEQ_MAX ? config->n_ctx : ABL_SEQ_MAX);
     }
+    if (message->n_kv_cache_ids > ABL_GRAPH_KV_CACHE_MAX) {
+        return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "GRAPH_OPTIONS",
+                        "options.kv_cache_ids has %zu KV caches; a graph uses at most %d",
+                        message->n_kv_cache_ids, ABL_GRAPH_KV_CACHE_MAX);
+    }
     *ret_options = (abl_graph_options){
         .layer_count = config->n_layers,
         .head_count = config->n_heads,
@@ -55,6 +60,15 @@ Ablate__V1__GraphOptions *abl_convert_graph_options_back(abl_arena *arena,
     message->seq_len = options->seq_len;
     message->expand_kv_heads = options->gqa == ABL_GQA_EXPANDED;
     message->out_slice = abl_convert_out_slice_back(graph->out_slice);
+    message->kv_cache_ids = abl_arena_alloc(arena, ABL_GRAPH_KV_CACHE_MAX * sizeof(char *));
+    if (message->kv_cache_ids == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; abl_resident_graph_kv_cache(graph, i) != NULL; i++) {
+        const abl_resident_kv_cache *cache = abl_resident_graph_kv_cache(graph, i);
+        message->kv_cache_ids[message->n_kv_cache_ids++] =
+            abl_convert_text(arena, cache->object.id);
+    }
     return message;
 }
 

@@ -6,6 +6,7 @@
 
 #include "core/base/limits.h"
 #include "core/base/mem.h"
+#include "core/model/prefix.h"
 #include "server/convert/common.h"
 #include "server/convert/graph.h"
 #include "server/convert/wire.h"
@@ -137,8 +138,10 @@ abl_code abl_convert_job_spec(const Ablate__V1__PruneJobSpec *message, abl_job_r
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SPEC_MISSING",
                         "spec is missing: it says which graph, dataset and algorithm");
     }
-    abl_job_request request = {
-        .graph_id = message->graph_id, .dataset_id = message->dataset_id, .bos = message->bos};
+    abl_job_request request = {.graph_id = message->graph_id,
+                               .dataset_id = message->dataset_id,
+                               .bos = message->bos,
+                               .tail_divergence = message->tail_divergence != 0};
     abl_code code = convert_algorithm(message, &request, ret_status);
     if (code == ABL_CODE_OK) {
         code = convert_range("batch_size", message->batch_size, BATCH_SIZE_DEFAULT, ABL_BATCH_MAX,
@@ -215,6 +218,10 @@ char *abl_convert_algorithm_json(const abl_prune_options *options, bool bos, int
     }
     if (options->algorithm == ABL_PRUNE_RANDOM) {
         (void)json_object_set_new(root, "seed", json_integer((json_int_t)options->seed));
+    }
+    if (options->batches.prefix != NULL) {
+        (void)json_object_set_new(root, "prefix_length",
+                                  json_integer(abl_prefix_length(options->batches.prefix)));
     }
     char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
     char *copy = text == NULL ? NULL : abl_arena_strndup(arena, text, strlen(text));

@@ -23,6 +23,7 @@ typedef struct abl_job_request {
     int32_t batch_size;
     int32_t prompt_count; /* 0: all */
     int32_t top_k;
+    bool tail_divergence;
 } abl_job_request;
 
 /*   INVALID_ARGUMENT  SPEC_MISSING, ALGORITHM_MISSING, ALGORITHM_OPTIONS, BATCH_INVALID,

@@ -8,6 +8,24 @@
 
 #define TOP_K_MAX 1000
 
+/* Without a named cache nothing may be seen of whether one was used. */
+static abl_code convert_prefix(const Ablate__V1__ForwardRequest *message, abl_run_request *request,
+                               abl_status *ret_status) {
+    request->kv_cache_id = message->kv_cache_id[0] == '\0' ? NULL : message->kv_cache_id;
+    request->use_prefix_cache = message->use_prefix_cache != 0;
+    if (request->use_prefix_cache && request->kv_cache_id != NULL) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "PREFIX_CACHE_INVALID",
+                        "kv_cache_id and use_prefix_cache are both given; name a cache, or let one "
+                        "be found");
+    }
+    if (request->use_prefix_cache && request->patched) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "PREFIX_CACHE_INVALID",
+                        "use_prefix_cache is given with an ablation, which would cover the tail "
+                        "only, whichever cache is found; name the cache with kv_cache_id");
+    }
+    return ABL_CODE_OK;
+}
+
 abl_code abl_convert_forward(const Ablate__V1__ForwardRequest *message, abl_arena *arena,
                              abl_run_request *ret_request, abl_status *ret_status) {
     abl_run_request request = {.out_slice = message->out_slice, .top_k = message->top_k};
@@ -43,6 +61,9 @@ abl_code abl_convert_forward(const Ablate__V1__ForwardRequest *message, abl_aren
             code = abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_PROMPTS",
                             "ablation.prompts is given with ZERO, which uses none");
         }
+    }
+    if (code == ABL_CODE_OK) {
+        code = convert_prefix(message, &request, ret_status);
     }
     if (code == ABL_CODE_OK) {
         *ret_request = request;
@@ -81,6 +102,12 @@ abl_code abl_convert_run_with_cache(const Ablate__V1__RunWithCacheRequest *messa
     request.all_names = message->all_names != 0;
     request.per_head_inputs = message->per_head_inputs != 0;
     request.stop_at_layer = message->stop_at_layer;
+    if (request.use_prefix_cache &&
+        (request.all_names || request.name_count > 0 || request.stop_at_layer != 0)) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "PREFIX_CACHE_INVALID",
+                        "forward.use_prefix_cache is given with names or stop_at_layer, whose "
+                        "activations would be the tail's only; name the cache with kv_cache_id");
+    }
     if (request.patched &&
         (request.all_names || request.name_count > 0 || request.stop_at_layer != 0)) {
         return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "PATCHED_CACHE",

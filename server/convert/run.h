@@ -21,6 +21,8 @@ typedef struct abl_run_request {
     abl_prompts ablated; /* RESAMPLE */
     Ablate__V1__OutSlice out_slice;
     int32_t top_k;
+    const char *kv_cache_id; /* NULL: none */
+    bool use_prefix_cache;
 
     /* RunWithCache */
     char *const *names;
@@ -30,7 +32,8 @@ typedef struct abl_run_request {
     int32_t stop_at_layer; /* as in the message */
 } abl_run_request;
 
-/*   INVALID_ARGUMENT  TARGET_MISSING, TOP_K_INVALID, ABLATION_NEEDS_GRAPH, PROMPTS_MISSING, ... */
+/*   INVALID_ARGUMENT  TARGET_MISSING, TOP_K_INVALID, ABLATION_NEEDS_GRAPH, PROMPTS_MISSING,
+ *                     PREFIX_CACHE_INVALID, ... */
 ABL_MUST_CHECK abl_code abl_convert_forward(const Ablate__V1__ForwardRequest *message,
                                             abl_arena *arena, abl_run_request *ret_request,
                                             abl_status *ret_status);

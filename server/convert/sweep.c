@@ -51,6 +51,7 @@ abl_code abl_convert_sweep(const Ablate__V1__CircuitSweep *message, abl_sweep_re
         .reverse_clean_corrupt = message->reverse_clean_corrupt != 0,
         .batch_size = message->batch_size,
         .prompt_count = message->prompt_count,
+        .tail_divergence = message->tail_divergence != 0,
     };
     return ABL_CODE_OK;
 }

@@ -23,6 +23,7 @@ typedef struct abl_sweep_request {
     bool reverse_clean_corrupt;
     int32_t batch_size;   /* 0: the job's */
     int32_t prompt_count; /* 0: all */
+    bool tail_divergence;
 } abl_sweep_request;
 
 /* All that can be said without the job; `message` may be NULL.

@@ -326,9 +326,9 @@ abl_code abl_job_start(abl_job *job, const abl_job_place *place, abl_status *ret
             *place->active_jobs);
     }
     make_room(place->registry);
-    abl_object *needs[] = {&job->graph->object, &job->dataset->object};
-    abl_code code =
-        abl_registry_add(place->registry, &job->object, needs, ABL_COUNT_OF(needs), ret_status);
+    abl_object *needs[] = {&job->graph->object, &job->dataset->object, job->kv_cache};
+    size_t need_count = ABL_COUNT_OF(needs) - (job->kv_cache == NULL ? 1 : 0);
+    abl_code code = abl_registry_add(place->registry, &job->object, needs, need_count, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }

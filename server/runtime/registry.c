@@ -44,6 +44,8 @@ static const kind_words words[ABL_OBJECT_KIND_COUNT] = {
      "ListGraphs lists them, CreateGraph makes one"},
     {"dataset", "DATASET_UNKNOWN", "DATASET_IN_USE", "TOO_MANY_DATASETS", ABL_DATASET_COUNT_MAX,
      "ListDatasets lists them, UploadDataset makes one"},
+    {"kv_cache", "KV_CACHE_UNKNOWN", "KV_CACHE_IN_USE", "TOO_MANY_KV_CACHES",
+     ABL_KV_CACHE_COUNT_MAX, "ListKvCaches lists them, CreateKvCache makes one"},
     {"job", "JOB_UNKNOWN", "JOB_IN_USE", "TOO_MANY_JOBS", ABL_JOB_COUNT_MAX, "ListJobs lists them"},
 };
 
@@ -184,7 +186,7 @@ abl_code abl_registry_find(abl_registry *registry, abl_object_kind kind, const c
                     say->name, id, say->how);
 }
 
-static bool object_needs(const abl_object *object, const abl_object *other) {
+bool abl_object_needs(const abl_object *object, const abl_object *other) {
     for (size_t i = 0; i < ABL_OBJECT_NEEDS_MAX; i++) {
         if (object->needs[i] == other) {
             return true;
@@ -197,7 +199,7 @@ size_t abl_registry_user_count(const abl_registry *registry, const abl_object *o
     size_t count = 0;
     for (int kind = 0; kind < ABL_OBJECT_KIND_COUNT; kind++) {
         for (abl_object *user = registry->shelves[kind].first; user != NULL; user = user->next) {
-            count += object_needs(user, object) ? 1 : 0;
+            count += abl_object_needs(user, object) ? 1 : 0;
         }
     }
     return count;
@@ -213,7 +215,7 @@ static void name_users(const abl_registry *registry, const abl_object *object, c
     for (int kind = 0; kind < ABL_OBJECT_KIND_COUNT; kind++) {
         for (abl_object *user = registry->shelves[kind].first; user != NULL && named < 8;
              user = user->next) {
-            if (object_needs(user, object)) {
+            if (abl_object_needs(user, object)) {
                 length += (size_t)snprintf(text + length, text_bytes - length, "%s%s",
                                            named == 0 ? "" : ", ", user->id);
                 named++;

@@ -1,6 +1,7 @@
 /* registry.h -- resident objects: what clients made and refer to by id.
  *
  *   model <- graph <- job -> dataset       an arrow says "needs"
+ *   model <- kv_cache <- graph, job
  *
  * An object is listed (clients can find it) until it is removed, and lives until nothing refers to
  * it any more. Removing one that others use is refused with the users' names: listed objects that
@@ -28,12 +29,13 @@ typedef enum abl_object_kind {
     ABL_OBJECT_MODEL = 0,
     ABL_OBJECT_GRAPH,
     ABL_OBJECT_DATASET,
+    ABL_OBJECT_KV_CACHE,
     ABL_OBJECT_JOB,
     ABL_OBJECT_KIND_COUNT,
 } abl_object_kind;
 
 #define ABL_ID_BYTES 24 /* "dataset-0123456789abcdef" would not fit, "dataset-01234567" does */
-#define ABL_OBJECT_NEEDS_MAX 3
+#define ABL_OBJECT_NEEDS_MAX (1 + ABL_GRAPH_KV_CACHE_MAX) /* a graph's: its model, its caches */
 
 /* Embedded as the first member of each kind's own struct. */
 typedef struct abl_object abl_object;
@@ -73,7 +75,8 @@ void abl_object_leave(abl_object *object);
 
 /* Gives it an id and lists it. `needs` are referred to, and in use, until it is removed or
  * abl_object_release_needs() is called.
- *   RESOURCE_EXHAUSTED  TOO_MANY_MODELS, TOO_MANY_GRAPHS, TOO_MANY_DATASETS, TOO_MANY_JOBS */
+ *   RESOURCE_EXHAUSTED  TOO_MANY_MODELS, TOO_MANY_GRAPHS, TOO_MANY_DATASETS, TOO_MANY_KV_CACHES,
+ *                       TOO_MANY_JOBS */
 ABL_MUST_CHECK abl_code abl_registry_add(abl_registry *registry, abl_object *object,
                                          abl_object *const *needs, size_t need_count,
                                          abl_status *ret_status);
@@ -82,13 +85,14 @@ void abl_object_release_needs(abl_object *object);
 void abl_object_set_bytes(abl_object *object, int64_t bytes);
 
 /* Borrowed until the next return to the loop.
- *   NOT_FOUND  MODEL_UNKNOWN, GRAPH_UNKNOWN, DATASET_UNKNOWN, JOB_UNKNOWN */
+ *   NOT_FOUND  MODEL_UNKNOWN, GRAPH_UNKNOWN, DATASET_UNKNOWN, KV_CACHE_UNKNOWN, JOB_UNKNOWN */
 ABL_MUST_CHECK abl_code abl_registry_find(abl_registry *registry, abl_object_kind kind,
                                           const char *id, abl_object **ret_object,
                                           abl_status *ret_status);
 
 /* Unlists it and ends the registry's reference.
- *   FAILED_PRECONDITION  MODEL_IN_USE, GRAPH_IN_USE, DATASET_IN_USE, JOB_IN_USE  names the users */
+ *   FAILED_PRECONDITION  MODEL_IN_USE, GRAPH_IN_USE, DATASET_IN_USE, KV_CACHE_IN_USE, JOB_IN_USE
+ *                        names the users */
 ABL_MUST_CHECK abl_code abl_registry_remove(abl_registry *registry, abl_object *object,
                                             abl_status *ret_status);
 
@@ -98,6 +102,8 @@ int64_t abl_registry_bytes(const abl_registry *registry, abl_object_kind kind);
 abl_object *abl_registry_first(const abl_registry *registry, abl_object_kind kind);
 /* How many listed objects need this one. */
 size_t abl_registry_user_count(const abl_registry *registry, const abl_object *object);
+/* Whether this one needs that one. */
+bool abl_object_needs(const abl_object *object, const abl_object *other);
 
 const char *abl_object_kind_name(abl_object_kind kind); /* "model" */
 

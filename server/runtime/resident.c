@@ -94,9 +94,31 @@ abl_resident_model *abl_resident_graph_model(const abl_resident_graph *graph) {
     return (abl_resident_model *)graph->object.needs[0];
 }
 
+abl_resident_kv_cache *abl_resident_graph_kv_cache(const abl_resident_graph *graph, size_t index) {
+    return index < ABL_GRAPH_KV_CACHE_MAX ? (abl_resident_kv_cache *)graph->object.needs[1 + index]
+                                          : NULL;
+}
+
 void abl_resident_graph_set_mask(abl_resident_graph *graph, abl_values *mask) {
     abl_values_unref(graph->mask);
     graph->mask = mask;
+}
+
+static void kv_cache_destroy(abl_object *object) {
+    abl_resident_kv_cache *cache = (abl_resident_kv_cache *)object;
+    abl_prefix_destroy(cache->prefix);
+    abl_free(cache);
+}
+
+abl_resident_kv_cache *abl_resident_kv_cache_create(abl_prefix *prefix) {
+    abl_resident_kv_cache *cache = abl_calloc(1, sizeof *cache);
+    if (cache == NULL) {
+        return NULL;
+    }
+    abl_object_init(&cache->object, ABL_OBJECT_KV_CACHE, "", kv_cache_destroy);
+    cache->prefix = prefix;
+    cache->object.bytes = abl_prefix_bytes(prefix);
+    return cache;
 }
 
 static void dataset_destroy(abl_object *object) {

@@ -1,10 +1,10 @@
-/* resident.h -- the kinds of resident objects: models, graphs, datasets. (Jobs: job.h.)
+/* resident.h -- the kinds of resident objects: models, graphs, datasets, KV caches. (Jobs: job.h.)
  *
  * OWNERSHIP  Each create call hands over one reference (registry.h). What a struct points to is
  *            its own, unless it says otherwise.
- * THREADS    The loop thread, except: the core objects behind `model`, `graph` and `json` are
- *            immutable, and may be read on executors while somebody holds a reference; the same
- *            goes for the values of abl_values.
+ * THREADS    The loop thread, except: the core objects behind `model`, `graph`, `json` and `prefix`
+ *            are immutable, and may be read on executors while somebody holds a reference; the
+ *            same goes for the values of abl_values.
  * ERRORS     NULL: no memory.
  */
 #ifndef ABLATE_SERVER_RUNTIME_RESIDENT_H
@@ -13,6 +13,7 @@
 #include "core/graph/graph.h"
 #include "core/model/forward.h"
 #include "core/model/model.h"
+#include "core/model/prefix.h"
 #include "server/runtime/registry.h"
 
 ABL_BEGIN_DECLS
@@ -54,8 +55,24 @@ ABL_MUST_CHECK abl_resident_graph *abl_resident_graph_create(abl_graph *graph,
                                                              abl_out_slice out_slice);
 /* The model it is over, which it needs; NULL once the graph was deleted. */
 abl_resident_model *abl_resident_graph_model(const abl_resident_graph *graph);
+/* The KV caches that its passes stand behind, which it needs: NULL from the last one on. */
+struct abl_resident_kv_cache *abl_resident_graph_kv_cache(const abl_resident_graph *graph,
+                                                          size_t index);
 /* Replaces the mask; takes the reference over. */
 void abl_resident_graph_set_mask(abl_resident_graph *graph, abl_values *mask);
+
+/* A prefix of prompts, over the model that it needs. */
+typedef struct abl_resident_kv_cache {
+    abl_object object;
+    abl_prefix *prefix;
+    int64_t hits;        /* passes, jobs and sweeps that found it */
+    int64_t created_ms;  /* since 1970, UTC */
+    int64_t last_use_ms; /* likewise */
+    uint64_t last_use;   /* grows from use to use: the least is evicted first */
+} abl_resident_kv_cache;
+
+/* Takes `prefix` over on success. */
+ABL_MUST_CHECK abl_resident_kv_cache *abl_resident_kv_cache_create(abl_prefix *prefix);
 
 typedef struct abl_resident_dataset {
     abl_object object;

@@ -49,6 +49,7 @@ static void get_server_info(abl_rpc *rpc, const ProtobufCMessage *request) {
     bytes.graphs = abl_registry_bytes(server->registry, ABL_OBJECT_GRAPH);
     bytes.datasets = abl_registry_bytes(server->registry, ABL_OBJECT_DATASET);
     bytes.jobs = abl_registry_bytes(server->registry, ABL_OBJECT_JOB);
+    bytes.kv_caches = abl_registry_bytes(server->registry, ABL_OBJECT_KV_CACHE);
     limits.message_bytes = ABL_MESSAGE_BYTES_MAX;
     limits.batch = ABL_BATCH_MAX;
     limits.seq = ABL_SEQ_MAX;
@@ -56,6 +57,7 @@ static void get_server_info(abl_rpc *rpc, const ProtobufCMessage *request) {
                                                                          : ABL_MESSAGE_BYTES_MAX;
     limits.jobs = (int32_t)server->options.jobs_max;
     limits.chunk_bytes = ABL_CHUNK_BYTES;
+    limits.kv_cache_bytes = server->options.kv_cache_bytes;
     response.version = abl_convert_text(rpc->arena, ABLATE_VERSION);
     response.protocol = abl_convert_text(rpc->arena, "ablate.v1");
     response.resident_bytes = &bytes;
@@ -66,6 +68,7 @@ static void get_server_info(abl_rpc *rpc, const ProtobufCMessage *request) {
     response.model_count = (int32_t)abl_registry_count(server->registry, ABL_OBJECT_MODEL);
     response.graph_count = (int32_t)abl_registry_count(server->registry, ABL_OBJECT_GRAPH);
     response.dataset_count = (int32_t)abl_registry_count(server->registry, ABL_OBJECT_DATASET);
+    response.kv_cache_count = (int32_t)abl_registry_count(server->registry, ABL_OBJECT_KV_CACHE);
     response.active_job_count = (int32_t)server->active_jobs;
     response.limits = &limits;
     response.families = family_names;

@@ -23,8 +23,43 @@ static abl_code graph_admit(abl_rpc *rpc, const abl_graph *graph) {
                             "make a graph with a smaller seq_len, or with merge_qkv", &rpc->status);
 }
 
+/* What a graph needs: its model, then its KV caches. Borrowed until the next return to the loop. */
+typedef struct graph_needs {
+    abl_object *objects[ABL_OBJECT_NEEDS_MAX];
+    size_t count;
+} graph_needs;
+
+static abl_code find_needs(abl_rpc *rpc, abl_resident_model *model,
+                           const Ablate__V1__GraphOptions *options, graph_needs *ret_needs) {
+    graph_needs needs = {.objects = {&model->object}, .count = 1};
+    for (size_t i = 0; options != NULL && i < options->n_kv_cache_ids; i++) {
+        abl_object *cache = NULL;
+        abl_code code = abl_registry_find(rpc->server->registry, ABL_OBJECT_KV_CACHE,
+                                          options->kv_cache_ids[i], &cache, &rpc->status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
+        if (!abl_object_needs(cache, &model->object)) {
+            return abl_fail(
+                &rpc->status, ABL_CODE_FAILED_PRECONDITION, "PREFIX_MODEL_MISMATCH",
+                "options.kv_cache_ids[%zu]: %s is of %s, and the graph is over %s; a KV "
+                "cache fits the model that computed it alone",
+                i, cache->id, cache->needs[0]->id, model->object.id);
+        }
+        bool again = false;
+        for (size_t j = 1; j < needs.count; j++) {
+            again = again || needs.objects[j] == cache;
+        }
+        if (!again) {
+            needs.objects[needs.count++] = cache;
+        }
+    }
+    *ret_needs = needs;
+    return ABL_CODE_OK;
+}
+
 /* The graph as a listed object; NULL: the status says why. */
-static abl_resident_graph *graph_make(abl_rpc *rpc, abl_resident_model *model,
+static abl_resident_graph *graph_make(abl_rpc *rpc, const graph_needs *needs,
                                       const abl_graph_options *options, abl_out_slice out_slice) {
     abl_graph *graph = NULL;
     if (abl_graph_create(options, &graph, &rpc->status) != ABL_CODE_OK) {
@@ -44,8 +79,7 @@ static abl_resident_graph *graph_make(abl_rpc *rpc, abl_resident_model *model,
         abl_graph_destroy(graph);
         return NULL;
     }
-    abl_object *needs[] = {&model->object};
-    if (abl_registry_add(rpc->server->registry, &resident->object, needs, ABL_COUNT_OF(needs),
+    if (abl_registry_add(rpc->server->registry, &resident->object, needs->objects, needs->count,
                          &rpc->status) != ABL_CODE_OK) {
         abl_object_unref(&resident->object);
         return NULL;
@@ -65,9 +99,11 @@ static void create_graph(abl_rpc *rpc, const ProtobufCMessage *message) {
     abl_graph_options options;
     abl_out_slice out_slice = ABL_OUT_SLICE_LAST;
     abl_resident_graph *graph = NULL;
+    graph_needs needs;
     if (abl_convert_graph_options(request->options, abl_model_get_config(model->model), &options,
-                                  &out_slice, &rpc->status) == ABL_CODE_OK) {
-        graph = graph_make(rpc, model, &options, out_slice);
+                                  &out_slice, &rpc->status) == ABL_CODE_OK &&
+        find_needs(rpc, model, request->options, &needs) == ABL_CODE_OK) {
+        graph = graph_make(rpc, &needs, &options, out_slice);
     }
     if (graph == NULL) {
         abl_rpc_fail_status(rpc);

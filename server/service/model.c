@@ -7,6 +7,7 @@
 #include "ablate/v1/model.pb-c.h"
 #include "core/base/mem.h"
 #include "server/runtime/log.h"
+#include "server/service/kv_cache.h"
 #include "server/service/load.h"
 #include "server/service/model_rpcs.h"
 #include "server/service/rpc.h"
@@ -143,6 +144,7 @@ static void unload_model(abl_rpc *rpc, const ProtobufCMessage *message) {
         abl_rpc_fail_status(rpc);
         return;
     }
+    abl_kv_cache_drop(rpc->server, object);
     response.freed_bytes = object->bytes;
     if (abl_registry_remove(rpc->server->registry, object, &rpc->status) != ABL_CODE_OK) {
         abl_rpc_fail_status(rpc);

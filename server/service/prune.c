@@ -3,13 +3,16 @@
  * Submitting a job has three stages. On the loop the request's objects are found and held; on the
  * executor, as an interactive step, the prompts are tokenized and the prune is made, so that every
  * mistake in a request is answered by the call that made it; on the loop again the job is listed
- * and queued. Watching is a stream over the job's events, and StreamPruneScores is both in one. */
+ * and queued. With tail_divergence the loop comes in between, too: only there can the KV cache of
+ * the prompts' prefix be looked for. Watching is a stream over the job's events, and
+ * StreamPruneScores is both in one. */
 #include "server/convert/prune.h"
 #include "ablate/v1/prune.pb-c.h"
 #include "core/base/mem.h"
 #include "server/convert/model.h"
 #include "server/convert/prompts.h"
 #include "server/runtime/job.h"
+#include "server/service/kv_cache.h"
 #include "server/service/module_stream.h"
 #include "server/service/rpc.h"
 
@@ -25,6 +28,7 @@ typedef struct submit {
     abl_resident_dataset *dataset;
     abl_resident_model *model;
     abl_device_slot *slot;
+    abl_kv_use kv;
     void (*started_cb)(abl_rpc *rpc, abl_job *job);
 
     /* made on the executor, the job's once it has started */
@@ -38,6 +42,7 @@ typedef struct submit {
 static void submit_end(submit *state) {
     abl_prune_destroy(state->prune);
     abl_dataset_destroy(state->tokenized);
+    abl_kv_use_finish(&state->kv);
     state->prune = NULL;
     state->tokenized = NULL;
 }
@@ -63,7 +68,8 @@ static abl_code submit_tokenize(submit *state, abl_status *ret_status) {
                                    &state->tokenized, ret_status);
 }
 
-static abl_code submit_prepare(abl_rpc *rpc, submit *state, abl_status *ret_status) {
+/* The prompts, checked and counted. */
+static abl_code submit_prompts(submit *state, abl_status *ret_status) {
     abl_code code = submit_tokenize(state, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
@@ -75,12 +81,22 @@ static abl_code submit_prepare(abl_rpc *rpc, submit *state, abl_status *ret_stat
                         "spec.prompt_count is %d; dataset %s has %d prompts", state->prompt_count,
                         state->dataset->object.id, there);
     }
+    return abl_kv_use_choose(&state->kv, state->tokenized, ret_status);
+}
+
+static abl_code submit_prepare(abl_rpc *rpc, submit *state, abl_status *ret_status) {
+    const abl_prefix *prefix = NULL;
+    abl_code code = abl_kv_use_apply(&state->kv, &state->tokenized, &prefix, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
     abl_prune_options *options = &state->request.options;
     options->model = state->model->model;
     options->graph = state->graph->graph;
     options->batches = (abl_batches){.dataset = state->tokenized,
                                      .count = state->prompt_count,
-                                     .batch_size = state->request.batch_size};
+                                     .batch_size = state->request.batch_size,
+                                     .prefix = prefix};
     state->estimated_bytes = abl_prune_bytes_estimate(options);
     code = abl_server_admit(rpc->server, (uint64_t)state->estimated_bytes,
                             "lower spec.batch_size, or use shorter prompts", ret_status);
@@ -90,8 +106,17 @@ static abl_code submit_prepare(abl_rpc *rpc, submit *state, abl_status *ret_stat
     return code;
 }
 
-static abl_step submit_work(abl_rpc *rpc) {
+static abl_step prepare_work(abl_rpc *rpc) {
     (void)!submit_prepare(rpc, rpc->state, &rpc->status);
+    return ABL_STEP_DONE;
+}
+
+/* Both in one, where the loop need not look for a KV cache in between. */
+static abl_step submit_work(abl_rpc *rpc) {
+    submit *state = rpc->state;
+    if (submit_prompts(state, &rpc->status) == ABL_CODE_OK && !state->kv.tail_divergence) {
+        (void)!submit_prepare(rpc, state, &rpc->status);
+    }
     return ABL_STEP_DONE;
 }
 
@@ -125,8 +150,12 @@ static bool describe_job(abl_rpc *rpc, const submit *state, abl_job *job) {
            pack_block(&provenance->base, &job->provenance, &job->provenance_bytes);
 }
 
-static void submit_done(abl_rpc *rpc) {
+static void prepare_done(abl_rpc *rpc) {
     submit *state = rpc->state;
+    if (abl_kv_use_keep(rpc, &state->kv) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
     abl_job *job = abl_job_create(state->graph, state->dataset, state->prune, state->tokenized);
     if (job == NULL) {
         (void)abl_fail_oom(&rpc->status);
@@ -135,6 +164,7 @@ static void submit_done(abl_rpc *rpc) {
     }
     state->prune = NULL; /* the job's now */
     state->tokenized = NULL;
+    job->kv_cache = state->kv.cache == NULL ? NULL : &state->kv.cache->object;
     const abl_job_place place = {.registry = rpc->server->registry,
                                  .executor = state->slot->executor,
                                  .loop = rpc->server->loop,
@@ -150,6 +180,19 @@ static void submit_done(abl_rpc *rpc) {
         return;
     }
     state->started_cb(rpc, job);
+}
+
+static void submit_done(abl_rpc *rpc) {
+    submit *state = rpc->state;
+    if (state->prune != NULL) {
+        prepare_done(rpc);
+        return;
+    }
+    if (abl_kv_use_find(rpc, &state->kv) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    abl_rpc_run(rpc, state->slot, ABL_TASK_CLASS_INTERACTIVE, prepare_work, prepare_done);
 }
 
 /* Ends in started_cb, with a job that the registry holds, or ends the rpc. */
@@ -171,6 +214,11 @@ static void submit_start(abl_rpc *rpc, submit *state, const Ablate__V1__PruneJob
     }
     state->model = abl_resident_graph_model(state->graph);
     state->slot = abl_server_slot(rpc->server, abl_model_device(state->model->model));
+    if (abl_kv_use_init(&state->kv, state->model, state->graph, state->request.tail_divergence,
+                        &rpc->status) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
     if (state->request.edge_name_count > 0) {
         int64_t *edges = NULL;
         if (abl_convert_job_edges(&state->request, state->graph->graph, rpc->arena, &edges,

@@ -44,7 +44,7 @@ typedef struct abl_rpc_table {
     size_t count;
 } abl_rpc_table;
 
-#define ABL_RPC_PIN_MAX 4
+#define ABL_RPC_PIN_MAX 8
 
 struct abl_rpc {
     abl_server *server;

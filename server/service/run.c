@@ -20,6 +20,11 @@ static void forward_end(abl_rpc *rpc) {
     abl_pass_end(rpc, rpc->state);
 }
 
+/* Tokens of each prompt that a KV cache covered. */
+static int64_t prefix_length(const abl_pass *pass) {
+    return pass->kv_cache == NULL ? 0 : abl_prefix_length(pass->kv_cache->prefix);
+}
+
 static bool add_top(abl_rpc *rpc, const abl_pass *pass, Ablate__V1__ForwardResponse *response) {
     int64_t vocab = pass->logit_shape[pass->logit_rank - 1];
     abl_top_request top = {.logits = pass->logits,
@@ -30,6 +35,7 @@ static bool add_top(abl_rpc *rpc, const abl_pass *pass, Ablate__V1__ForwardRespo
     if (pass->out_slice != ABL_OUT_SLICE_ALL) {
         top.pos_first = pass->out_slice == ABL_OUT_SLICE_LAST ? pass->batch.seq - 1 : 1;
     }
+    top.pos_first += prefix_length(pass);
     response->top = abl_convert_top(&top, rpc->arena);
     if (response->top == NULL) {
         return false;
@@ -72,6 +78,10 @@ static void reply_with(abl_rpc *rpc, Ablate__V1__ForwardResponse *response) {
     abl_pass *pass = rpc->state;
     response->provenance = abl_convert_provenance(rpc->arena, pass->model, pass->graph);
     response->elapsed_ms = pass->elapsed_ms;
+    response->prefix_length = (int32_t)prefix_length(pass);
+    if (pass->kv_cache != NULL) {
+        response->kv_cache_id = pass->kv_cache->object.id;
+    }
     if (response->provenance == NULL) {
         (void)abl_fail_oom(&rpc->status);
         abl_rpc_fail_status(rpc);
@@ -102,6 +112,11 @@ static void forward_done(abl_rpc *rpc) {
     reply_with(rpc, &response);
 }
 
+static void forward_run(abl_rpc *rpc) {
+    abl_pass *pass = rpc->state;
+    abl_rpc_run(rpc, pass->slot, ABL_TASK_CLASS_INTERACTIVE, forward_work, forward_done);
+}
+
 static void forward(abl_rpc *rpc, const ProtobufCMessage *message) {
     abl_pass *pass = abl_rpc_alloc(rpc, sizeof *pass);
     if (pass == NULL) {
@@ -117,7 +132,7 @@ static void forward(abl_rpc *rpc, const ProtobufCMessage *message) {
         return;
     }
     pass->logit_bytes_max = pass->request.top_k > 0 ? 0 : ABL_REPLY_BYTES_MAX - 4096;
-    abl_rpc_run(rpc, pass->slot, ABL_TASK_CLASS_INTERACTIVE, forward_work, forward_done);
+    abl_pass_start(rpc, forward_run);
 }
 
 typedef struct cache_state {
@@ -230,6 +245,11 @@ static void cache_done(abl_rpc *rpc) {
     abl_rpc_stream(rpc, cache_next);
 }
 
+static void cache_run(abl_rpc *rpc) {
+    cache_state *state = rpc->state;
+    abl_rpc_run(rpc, state->pass.slot, ABL_TASK_CLASS_INTERACTIVE, cache_work, cache_done);
+}
+
 static void run_with_cache(abl_rpc *rpc, const ProtobufCMessage *message) {
     cache_state *state = abl_rpc_alloc(rpc, sizeof *state);
     if (state == NULL) {
@@ -244,7 +264,7 @@ static void run_with_cache(abl_rpc *rpc, const ProtobufCMessage *message) {
         abl_rpc_fail_status(rpc);
         return;
     }
-    abl_rpc_run(rpc, state->pass.slot, ABL_TASK_CLASS_INTERACTIVE, cache_work, cache_done);
+    abl_pass_start(rpc, cache_run);
 }
 
 static const abl_method methods[] = {

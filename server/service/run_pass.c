@@ -7,6 +7,131 @@
 
 #include "core/base/mem.h"
 #include "core/patch/patch.h"
+#include "server/service/kv_cache.h"
+
+#include <string.h>
+
+/* ---- the prefix --------------------------------------------------------------------------- */
+
+/* What the request says about a KV cache; which of a graph's is chosen when there are tokens. */
+static bool prepare_prefix(abl_rpc *rpc, abl_pass *pass) {
+    const abl_run_request *request = &pass->request;
+    bool named = pass->graph != NULL && abl_resident_graph_kv_cache(pass->graph, 0) != NULL;
+    if (request->use_prefix_cache && (named || pass->out_slice != ABL_OUT_SLICE_LAST)) {
+        (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "PREFIX_CACHE_INVALID",
+                       named ? "use_prefix_cache is given, and the graph names its KV caches; "
+                               "leave it unset"
+                             : "use_prefix_cache is for OUT_SLICE_LAST_SEQ: logits at other "
+                               "positions would be the tail's only; name the cache with "
+                               "kv_cache_id");
+        return false;
+    }
+    if (request->kv_cache_id == NULL) {
+        return true;
+    }
+    abl_object *cache = abl_rpc_use(rpc, ABL_OBJECT_KV_CACHE, request->kv_cache_id);
+    if (cache == NULL) {
+        return false;
+    }
+    if (named && !abl_object_needs(&pass->graph->object, cache)) {
+        (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "PREFIX_CACHE_INVALID",
+                       "kv_cache_id is %s, and graph %s names other KV caches; leave it unset, or "
+                       "use a graph without kv_cache_ids",
+                       cache->id, pass->graph->object.id);
+        return false;
+    }
+    if (!abl_object_needs(cache, &pass->model->object)) {
+        (void)abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "PREFIX_MODEL_MISMATCH",
+                       "kv_cache_id: %s is of %s, and the pass is of %s; a KV cache fits the model "
+                       "that computed it alone",
+                       cache->id, cache->needs[0]->id, pass->model->object.id);
+        return false;
+    }
+    pass->kv_cache = (abl_resident_kv_cache *)cache;
+    return true;
+}
+
+/* The longest of the graph's caches that fits; if none does, the first, to be told why. */
+static void choose_prefix(abl_pass *pass) {
+    if (pass->kv_cache != NULL || pass->graph == NULL) {
+        return;
+    }
+    const abl_token_batch *batch = &pass->batch;
+    abl_status ignored;
+    for (size_t i = 0; abl_resident_graph_kv_cache(pass->graph, i) != NULL; i++) {
+        abl_resident_kv_cache *cache = abl_resident_graph_kv_cache(pass->graph, i);
+        bool longer = pass->kv_cache == NULL ||
+                      abl_prefix_length(cache->prefix) > abl_prefix_length(pass->kv_cache->prefix);
+        if (longer && abl_prefix_check_prompts(cache->prefix, "prompts", batch->tokens,
+                                               batch->batch, batch->seq, &ignored) == ABL_CODE_OK) {
+            pass->kv_cache = cache;
+        }
+    }
+    if (pass->kv_cache == NULL) {
+        pass->kv_cache = abl_resident_graph_kv_cache(pass->graph, 0);
+    }
+}
+
+static const abl_prefix *prefix_of(const abl_pass *pass) {
+    return pass->kv_cache == NULL ? NULL : pass->kv_cache->prefix;
+}
+
+/* Prompts become the tails behind the prefix. */
+static abl_code cut_batch(abl_rpc *rpc, const abl_prefix *prefix, const char *field,
+                          abl_token_batch *batch) {
+    if (prefix == NULL) {
+        return ABL_CODE_OK;
+    }
+    abl_code code = abl_prefix_check_prompts(prefix, field, batch->tokens, batch->batch, batch->seq,
+                                             &rpc->status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    const int64_t cut = abl_prefix_length(prefix);
+    const int64_t left = batch->seq - cut;
+    int32_t *tails = abl_arena_alloc(rpc->arena, (size_t)(batch->batch * left) * sizeof *tails);
+    if (tails == NULL) {
+        return abl_fail_oom(&rpc->status);
+    }
+    for (int64_t row = 0; row < batch->batch; row++) {
+        memcpy(tails + row * left, batch->tokens + row * batch->seq + cut,
+               (size_t)left * sizeof *tails);
+    }
+    *batch = (abl_token_batch){.tokens = tails, .batch = batch->batch, .seq = left};
+    return ABL_CODE_OK;
+}
+
+static abl_code tokenize(abl_rpc *rpc, abl_pass *pass) {
+    return abl_prompts_tokens("prompts", &pass->request.prompts, pass->model->model,
+                              pass->model->bos_default, rpc->arena, &pass->batch, &rpc->status);
+}
+
+static abl_step tokenize_work(abl_rpc *rpc) {
+    (void)!tokenize(rpc, rpc->state);
+    return ABL_STEP_DONE;
+}
+
+static void tokenize_done(abl_rpc *rpc) {
+    abl_pass *pass = rpc->state;
+    pass->kv_cache = abl_kv_cache_longest(rpc->server, pass->model, pass->batch.tokens,
+                                          pass->batch.batch, pass->batch.seq);
+    if (pass->kv_cache != NULL) {
+        abl_rpc_pin(rpc, &pass->kv_cache->object);
+    }
+    pass->tokenized_cb(rpc);
+}
+
+void abl_pass_start(abl_rpc *rpc, void (*run_cb)(abl_rpc *rpc)) {
+    abl_pass *pass = rpc->state;
+    if (!pass->request.use_prefix_cache) {
+        run_cb(rpc);
+        return;
+    }
+    pass->tokenized_cb = run_cb;
+    abl_rpc_pool(rpc, tokenize_work, tokenize_done);
+}
+
+/* ---- the pass ----------------------------------------------------------------------------- */
 
 bool abl_pass_prepare(abl_rpc *rpc, abl_pass *pass) {
     const abl_run_request *request = &pass->request;
@@ -30,6 +155,9 @@ bool abl_pass_prepare(abl_rpc *rpc, abl_pass *pass) {
     }
     pass->out_slice = abl_convert_out_slice(request->out_slice, unspecified);
     pass->slot = abl_server_slot(rpc->server, abl_model_device(pass->model->model));
+    if (!prepare_prefix(rpc, pass)) {
+        return false;
+    }
     return abl_convert_stop_at_layer(request->stop_at_layer,
                                      abl_model_get_config(pass->model->model)->n_layers,
                                      &pass->stop_at_layer, &rpc->status) == ABL_CODE_OK;
@@ -69,6 +197,7 @@ static bool pass_cancelled(void *user_data) {
 static void run_plain(abl_rpc *rpc, abl_pass *pass) {
     const abl_forward_options options = {
         .model = pass->model->model,
+        .prefix = prefix_of(pass),
         .tokens = pass->batch.tokens,
         .batch = pass->batch.batch,
         .seq = pass->batch.seq,
@@ -104,6 +233,7 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
     abl_patch_options options = {
         .model = pass->model->model,
         .graph = pass->graph->graph,
+        .prefix = prefix_of(pass),
         .tokens = pass->batch.tokens,
         .batch = (int32_t)pass->batch.batch,
         .seq = (int32_t)pass->batch.seq,
@@ -113,8 +243,8 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
     int32_t seq_len = abl_graph_options_of(pass->graph->graph)->seq_len;
     if (seq_len != 0 && seq_len != pass->batch.seq) {
         (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "SEQ_LEN_MISMATCH",
-                       "the prompts have %lld tokens (BOS included), and this graph's edges are "
-                       "for %d positions",
+                       "the prompts have %lld tokens (BOS included, a KV cache's not), and this "
+                       "graph's edges are for %d positions",
                        (long long)pass->batch.seq, seq_len);
         return;
     }
@@ -127,7 +257,8 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
         abl_token_batch other;
         if (abl_prompts_tokens("ablation.prompts", &pass->request.ablated, pass->model->model,
                                pass->model->bos_default, rpc->arena, &other,
-                               &rpc->status) != ABL_CODE_OK) {
+                               &rpc->status) != ABL_CODE_OK ||
+            cut_batch(rpc, prefix_of(pass), "ablation.prompts", &other) != ABL_CODE_OK) {
             return;
         }
         if (other.batch != pass->batch.batch || other.seq != pass->batch.seq) {
@@ -138,8 +269,9 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
                            (long long)pass->batch.batch, (long long)pass->batch.seq);
             return;
         }
-        if (abl_sources_create(pass->model->model, NULL, other.tokens, (int32_t)other.batch,
-                               (int32_t)other.seq, &sources, &rpc->status) != ABL_CODE_OK) {
+        if (abl_sources_create(pass->model->model, prefix_of(pass), other.tokens,
+                               (int32_t)other.batch, (int32_t)other.seq, &sources,
+                               &rpc->status) != ABL_CODE_OK) {
             return;
         }
     }
@@ -156,9 +288,11 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
 }
 
 void abl_pass_run(abl_rpc *rpc, abl_pass *pass) {
-    if (abl_prompts_tokens("prompts", &pass->request.prompts, pass->model->model,
-                           pass->model->bos_default, rpc->arena, &pass->batch,
-                           &rpc->status) != ABL_CODE_OK ||
+    if (pass->batch.tokens == NULL && tokenize(rpc, pass) != ABL_CODE_OK) {
+        return;
+    }
+    choose_prefix(pass);
+    if (cut_batch(rpc, prefix_of(pass), "prompts", &pass->batch) != ABL_CODE_OK ||
         plan_logits(rpc, pass) != ABL_CODE_OK) {
         return;
     }
@@ -192,7 +326,9 @@ static void drop_done(abl_task *task) {
 void abl_pass_end(abl_rpc *rpc, abl_pass *pass) {
     abl_values_unref(pass->mask);
     abl_free(pass->logits);
-    (void)rpc;
+    if (pass->kv_cache != NULL && rpc->status.code == ABL_CODE_OK) {
+        abl_kv_cache_hit(rpc->server, pass->kv_cache);
+    }
     if (pass->result.logits == NULL && pass->result.entries == NULL &&
         pass->result.residual == NULL) {
         return;

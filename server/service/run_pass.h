@@ -23,8 +23,12 @@ typedef struct abl_pass {
     int stop_at_layer;
     size_t logit_bytes_max; /* refuse more; 0: no limit */
 
-    abl_token_batch batch;
-    float *logits; /* NULL with stop_at_layer */
+    /* the KV cache that the prompts are run behind; NULL: none */
+    abl_resident_kv_cache *kv_cache;
+    void (*tokenized_cb)(abl_rpc *rpc); /* use_prefix_cache: what comes after the look-up */
+
+    abl_token_batch batch; /* the tails, behind a cache */
+    float *logits;         /* NULL with stop_at_layer */
     int64_t logit_shape[3];
     size_t logit_rank;
     int64_t logit_count;
@@ -34,6 +38,9 @@ typedef struct abl_pass {
 
 /* Finds the objects and holds on to them. False: the rpc's status says why not. */
 ABL_MUST_CHECK bool abl_pass_prepare(abl_rpc *rpc, abl_pass *pass);
+/* Calls run_cb, which shall queue the pass; with use_prefix_cache after a cache was looked for.
+ * rpc->state must begin with the pass. */
+void abl_pass_start(abl_rpc *rpc, void (*run_cb)(abl_rpc *rpc));
 /* Tokenizes, admits and runs. */
 void abl_pass_run(abl_rpc *rpc, abl_pass *pass);
 void abl_pass_end(abl_rpc *rpc, abl_pass *pass);

@@ -171,7 +171,7 @@ abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice
 }
 
 static const char *const kind_labels[ABL_OBJECT_KIND_COUNT] = {"weights", "graphs", "datasets",
-                                                               "jobs"};
+                                                               "kv_caches", "jobs"};
 
 static size_t add_gauges(abl_server *server, abl_gauge *gauges) {
     size_t count = 0;
@@ -184,6 +184,17 @@ static size_t add_gauges(abl_server *server, abl_gauge *gauges) {
                        kind_labels[kind]);
         count++;
     }
+    int64_t hits = 0;
+    for (abl_object *object = abl_registry_first(server->registry, ABL_OBJECT_KV_CACHE);
+         object != NULL; object = object->next) {
+        hits += ((abl_resident_kv_cache *)object)->hits;
+    }
+    gauges[count++] = (abl_gauge){.name = "ablate_kv_cache_hits",
+                                  .help = "Uses of the KV caches that are resident.",
+                                  .value = (double)hits};
+    gauges[count++] = (abl_gauge){.name = "ablate_kv_cache_evictions",
+                                  .help = "KV caches that made room for others, so far.",
+                                  .value = (double)server->kv_cache_evictions};
     for (size_t i = 0; i < server->device_count; i++) {
         abl_executor_stats stats = abl_executor_get_stats(server->devices[i].executor);
         gauges[count] = (abl_gauge){.name = "ablate_queue_length",
@@ -212,7 +223,7 @@ static size_t add_gauges(abl_server *server, abl_gauge *gauges) {
 
 char *abl_server_metrics_text(void *user_data, size_t *ret_bytes) {
     abl_server *server = user_data;
-    abl_gauge gauges[ABL_OBJECT_KIND_COUNT + ABL_DEVICE_COUNT_MAX + ABL_JOB_STATE_COUNT];
+    abl_gauge gauges[ABL_OBJECT_KIND_COUNT + 2 + ABL_DEVICE_COUNT_MAX + ABL_JOB_STATE_COUNT];
     size_t count = add_gauges(server, gauges);
     return abl_metrics_text(server->metrics, gauges, count, ret_bytes);
 }

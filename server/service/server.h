@@ -28,6 +28,7 @@ typedef struct abl_server_options {
     int threads;            /* compute threads of the CPU; 0: libtorch's default */
     uint64_t memory_budget; /* bytes of working memory one request may take; 0: what is free */
     size_t jobs_max;        /* jobs that wait or run */
+    int64_t kv_cache_bytes; /* of all KV caches together */
 } abl_server_options;
 
 typedef struct abl_device_slot {
@@ -47,6 +48,8 @@ typedef struct abl_server {
     size_t device_count;
     abl_load *loads;
     uint64_t call_serial;
+    uint64_t kv_cache_uses; /* kv_cache.c: the clock of last uses */
+    uint64_t kv_cache_evictions;
     uint64_t started_ms;
     size_t active_jobs;
     bool draining;
@@ -89,6 +92,7 @@ abl_service abl_run_service(abl_server *server);
 abl_service abl_dataset_service(abl_server *server);
 abl_service abl_prune_service(abl_server *server);
 abl_service abl_evaluate_service(abl_server *server);
+abl_service abl_cache_service(abl_server *server);
 
 ABL_END_DECLS
 #endif

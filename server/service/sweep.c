@@ -54,6 +54,10 @@ bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
                        "model '%s' has no tokenizer, and datasets are text", run->model->name);
         return false;
     }
+    if (abl_kv_use_init(&run->kv, run->model, run->graph, run->request.tail_divergence,
+                        &rpc->status) != ABL_CODE_OK) {
+        return false;
+    }
     run->slot = abl_server_slot(rpc->server, abl_model_device(run->model->model));
     run->scores = abl_values_ref(run->job->scores);
     run->circuits = (abl_circuits_options){
@@ -93,12 +97,40 @@ static abl_step tokenize_work(abl_rpc *rpc) {
     int32_t size = run->request.batch_size == 0 ? run->job->batch_size : run->request.batch_size;
     run->circuits.batches = (abl_batches){
         .dataset = run->tokenized, .count = count, .batch_size = size < count ? size : count};
-    (void)!abl_batches_check(&run->circuits.batches, &rpc->status);
+    if (abl_batches_check(&run->circuits.batches, &rpc->status) == ABL_CODE_OK) {
+        (void)!abl_kv_use_choose(&run->kv, run->tokenized, &rpc->status);
+    }
     return ABL_STEP_DONE;
+}
+
+/* The prefix in front, before any circuit is run. */
+static abl_step prefix_work(abl_rpc *rpc) {
+    abl_sweep_run *run = rpc->state;
+    abl_batches *batches = &run->circuits.batches;
+    (void)!abl_kv_use_apply(&run->kv, &run->tokenized, &batches->prefix, &rpc->status);
+    batches->dataset = run->tokenized;
+    return ABL_STEP_DONE;
+}
+
+static void prefix_done(abl_rpc *rpc) {
+    abl_sweep_run *run = rpc->state;
+    if (abl_kv_use_keep(rpc, &run->kv) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    abl_rpc_run(rpc, run->slot, ABL_TASK_CLASS_JOB, run->step_cb, run->done_cb);
 }
 
 static void tokenize_done(abl_rpc *rpc) {
     abl_sweep_run *run = rpc->state;
+    if (abl_kv_use_find(rpc, &run->kv) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    if (run->kv.length > 0) {
+        abl_rpc_run(rpc, run->slot, ABL_TASK_CLASS_JOB, prefix_work, prefix_done);
+        return;
+    }
     abl_rpc_run(rpc, run->slot, ABL_TASK_CLASS_JOB, run->step_cb, run->done_cb);
 }
 
@@ -122,5 +154,6 @@ bool abl_sweep_run_admit(abl_rpc *rpc, const abl_sweep_run *run, uint64_t host_b
 
 void abl_sweep_run_end(abl_sweep_run *run) {
     abl_dataset_destroy(run->tokenized);
+    abl_kv_use_finish(&run->kv);
     abl_values_unref(run->scores);
 }

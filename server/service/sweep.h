@@ -15,6 +15,7 @@
 #include "core/patch/circuits.h"
 #include "server/convert/sweep.h"
 #include "server/runtime/job.h"
+#include "server/service/kv_cache.h"
 #include "server/service/rpc.h"
 
 ABL_BEGIN_DECLS
@@ -28,6 +29,7 @@ typedef struct abl_sweep_run {
     abl_device_slot *slot;
     abl_values *scores; /* as they were when the call came */
     abl_dataset *tokenized;
+    abl_kv_use kv;
     abl_circuits_options circuits; /* complete when a step runs */
     abl_step (*step_cb)(abl_rpc *rpc);
     void (*done_cb)(abl_rpc *rpc);

@@ -12,6 +12,7 @@ Arrays are torch tensors where torch is importable, else numpy; the batch dimens
 A mask of 1 means ablated. Errors are :class:`ablate.AblateError`, one subclass for each code.
 """
 
+from ._caches import KvCache
 from ._client import Client, connect
 from ._dataset import Dataset
 from ._graph import Edge, Graph, Node
@@ -47,6 +48,7 @@ __all__ = [
     "HookPoint",
     "Job",
     "JobEvent",
+    "KvCache",
     "MaskGradient",
     "Model",
     "ModelConfig",

@@ -9,6 +9,7 @@ from typing import Any, Iterable, Iterator, Literal, Mapping, Sequence, Union
 from tqdm.auto import tqdm
 
 from ._arrays import Array, Backend, collect_chunks, decode, resolve_backend
+from ._caches import KvCache
 from ._dataset import Dataset, DatasetLike, dataset_bytes
 from ._graph import PatchType, Scores, make_sweep, metric_values
 from ._jobs import Ablation, Job, enum_value
@@ -19,6 +20,7 @@ from ._version import PROTOCOL, VERSION
 from .errors import DeadlineExceededError, NotFoundError, UnavailableError, UnimplementedError, VersionSkewError
 from .v1 import (
     admin_pb2,
+    cache_pb2,
     common_pb2,
     dataset_pb2,
     evaluate_pb2,
@@ -228,6 +230,13 @@ class Client:
         """Asks a job to stop; it does within one batch and keeps the scores that it has."""
         return (job if isinstance(job, Job) else self.job(job)).cancel()
 
+    # --- caches -------------------------------------------------------------------------------
+
+    def kv_caches(self, model: Model | str | None = None) -> list[KvCache]:
+        """The KV caches that are resident, of one model or of all, in order of making."""
+        request = cache_pb2.ListKvCachesRequest(model_id=getattr(model, "id", model) or "")
+        return [KvCache(self, proto) for proto in self._pages("ListKvCaches", request, "kv_caches")]
+
     # --- circuits -----------------------------------------------------------------------------
 
     def run_circuits(
@@ -241,12 +250,14 @@ class Client:
         reverse_clean_corrupt: bool = False,
         batch_size: int | None = None,
         prompt_count: int | None = None,
+        tail_divergence: bool = False,
     ) -> dict[int, Array]:
         """Logits of circuits of several sizes: edge count -> float32 ``[prompts, d_vocab]`` at the
         last position, in dataset order, as AutoCircuit's ``run_circuits``.
 
         ``scores``: a finished or stopped job, or its scores. ``edge_counts`` None: 0, 1..9, 10, 20, ...,
-        all. Ties of |score| make a circuit larger; the key is its actual size.
+        all. Ties of |score| make a circuit larger; the key is its actual size. ``tail_divergence``: the
+        prefix that all prompts of the dataset share is run once, and circuits cover the tails behind it.
         """
         sweep = make_sweep(
             scores,
@@ -257,6 +268,7 @@ class Client:
             reverse_clean_corrupt=reverse_clean_corrupt,
             batch_size=batch_size,
             prompt_count=prompt_count,
+            tail_divergence=tail_divergence,
         )
         stream = self._call("RunCircuits", run_pb2.RunCircuitsRequest(sweep=sweep))
         sizes: list[int] = []
@@ -282,6 +294,7 @@ class Client:
         reverse_clean_corrupt: bool = False,
         batch_size: int | None = None,
         prompt_count: int | None = None,
+        tail_divergence: bool = False,
         progress: bool = True,
     ) -> list[dict[str, float]]:
         """How faithful circuits of several sizes are: a row a circuit, smallest first, ready for a data
@@ -299,6 +312,7 @@ class Client:
             reverse_clean_corrupt=reverse_clean_corrupt,
             batch_size=batch_size,
             prompt_count=prompt_count,
+            tail_divergence=tail_divergence,
         )
         request = evaluate_pb2.EvaluateCircuitsRequest(sweep=sweep, metrics=metric_values(metrics))
         rows: list[dict[str, float]] = []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterator, Literal, Mapping, Sequence, Union
 
 from ._arrays import Array, Prompt, collect_chunks, encode_float, encode_prompts
+from ._caches import KvCacheLike, kv_cache_id
 from ._dataset import Dataset, DatasetLike
 from ._jobs import (
     Ablation,
@@ -90,6 +91,8 @@ class Graph:
         """Token positions, if edges are token specific."""
         self.separate_qkv: bool = not proto.options.merge_qkv
         self.expand_kv_heads: bool = proto.options.expand_kv_heads
+        self.kv_cache_ids: tuple[str, ...] = tuple(proto.options.kv_cache_ids)
+        """KV caches that its passes stand behind, by handle."""
         self.modules: dict[str, tuple[int, ...]] = {m.name: tuple(m.shape) for m in proto.modules}
         """Destination module -> shape of its masks and scores, ``[seq?, heads?, sources]``."""
         self._edges: list[Edge] | None = None
@@ -266,14 +269,18 @@ class Graph:
         ablation_input: Prompt | None = None,
         slice_output: SliceOutput | Literal["graph"] = "graph",
         prepend_bos: bool | None = None,
+        kv_cache: KvCacheLike = None,
     ) -> Array:
         """Logits of a pass in which masked edges carry an ablation: float32 ``[batch, d_vocab]``, or
         with positions as ``slice_output`` says (``"graph"``: as the graph was made).
 
         ``ablation`` ``"resample"`` takes the activations of ``ablation_input``, prompts of the same
-        shape; ``"zero"`` takes none. Without either, the plain model runs.
+        shape; ``"zero"`` takes none. Without either, the plain model runs. ``kv_cache``: prompts, those
+        of ``ablation_input`` too, begin with its tokens, and the pass covers what is behind them.
         """
-        request = self._request(input, ablation, ablation_input, slice_output, prepend_bos)
+        request = self._request(
+            input, ablation, ablation_input, slice_output, prepend_bos, kv_cache
+        )
         return self.model._forward(request)
 
     __call__ = forward
@@ -289,9 +296,12 @@ class Graph:
         per_head_inputs: bool = False,
         slice_output: SliceOutput | Literal["graph"] = "graph",
         prepend_bos: bool | None = None,
+        kv_cache: KvCacheLike = None,
     ) -> tuple[Array | None, ActivationCache]:
         """As :meth:`Model.run_with_cache`, of the patched pass."""
-        request = self._request(input, ablation, ablation_input, slice_output, prepend_bos)
+        request = self._request(
+            input, ablation, ablation_input, slice_output, prepend_bos, kv_cache
+        )
         return self.model._run_with_cache(request, names_filter, stop_at_layer, per_head_inputs)
 
     def _request(
@@ -301,9 +311,12 @@ class Graph:
         ablation_input: Prompt | None,
         slice_output: SliceOutput | Literal["graph"],
         prepend_bos: bool | None,
+        kv_cache: KvCacheLike,
     ) -> run_pb2.ForwardRequest:
         request = run_pb2.ForwardRequest(
-            graph_id=self.id, prompts=encode_prompts(input, prepend_bos)
+            graph_id=self.id,
+            prompts=encode_prompts(input, prepend_bos),
+            kv_cache_id=kv_cache_id(kv_cache),
         )
         if slice_output != "graph":
             request.out_slice = out_slice(slice_output)
@@ -323,10 +336,13 @@ class Graph:
         batch_size: int | None = None,
         prompt_count: int | None = None,
         prepend_bos: bool | None = None,
+        tail_divergence: bool = False,
         top_k: int = 10,
     ) -> Job:
         """Queues a job and returns at once; follow it with :meth:`Job.watch`."""
-        spec = self._spec(dataset, algo, batch_size, prompt_count, prepend_bos, top_k)
+        spec = self._spec(
+            dataset, algo, batch_size, prompt_count, prepend_bos, tail_divergence, top_k
+        )
         return Job(self.client, self.client._call("SubmitJob", prune_pb2.SubmitJobRequest(spec=spec)).job)
 
     def stream_prune_scores(
@@ -337,6 +353,7 @@ class Graph:
         batch_size: int | None = None,
         prompt_count: int | None = None,
         prepend_bos: bool | None = None,
+        tail_divergence: bool = False,
         top_k: int = 10,
     ) -> PruneStream:
         """Partial results while the scores form: an iterator of :class:`JobEvent`.
@@ -344,7 +361,9 @@ class Graph:
         Leaving the loop's ``with`` block cancels the job on the daemon. Options as in
         :meth:`prune_scores`.
         """
-        spec = self._spec(dataset, algo, batch_size, prompt_count, prepend_bos, top_k)
+        spec = self._spec(
+            dataset, algo, batch_size, prompt_count, prepend_bos, tail_divergence, top_k
+        )
         request = prune_pb2.StreamPruneScoresRequest(spec=spec)
         return PruneStream(self.client, self.client._call("StreamPruneScores", request))
 
@@ -356,6 +375,7 @@ class Graph:
         batch_size: int | None = None,
         prompt_count: int | None = None,
         prepend_bos: bool | None = None,
+        tail_divergence: bool = False,
         top_k: int = 10,
         progress: bool = True,
     ) -> PruneScores:
@@ -365,6 +385,7 @@ class Graph:
         ``algo``: ``"eap"``, ``"mask_gradient"``, ``"ground_truth"``, ``"random"``,
         ``"activation_magnitude"``, ``"eap_ig"``, or one of their classes with options. ``batch_size``:
         prompts a batch (None: 8). ``prompt_count``: only the first prompts of the dataset.
+        ``tail_divergence``: the prefix that all prompts share is run once; scores cover the tails.
 
         Ctrl-C cancels the job on the daemon; the KeyboardInterrupt says where its scores so far are.
         Raises :class:`ablate.InvalidArgumentError` for prompts of unequal length and answers that
@@ -376,6 +397,7 @@ class Graph:
             batch_size=batch_size,
             prompt_count=prompt_count,
             prepend_bos=prepend_bos,
+            tail_divergence=tail_divergence,
             top_k=top_k,
         ) as stream:
             follow(stream.job, iter(stream), progress)
@@ -388,6 +410,7 @@ class Graph:
         batch_size: int | None,
         prompt_count: int | None,
         prepend_bos: bool | None,
+        tail_divergence: bool,
         top_k: int,
     ) -> prune_pb2.PruneJobSpec:
         if not isinstance(dataset, Dataset):
@@ -399,6 +422,7 @@ class Graph:
             batch_size=batch_size,
             prompt_count=prompt_count,
             prepend_bos=prepend_bos,
+            tail_divergence=tail_divergence,
             top_k=top_k,
         )
 
@@ -442,6 +466,7 @@ def make_sweep(
     reverse_clean_corrupt: bool,
     batch_size: int | None,
     prompt_count: int | None,
+    tail_divergence: bool = False,
 ) -> run_pb2.CircuitSweep:
     """The protocol's sweep."""
     return run_pb2.CircuitSweep(
@@ -453,6 +478,7 @@ def make_sweep(
         reverse_clean_corrupt=reverse_clean_corrupt,
         batch_size=batch_size or 0,
         prompt_count=prompt_count or 0,
+        tail_divergence=tail_divergence,
     )
 
 

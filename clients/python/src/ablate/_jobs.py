@@ -160,6 +160,7 @@ def make_spec(
     batch_size: int | None,
     prompt_count: int | None,
     prepend_bos: bool | None,
+    tail_divergence: bool = False,
     top_k: int,
 ) -> prune_pb2.PruneJobSpec:
     """A job's description. ValueError for an algorithm that does not exist."""
@@ -173,6 +174,7 @@ def make_spec(
         batch_size=batch_size or 0,
         prompt_count=prompt_count or 0,
         bos=bos_policy(prepend_bos),
+        tail_divergence=tail_divergence,
         top_k=top_k,
     )
     algo._fill(spec)

@@ -19,7 +19,8 @@ from ._arrays import (
     to_backend,
     to_numpy,
 )
-from .v1 import common_pb2, graph_pb2, model_pb2, run_pb2
+from ._caches import KvCache, KvCacheLike, kv_cache_id
+from .v1 import cache_pb2, common_pb2, graph_pb2, model_pb2, run_pb2
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -313,14 +314,23 @@ class Model:
         *,
         slice_output: SliceOutput = None,
         prepend_bos: bool | None = None,
+        kv_cache: KvCacheLike = None,
+        use_prefix_cache: bool = False,
     ) -> Array:
         """Logits: float32 ``[batch, pos, d_vocab]``, or ``[batch, d_vocab]`` for ``"last_seq"``.
 
         ``input`` is a text, texts of equal token count, or ids ``[batch, pos]``; ids are used as they
-        are. Raises :class:`ablate.InvalidArgumentError` for ids outside the vocabulary, prompts of
-        unequal length, and batches or sequences over the daemon's limits.
+        are. ``kv_cache``: prompts, still given whole, begin with its tokens; only what is behind them is
+        run and returned. ``use_prefix_cache``, with ``"last_seq"`` only: the longest cache that fits is
+        used, if there is one; the result is the same.
+
+        Raises :class:`ablate.InvalidArgumentError` for ids outside the vocabulary, prompts of unequal
+        length, batches or sequences over the daemon's limits, and prompts that do not begin with the
+        cache's tokens (``PREFIX_NOT_SHARED``).
         """
-        return self._forward(self._request(input, slice_output, prepend_bos))
+        request = self._request(input, slice_output, prepend_bos, kv_cache)
+        request.use_prefix_cache = use_prefix_cache
+        return self._forward(request)
 
     __call__ = forward
 
@@ -333,6 +343,7 @@ class Model:
         per_head_inputs: bool = False,
         slice_output: SliceOutput = None,
         prepend_bos: bool | None = None,
+        kv_cache: KvCacheLike = None,
     ) -> tuple[Array | None, ActivationCache]:
         """Logits and the activations at hook points.
 
@@ -343,7 +354,7 @@ class Model:
         Raises :class:`ablate.NotFoundError` (``HOOK_UNKNOWN``) for a name that does not exist and
         :class:`ablate.FailedPreconditionError` (``HOOK_CANNOT_FIRE``) for one that stays silent here.
         """
-        request = self._request(input, slice_output, prepend_bos)
+        request = self._request(input, slice_output, prepend_bos, kv_cache)
         return self._run_with_cache(request, names_filter, stop_at_layer, per_head_inputs)
 
     def hook_points(self) -> list[HookPoint]:
@@ -358,6 +369,23 @@ class Model:
             ]
         return self._hook_points
 
+    # --- caches ---------------------------------------------------------------------------
+
+    def kv_cache(self, prefix: Prompt, prepend_bos: bool | None = None) -> KvCache:
+        """Runs one prefix and keeps its keys and values; the same tokens again give the same cache.
+
+        Raises :class:`ablate.InvalidArgumentError` (``KV_CACHE_PROMPTS``, ``TAIL_EMPTY``) and
+        :class:`ablate.ResourceExhaustedError` (``KV_CACHE_BUDGET``).
+        """
+        request = cache_pb2.CreateKvCacheRequest(
+            model_id=self.id, prompts=encode_prompts(prefix, prepend_bos)
+        )
+        return KvCache(self.client, self.client._call("CreateKvCache", request).kv_cache)
+
+    def kv_caches(self) -> list[KvCache]:
+        """The KV caches of this model, in order of making."""
+        return self.client.kv_caches(self)
+
     # --- graphs ---------------------------------------------------------------------------
 
     def graph(
@@ -367,12 +395,15 @@ class Model:
         seq_len: int | None = None,
         expand_kv_heads: bool = False,
         slice_output: SliceOutput = "last_seq",
+        kv_caches: Sequence[KvCacheLike] = (),
     ) -> "Graph":
         """A factorized graph over this model; it costs no weights.
 
         ``separate_qkv``: a destination for each of a head's query, key and value inputs.
         ``seq_len``: edges are token specific, and prompts must have this many tokens.
         ``expand_kv_heads``: grouped-query models get key and value destinations for each query head.
+        ``kv_caches``: all passes, jobs and sweeps stand behind the longest of these that their prompts
+        begin with; prompts are still given whole, and edges, ``seq_len`` and outputs are about the tail.
         """
         from ._graph import Graph
 
@@ -382,6 +413,7 @@ class Model:
             seq_len=seq_len or 0,
             expand_kv_heads=expand_kv_heads,
             out_slice=out_slice(slice_output),
+            kv_cache_ids=[kv_cache_id(cache) for cache in kv_caches if cache is not None],
         )
         request = graph_pb2.CreateGraphRequest(model_id=self.id, options=options)
         return Graph(self, self.client._call("CreateGraph", request).graph)
@@ -404,12 +436,17 @@ class Model:
     # --- shared with Graph ------------------------------------------------------------------
 
     def _request(
-        self, input: Prompt, slice_output: SliceOutput, prepend_bos: bool | None
+        self,
+        input: Prompt,
+        slice_output: SliceOutput,
+        prepend_bos: bool | None,
+        kv_cache: KvCacheLike,
     ) -> run_pb2.ForwardRequest:
         return run_pb2.ForwardRequest(
             model_id=self.id,
             prompts=encode_prompts(input, prepend_bos),
             out_slice=out_slice(slice_output),
+            kv_cache_id=kv_cache_id(kv_cache),
         )
 
     def _forward(self, request: run_pb2.ForwardRequest) -> Array:

@@ -14,9 +14,9 @@ from google.protobuf import message_factory
 
 from ._version import VERSION
 from .errors import AblateError, from_rpc_error
-from .v1 import admin_pb2, dataset_pb2, evaluate_pb2, graph_pb2, mask_pb2, model_pb2, prune_pb2, run_pb2
+from .v1 import admin_pb2, cache_pb2, dataset_pb2, evaluate_pb2, graph_pb2, mask_pb2, model_pb2, prune_pb2, run_pb2
 
-_FILES = (admin_pb2, dataset_pb2, evaluate_pb2, graph_pb2, mask_pb2, model_pb2, prune_pb2, run_pb2)
+_FILES = (admin_pb2, cache_pb2, dataset_pb2, evaluate_pb2, graph_pb2, mask_pb2, model_pb2, prune_pb2, run_pb2)
 _METADATA = (("ablate-client-version", f"python/{VERSION}"),)
 _OPTIONS = [
     # Requests are limited by the daemon, responses are chunks; this only has to exceed both.

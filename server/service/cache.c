@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * CacheService: one table over the files that keep a kind of tensor each. */
+#include "ablate/v1/cache.pb-c.h"
+#include "server/service/kv_cache.h"
+#include "server/service/rpc.h"
+
+static const abl_method methods[] = {
+    {"/ablate.v1.CacheService/CreateKvCache", false, false, false, abl_rpc_start},
+    {"/ablate.v1.CacheService/ListKvCaches", false, false, false, abl_rpc_start},
+    {"/ablate.v1.CacheService/DeleteKvCache", false, false, false, abl_rpc_start},
+};
+static const abl_rpc_handler handlers[] = {
+    {&ablate__v1__create_kv_cache_request__descriptor, abl_rpc_create_kv_cache},
+    {&ablate__v1__list_kv_caches_request__descriptor, abl_rpc_list_kv_caches},
+    {&ablate__v1__delete_kv_cache_request__descriptor, abl_rpc_delete_kv_cache},
+};
+
+abl_service abl_cache_service(abl_server *server) {
+    static abl_rpc_table table = {NULL, methods, handlers, ABL_COUNT_OF(methods)};
+    table.server = server;
+    return (abl_service){"ablate.v1.CacheService", methods, ABL_COUNT_OF(methods), &table};
+}

@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import ablate
 import numpy as np
-from ablate.v1 import common_pb2, mask_pb2, prune_pb2, run_pb2
+from ablate.v1 import cache_pb2, common_pb2, mask_pb2, prune_pb2, run_pb2
 
 NAN, INF = float("nan"), float("inf")
 
@@ -151,6 +151,43 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("too many circuits", lambda w: w.client.evaluate(_job(w), list(range(5000)), progress=False),
      "INVALID_ARGUMENT|RESOURCE_EXHAUSTED", ""),
     ("circuits of no job", lambda w: w.client.run_circuits("j-no"), "NOT_FOUND", "JOB_UNKNOWN"),
+    # KV caches
+    ("KV cache of two prefixes", lambda w: w.model.kv_cache([[0, 1], [0, 2]]), "INVALID_ARGUMENT", "KV_CACHE_PROMPTS"),
+    ("KV cache of no prompt", lambda w: w.client._call(
+        "CreateKvCache", cache_pb2.CreateKvCacheRequest(model_id=w.model.id)), "INVALID_ARGUMENT", ""),
+    ("KV cache of a whole context", lambda w: w.model.kv_cache(w.tokens(1, w.model.cfg.n_ctx)),
+     "INVALID_ARGUMENT", "TAIL_EMPTY"),
+    ("KV cache of no such token", lambda w: w.model.kv_cache([[-7]]), "INVALID_ARGUMENT", "TOKEN_OUT_OF_RANGE"),
+    ("KV cache of no model", lambda w: _as(w.model, id="m-no").kv_cache([[0]]), "NOT_FOUND", "MODEL_UNKNOWN"),
+    ("KV caches of no model", lambda w: w.client.kv_caches("m-no"), "NOT_FOUND", "MODEL_UNKNOWN"),
+    ("KV cache", lambda w: w.model([[0, 1]], kv_cache="k-no"), "NOT_FOUND", "KV_CACHE_UNKNOWN"),
+    ("deleted KV cache", lambda w: _as(_kv(w), id="k-no").delete(), "NOT_FOUND", "KV_CACHE_UNKNOWN"),
+    ("graph over no such KV cache", lambda w: w.model.graph(kv_caches=["k-no"]), "NOT_FOUND", "KV_CACHE_UNKNOWN"),
+    ("graph over too many KV caches", lambda w: w.model.graph(kv_caches=[_kv(w)] * 5),
+     "RESOURCE_EXHAUSTED", "GRAPH_OPTIONS"),
+    ("prompt that does not begin with the prefix", lambda w: w.model([[0, 1, 5], [0, 9, 5]], kv_cache=_kv(w)),
+     "INVALID_ARGUMENT", "PREFIX_NOT_SHARED"),
+    ("ablation that does not begin with the prefix", lambda w: w.graph(
+        [[0, 1, 5]], ablation_input=[[0, 2, 5]], kv_cache=_kv(w)), "INVALID_ARGUMENT", "PREFIX_NOT_SHARED"),
+    ("prompt that ends with the prefix", lambda w: w.model([[0, 1]], kv_cache=_kv(w)), "INVALID_ARGUMENT", "TAIL_EMPTY"),
+    ("KV cache of another variant of the model", lambda w: _other(w)([[0, 1, 5]], kv_cache=_kv(w)),
+     "FAILED_PRECONDITION", "PREFIX_MODEL_MISMATCH"),
+    ("graph over a KV cache of another variant", lambda w: _other(w).graph(kv_caches=[_kv(w)]),
+     "FAILED_PRECONDITION", "PREFIX_MODEL_MISMATCH"),
+    ("two ways to name a KV cache", lambda w: w.model(
+        [[0, 1, 5]], kv_cache=_kv(w), use_prefix_cache=True, slice_output="last_seq"),
+     "INVALID_ARGUMENT", "PREFIX_CACHE_INVALID"),
+    ("found KV cache for all positions", lambda w: w.model([[0, 1, 5]], use_prefix_cache=True),
+     "INVALID_ARGUMENT", "PREFIX_CACHE_INVALID"),
+    ("sweep over prompts that share nothing", lambda w: w.client.evaluate(
+        _job(w, prepend_bos=False), [5], dataset=_unshared(w), tail_divergence=True, progress=False),
+     "INVALID_ARGUMENT", "PREFIX_NOT_SHARED"),
+    ("job over prompts that share nothing", lambda w: w.submit(
+        dataset_id=_unshared(w).id, tail_divergence=True, bos=common_pb2.BOS_POLICY_NONE),
+     "INVALID_ARGUMENT", "PREFIX_NOT_SHARED"),
+    ("job over prompts that are all the same", lambda w: w.submit(
+        dataset_id=w.client.upload_dataset({"prompts": [pair("When Mary", "When Mary")]}).id, tail_divergence=True),
+     "INVALID_ARGUMENT", "TAIL_EMPTY"),
     # datasets
     ("dataset that is no JSON", lambda w: w.client.upload_dataset(b"{nope"), "INVALID_ARGUMENT", "DATASET_MALFORMED"),
     ("dataset that is a list", lambda w: w.client.upload_dataset(b"[]"), "INVALID_ARGUMENT", "DATASET_MALFORMED"),
@@ -185,6 +222,21 @@ def _as(thing: Any, **attributes: Any) -> Any:
     return copy
 
 
-def _job(world: World) -> ablate.Job:
+def _job(world: World, **options: Any) -> ablate.Job:
     """A finished job."""
-    return world.graph.prune_scores(world.dataset, "random", progress=False).job
+    return world.graph.prune_scores(world.dataset, "random", progress=False, **options).job
+
+
+def _kv(world: World) -> ablate.KvCache:
+    """The cache of two tokens."""
+    return world.model.kv_cache([[0, 1]])
+
+
+def _other(world: World) -> ablate.Model:
+    """Another variant of the model."""
+    return world.client.load_model("tiny-ioi", "tl", progress=False)
+
+
+def _unshared(world: World) -> ablate.Dataset:
+    """Prompts that begin with different tokens."""
+    return world.client.upload_dataset({"prompts": [pair(), pair("Then Mary", "Then John")]})

@@ -21,9 +21,6 @@
 #define TOL_SCORES_RELATIVE 2e-5
 #define TOL_SMOLLM2_LOGITS 5e-4
 
-static const edges_variant WHOLE = {"proc_fact_qkv", false, false, false};
-static const edges_variant BY_POSITION = {"proc_fact_qkv_seq", false, false, true};
-
 typedef struct subject {
     char run[16]; /* "tail_seq" */
     const edges_case *c;
@@ -240,7 +237,7 @@ static void case_kv_prefix(void) {
     golden_check(c.title, "tail/diverge_idx", shared == json_integer_value(cut));
     size_t compared = 0;
     for (int i = 0; i < 4; i++) {
-        const edges_variant *variant = i % 2 == 0 ? &WHOLE : &BY_POSITION;
+        const edges_variant *variant = &EDGES_VARIANTS[i % 2]; /* proc_fact_qkv, and by position */
         abl_dataset *tail = NULL;
         abl_prefix *prefix = NULL;
         subject s = {

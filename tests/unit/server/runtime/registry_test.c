@@ -74,7 +74,11 @@ static abl_status remove_refused(fixture *f, abl_object *object, const char *rea
 
 static void ids_are_the_kind_and_eight_hexadecimal_digits(void **state) {
     fixture *f = *state;
-    static const char *const prefixes[] = {"model-", "graph-", "dataset-", "job-"};
+    static const char *const prefixes[ABL_OBJECT_KIND_COUNT] = {[ABL_OBJECT_MODEL] = "model-",
+                                                                [ABL_OBJECT_GRAPH] = "graph-",
+                                                                [ABL_OBJECT_DATASET] = "dataset-",
+                                                                [ABL_OBJECT_KV_CACHE] = "kv_cache-",
+                                                                [ABL_OBJECT_JOB] = "job-"};
     for (int kind = 0; kind < ABL_OBJECT_KIND_COUNT; kind++) {
         const abl_object *object = add(f, (abl_object_kind)kind, NULL);
         size_t length = strlen(prefixes[kind]);

@@ -22,6 +22,8 @@
 #define ABL_ANSWER_COUNT_MAX 1024              /* answers, or wrong answers, of one prompt */
 #define ABL_HOOK_COUNT_MAX 4096                /* names in one run_with_cache */
 #define ABL_TAU_COUNT_MAX 256                  /* thresholds of one ACDC */
+#define ABL_INTERVENTION_COUNT_MAX 256         /* in one pass: a graph's own and the request's */
+#define ABL_HOOK_INDEX_COUNT_MAX 1024          /* heads, positions or rows that one names */
 #define ABL_CIRCUIT_COUNT_MAX 512              /* circuits in one sweep */
 #define ABL_EPOCH_COUNT_MAX 10000              /* of one training of masks */
 #define ABL_TRAINING_STEP_COUNT_MAX 1000000    /* epochs times batches, and times circuit sizes */

@@ -6,24 +6,25 @@
  *
  * Two things are skipped when nobody can see them: at out_slice LAST the last block computes keys
  * and values for all positions but everything else for the last one only; and temporaries go at
- * the end of each layer, so a pass holds one layer's worth. */
+ * the end of each layer, so a pass holds one layer's worth.
+ *
+ * A pass that is intervened in, patched, or wants gradients goes hook point by hook point instead:
+ * hooked.c. */
 #include "core/model/forward.h"
 
 #include "core/base/assert.h"
 #include "core/base/limits.h"
 #include "core/base/mem.h"
 #include "core/model/block.h"
-
-#include <stdio.h>
-#include <string.h>
+#include "core/model/capture.h"
+#include "core/model/hooked.h"
 
 typedef struct pass {
     const abl_forward_options *options;
     const abl_model *model;
     const abl_model_config *config;
     abl_scope *scope;
-    bool *wanted; /* (n_layers + 1, points): row 0 outside the layers, row l + 1 layer l */
-    size_t wanted_count;
+    abl_captures captures;
     abl_forward_result *result;
 } pass;
 
@@ -64,91 +65,14 @@ static abl_code check_stop(const abl_forward_options *options, const abl_model_c
     return ABL_CODE_OK;
 }
 
-static bool *wanted_at(const pass *p, abl_hook_point point, int layer) {
-    return &p->wanted[(size_t)(layer + 1) * ABL_HOOK_POINT_COUNT + (size_t)point];
-}
-
-static bool wants(const pass *p, abl_hook_point point, int layer) {
-    return *wanted_at(p, point, layer);
-}
-
-/* Whether a pass that stops before layer `stop` gets there. */
-static bool reached(int stop, abl_hook hook) {
-    return stop < 0 || (hook.layer >= 0 ? hook.layer < stop : hook.point < ABL_HOOK_RESID_PRE);
-}
-
-/* Points that TransformerLens computes only when its use_* flags ask. */
-static bool needs_flags(abl_hook_point point) {
-    return point == ABL_HOOK_ATTN_IN || point == ABL_HOOK_Q_INPUT || point == ABL_HOOK_K_INPUT ||
-           point == ABL_HOOK_V_INPUT || point == ABL_HOOK_RESULT || point == ABL_HOOK_MLP_IN;
-}
-
-static void want(pass *p, abl_hook hook) {
-    bool *slot = wanted_at(p, hook.point, hook.layer);
-    p->wanted_count += *slot ? 0 : 1;
-    *slot = true;
-}
-
-static abl_code want_named(pass *p, abl_status *ret_status) {
-    const abl_forward_options *options = p->options;
-    for (size_t i = 0; i < options->hook_count; i++) {
-        abl_hook hook;
-        abl_code code = abl_hook_parse(p->config, options->hooks[i], &hook, ret_status);
-        if (code != ABL_CODE_OK) {
-            return code;
-        }
-        if (!reached(options->stop_at_layer, hook)) {
-            return abl_fail(ret_status, ABL_CODE_FAILED_PRECONDITION, "HOOK_CANNOT_FIRE",
-                            "hook '%.80s' cannot fire: the pass stops before layer %d",
-                            options->hooks[i], options->stop_at_layer);
-        }
-        want(p, hook);
-    }
-    return ABL_CODE_OK;
-}
-
-static abl_code want_all(pass *p, abl_status *ret_status) {
-    size_t count = abl_hook_list(p->config, NULL, 0);
-    abl_hook *hooks = abl_calloc(count, sizeof *hooks);
-    if (hooks == NULL) {
-        return abl_fail_oom(ret_status);
-    }
-    (void)abl_hook_list(p->config, hooks, count);
-    for (size_t i = 0; i < count; i++) {
-        bool hidden = needs_flags(hooks[i].point) && !p->options->per_head_inputs;
-        if (!hidden && hooks[i].point != ABL_HOOK_UNEMBED &&
-            reached(p->options->stop_at_layer, hooks[i])) {
-            want(p, hooks[i]);
-        }
-    }
-    abl_free(hooks);
-    return ABL_CODE_OK;
-}
-
-static abl_code plan_captures(pass *p, abl_status *ret_status) {
-    p->wanted = abl_calloc((size_t)p->config->n_layers + 1, ABL_HOOK_POINT_COUNT);
-    if (p->wanted == NULL) {
-        return abl_fail_oom(ret_status);
-    }
-    abl_code code = p->options->capture_all ? want_all(p, ret_status) : want_named(p, ret_status);
-    if (code != ABL_CODE_OK) {
-        return code;
-    }
-    p->result->entries = abl_calloc(p->wanted_count, sizeof *p->result->entries);
-    return (p->result->entries == NULL) ? abl_fail_oom(ret_status) : ABL_CODE_OK;
-}
-
 /* ---- Capturing --------------------------------------------------------------------------- */
 
+static bool wants(const pass *p, abl_hook_point point, int layer) {
+    return abl_captures_want(&p->captures, point, layer);
+}
+
 static void capture(pass *p, abl_hook_point point, int layer, abl_tensor *tensor) {
-    if (!wants(p, point, layer) || tensor == NULL) {
-        return; /* NULL: the scope has failed, and says so at the end */
-    }
-    ABL_ASSERT(p->result->entry_count < p->wanted_count);
-    abl_cache_entry *entry = &p->result->entries[p->result->entry_count++];
-    entry->hook = (abl_hook){.point = point, .layer = layer};
-    (void)abl_hook_name(entry->hook, entry->name, sizeof entry->name);
-    entry->tensor = abl_tensor_keep(tensor);
+    abl_captures_keep(&p->captures, p->scope, point, layer, tensor);
 }
 
 /* (batch, pos, d) seen as (batch, pos, heads, d): one memory for all heads. */
@@ -370,14 +294,16 @@ abl_code abl_forward(const abl_forward_options *options, abl_forward_result *ret
         code = check_stop(options, p.config, ret_status);
     }
     if (code == ABL_CODE_OK) {
-        code = plan_captures(&p, ret_status);
+        code = abl_captures_plan(options, &result, &p.captures, ret_status);
     }
-    if (code == ABL_CODE_OK) {
+    if (code == ABL_CODE_OK && abl_hooked_is_needed(&p.captures)) {
+        code = abl_hooked_run(&p.captures, ret_status);
+    } else if (code == ABL_CODE_OK) {
         p.scope = abl_scope_create(abl_model_device(options->model));
         code = (p.scope == NULL) ? abl_fail_oom(ret_status) : run(&p, ret_status);
     }
     abl_scope_destroy(p.scope);
-    abl_free(p.wanted);
+    abl_captures_finish(&p.captures);
     if (code != ABL_CODE_OK) {
         abl_forward_result_finish(&result);
         return code;

@@ -1,4 +1,4 @@
-/* forward.h -- the plain forward pass, and run_with_cache.
+/* forward.h -- the plain forward pass, run_with_cache, and passes that are intervened in.
  *
  * OWNERSHIP  abl_forward() fills *ret_result, ended with abl_forward_result_finish(). Its tensors
  *            are owners' tensors: keep those that should live longer. The model is borrowed for the
@@ -11,6 +11,7 @@
 
 #include "core/base/status.h"
 #include "core/model/hooks.h"
+#include "core/model/intervene.h"
 #include "core/model/model.h"
 #include "core/model/prefix.h"
 #include "core/tensor/tensor.h"
@@ -31,6 +32,50 @@ typedef enum abl_out_slice {
 /* Asked between layers; true stops the pass with CANCELLED (RUN_CANCELLED). */
 typedef bool (*abl_cancelled_cb)(void *user_data);
 
+/* What gradients are of: one number that is made of the logits. */
+typedef enum abl_scalar_kind {
+    ABL_SCALAR_LOSS = 0,  /* the mean over rows and positions of minus the log probability of the
+                             next token: TransformerLens's return_type="loss" */
+    ABL_SCALAR_LOGIT_SUM, /* the sum of weight * logit at the last position */
+} abl_scalar_kind;
+
+typedef struct abl_scalar {
+    abl_scalar_kind kind;
+    /* LOGIT_SUM: (batch, width) token ids and weights; unused ones have weight 0. */
+    const int64_t *columns;
+    const float *weights;
+    int32_t width;
+} abl_scalar;
+
+/* What a patched pass puts between the residual stream and those that read it; core/patch fills it
+ * in. Tensors are of `scope`; inputs are (batch, pos, heads, d_model): the heads of q, then, unless
+ * `joined`, those of k and of v. The backward half may be NULL: then there are no gradients. */
+typedef struct abl_forward_patch {
+    void *user_data;
+    bool joined;  /* a head's q, k and v read one input, hook_attn_in */
+    int kv_heads; /* inputs of k, and of v: those of the weights, or one a query head */
+    void (*start_cb)(void *user_data, abl_scope *scope, abl_tensor *start);
+    abl_tensor *(*heads_input_cb)(void *user_data, abl_scope *scope, int layer, abl_tensor *resid);
+    abl_tensor *(*mlp_input_cb)(void *user_data, abl_scope *scope, int layer, abl_tensor *resid);
+    abl_tensor *(*end_input_cb)(void *user_data, abl_scope *scope, abl_tensor *resid);
+    /* What sources emitted. `change` is what interventions at hook_result added to the heads'
+     * outputs, (batch, pos, heads, d_model); NULL: nothing. */
+    void (*heads_cb)(void *user_data, abl_scope *scope, int layer, abl_tensor *z,
+                     abl_tensor *change);
+    void (*mlp_cb)(void *user_data, abl_scope *scope, int layer, abl_tensor *out);
+
+    /* Gradients at inputs to those at the stream; and then those at what sources emitted: heads
+     * (batch, pos, heads, d_model), others (batch, pos, d_model). */
+    abl_tensor *(*heads_input_backward_cb)(void *user_data, abl_scope *scope, int layer,
+                                           abl_tensor *grad);
+    abl_tensor *(*mlp_input_backward_cb)(void *user_data, abl_scope *scope, int layer,
+                                         abl_tensor *grad);
+    abl_tensor *(*end_input_backward_cb)(void *user_data, abl_scope *scope, abl_tensor *grad);
+    abl_tensor *(*heads_backward_cb)(void *user_data, abl_scope *scope, int layer);
+    abl_tensor *(*mlp_backward_cb)(void *user_data, abl_scope *scope, int layer);
+    abl_tensor *(*start_backward_cb)(void *user_data, abl_scope *scope);
+} abl_forward_patch;
+
 typedef struct abl_forward_options {
     const abl_model *model;
     const int32_t *tokens; /* (batch, pos), on the host; each checked against d_vocab */
@@ -39,13 +84,21 @@ typedef struct abl_forward_options {
     const abl_prefix *prefix; /* the tokens are the tail behind it; NULL: whole prompts */
     abl_out_slice out_slice;
 
-    const char *const *hooks; /* names to capture; NULL and capture_all false: none */
+    const char *const *hooks; /* names to capture; NULL and capture_all false: none. A name with
+                                 "_grad" behind it is the gradient there */
     size_t hook_count;
     bool capture_all;     /* every hook that fires, those below with per_head_inputs only */
     bool per_head_inputs; /* TransformerLens's use_split_qkv_input and its three siblings: ln1's
                              points get a head axis; *_input, attn_in, mlp_in, result with
                              capture_all */
     int stop_at_layer;    /* -1: run to the end; l: stop before layer l, and give no logits */
+    abl_index_list
+        positions;     /* of what is captured (of scores and patterns: the queries'); negative
+                                 from the end; count 0: all */
+    bool incl_bwd;     /* the gradient, too, of each captured point */
+    abl_scalar scalar; /* that gradients are of */
+    abl_interventions interventions;
+    const abl_forward_patch *patch; /* NULL: the plain model */
 
     abl_cancelled_cb cancelled_cb; /* may be NULL */
     void *user_data;
@@ -53,7 +106,7 @@ typedef struct abl_forward_options {
 
 typedef struct abl_cache_entry {
     abl_hook hook;
-    char name[64];      /* TransformerLens's */
+    char name[64];      /* TransformerLens's; "..._grad" for a gradient */
     abl_tensor *tensor; /* possibly an expanded or strided view; owned by the result */
 } abl_cache_entry;
 
@@ -62,14 +115,21 @@ typedef struct abl_forward_result {
     abl_tensor *residual;     /* with stop_at_layer: (batch, pos, d_model), else NULL */
     abl_cache_entry *entries; /* in firing order, each name once */
     size_t entry_count;
+    double scalar; /* with gradients: what they are of */
 } abl_forward_result;
 
 /*   INVALID_ARGUMENT  TOKEN_OUT_OF_RANGE  names the row, the position, the id and d_vocab
  *   INVALID_ARGUMENT  BATCH_INVALID, SEQ_INVALID  empty, or over n_ctx, ABL_BATCH_MAX, ABL_SEQ_MAX
  *   INVALID_ARGUMENT  LAYER_OUT_OF_RANGE  stop_at_layer
+ *   INVALID_ARGUMENT  POSITIONS_INVALID
+ *   INVALID_ARGUMENT  GRADIENT_NEEDS_LOGITS  gradients with stop_at_layer, or of the loss of one
+ *                                            token
+ *   UNIMPLEMENTED     MODEL_DTYPE            gradients in weights that are not float32
+ *   FAILED_PRECONDITION  HOOK_CANNOT_FIRE    a point that the rest of the request leaves unread
+ *   UNIMPLEMENTED     HOOKS_WITH_PREFIX      interventions or gradients behind a prefix
  *   CANCELLED         RUN_CANCELLED
- * and those of abl_hook_parse(), abl_prefix_check() and tensor.h. With stop_at_layer, a hook behind
- * it is FAILED_PRECONDITION (HOOK_CANNOT_FIRE). */
+ * and those of abl_hook_parse(), abl_interventions_check(), abl_prefix_check() and tensor.h. With
+ * stop_at_layer, a hook behind it is FAILED_PRECONDITION (HOOK_CANNOT_FIRE). */
 ABL_MUST_CHECK abl_code abl_forward(const abl_forward_options *options,
                                     abl_forward_result *ret_result, abl_status *ret_status);
 void abl_forward_result_finish(abl_forward_result *result);

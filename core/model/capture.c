@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A pass asks at each hook point whether somebody wants the tensor: one look at a table. What is
+ * kept is what was computed, not a copy; of chosen positions a copy, so that the rest can go. */
+#include "core/model/capture.h"
+
+#include "core/base/assert.h"
+#include "core/base/limits.h"
+#include "core/base/mem.h"
+#include "core/model/intervene.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define GRADIENT_SUFFIX "_grad"
+
+static bool *slot_of(const abl_captures *c, bool gradient, abl_hook_point point, int layer) {
+    size_t rows = (size_t)abl_model_get_config(c->options->model)->n_layers + 1;
+    size_t row = (gradient ? rows : 0) + (size_t)(layer + 1);
+    return &c->wanted[row * ABL_HOOK_POINT_COUNT + (size_t)point];
+}
+
+bool abl_captures_want(const abl_captures *captures, abl_hook_point point, int layer) {
+    return *slot_of(captures, false, point, layer);
+}
+
+bool abl_captures_want_gradient(const abl_captures *captures, abl_hook_point point, int layer) {
+    return *slot_of(captures, true, point, layer);
+}
+
+/* ---- Planning ---------------------------------------------------------------------------- */
+
+/* Whether a pass that stops before layer `stop` gets there. */
+static bool reached(int stop, abl_hook hook) {
+    return stop < 0 || (hook.layer >= 0 ? hook.layer < stop : hook.point < ABL_HOOK_RESID_PRE);
+}
+
+/* Points that TransformerLens computes only when its use_* flags ask. */
+static bool needs_flags(abl_hook_point point) {
+    return point == ABL_HOOK_ATTN_IN || point == ABL_HOOK_Q_INPUT || point == ABL_HOOK_K_INPUT ||
+           point == ABL_HOOK_V_INPUT || point == ABL_HOOK_RESULT || point == ABL_HOOK_MLP_IN;
+}
+
+static void want(abl_captures *c, bool gradient, abl_hook hook) {
+    bool *slot = slot_of(c, gradient, hook.point, hook.layer);
+    c->wanted_count += *slot ? 0 : 1;
+    c->gradients = c->gradients || gradient;
+    *slot = true;
+}
+
+/* "blocks.0.hook_resid_pre_grad" to the name without, and true. */
+static bool strip_suffix(const char *name, char *ret_stem, size_t stem_bytes) {
+    size_t length = strlen(name);
+    const size_t suffix = sizeof GRADIENT_SUFFIX - 1;
+    if (length <= suffix || length - suffix >= stem_bytes ||
+        strcmp(name + length - suffix, GRADIENT_SUFFIX) != 0) {
+        return false;
+    }
+    memcpy(ret_stem, name, length - suffix);
+    ret_stem[length - suffix] = '\0';
+    return true;
+}
+
+static abl_code want_named(abl_captures *c, abl_status *ret_status) {
+    const abl_forward_options *options = c->options;
+    const abl_model_config *config = abl_model_get_config(options->model);
+    for (size_t i = 0; i < options->hook_count; i++) {
+        char stem[ABL_NAME_BYTES_MAX];
+        bool only_gradient = strip_suffix(options->hooks[i], stem, sizeof stem);
+        abl_hook hook;
+        abl_code code =
+            abl_hook_parse(config, only_gradient ? stem : options->hooks[i], &hook, ret_status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
+        if (!reached(options->stop_at_layer, hook)) {
+            return abl_fail(ret_status, ABL_CODE_FAILED_PRECONDITION, "HOOK_CANNOT_FIRE",
+                            "hook '%.80s' cannot fire: the pass stops before layer %d",
+                            options->hooks[i], options->stop_at_layer);
+        }
+        if (!only_gradient) {
+            want(c, false, hook);
+        }
+        if (only_gradient || options->incl_bwd) {
+            want(c, true, hook);
+        }
+    }
+    return ABL_CODE_OK;
+}
+
+/* With nobody asking by name, points that this pass has no tensor for are left out in silence:
+ * inputs that are not there when others are, and gradients of what fires three times. */
+static bool hidden(const abl_forward_options *o, abl_hook_point point, bool gradient) {
+    bool joined = o->patch != NULL && o->patch->joined;
+    bool split = !joined && (o->patch != NULL || o->per_head_inputs);
+    bool input =
+        point == ABL_HOOK_Q_INPUT || point == ABL_HOOK_K_INPUT || point == ABL_HOOK_V_INPUT;
+    bool norm1 = point == ABL_HOOK_LN1_SCALE || point == ABL_HOOK_LN1_NORMALIZED;
+    return point == ABL_HOOK_UNEMBED || (needs_flags(point) && !o->per_head_inputs) ||
+           (joined && input) || (gradient && split && (norm1 || point == ABL_HOOK_ATTN_IN));
+}
+
+static abl_code want_all(abl_captures *c, abl_status *ret_status) {
+    const abl_forward_options *options = c->options;
+    const abl_model_config *config = abl_model_get_config(options->model);
+    size_t count = abl_hook_list(config, NULL, 0);
+    abl_hook *hooks = abl_calloc(count, sizeof *hooks);
+    if (hooks == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    (void)abl_hook_list(config, hooks, count);
+    for (size_t i = 0; i < count; i++) {
+        if (!reached(options->stop_at_layer, hooks[i])) {
+            continue;
+        }
+        if (!hidden(options, hooks[i].point, false)) {
+            want(c, false, hooks[i]);
+        }
+        if (options->incl_bwd && !hidden(options, hooks[i].point, true)) {
+            want(c, true, hooks[i]);
+        }
+    }
+    abl_free(hooks);
+    return ABL_CODE_OK;
+}
+
+static abl_code check_positions(const abl_forward_options *o, abl_status *ret_status) {
+    for (size_t i = 0; i < o->positions.count; i++) {
+        int64_t at = o->positions.indices[i];
+        if (at < -o->seq || at >= o->seq) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "POSITIONS_INVALID",
+                            "positions[%zu] is %lld; the prompts have %lld tokens, and negative "
+                            "ones count from the end",
+                            i, (long long)at, (long long)o->seq);
+        }
+    }
+    return ABL_CODE_OK;
+}
+
+abl_code abl_captures_plan(const abl_forward_options *options, abl_forward_result *result,
+                           abl_captures *ret_captures, abl_status *ret_status) {
+    abl_captures c = {.options = options, .seq = options->seq, .result = result};
+    size_t rows = (size_t)abl_model_get_config(options->model)->n_layers + 1;
+    abl_code code = check_positions(options, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    c.wanted = abl_calloc(2 * rows, ABL_HOOK_POINT_COUNT);
+    if (c.wanted == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    code = options->capture_all ? want_all(&c, ret_status) : want_named(&c, ret_status);
+    if (code == ABL_CODE_OK) {
+        result->entries = abl_calloc(c.wanted_count, sizeof *result->entries);
+        code = result->entries == NULL ? abl_fail_oom(ret_status) : ABL_CODE_OK;
+    }
+    if (code != ABL_CODE_OK) {
+        abl_captures_finish(&c);
+        return code;
+    }
+    *ret_captures = c;
+    return ABL_CODE_OK;
+}
+
+void abl_captures_finish(abl_captures *captures) {
+    abl_free(captures->wanted);
+    captures->wanted = NULL;
+}
+
+/* ---- Keeping ----------------------------------------------------------------------------- */
+
+/* The chosen positions of a tensor whose positions are at `dim`. */
+static abl_tensor *at_positions(const abl_captures *c, abl_scope *scope, abl_tensor *tensor,
+                                int dim) {
+    const abl_index_list *list = &c->options->positions;
+    if (list->count == 0) {
+        return tensor;
+    }
+    int64_t *indices = abl_calloc(list->count, sizeof *indices);
+    if (indices == NULL) {
+        abl_status status;
+        (void)abl_fail_oom(&status);
+        abl_scope_fail(scope, &status);
+        return NULL;
+    }
+    for (size_t i = 0; i < list->count; i++) {
+        indices[i] = list->indices[i] < 0 ? list->indices[i] + c->seq : list->indices[i];
+    }
+    const int64_t count = (int64_t)list->count;
+    abl_tensor *at = abl_tensor_from_host(scope, ABL_DTYPE_I64, 1, &count, indices);
+    abl_tensor *out = abl_tensor_index_select(scope, tensor, dim, at);
+    abl_free(indices);
+    return out;
+}
+
+static int pos_dim_of(abl_hook_point point) {
+    return point == ABL_HOOK_ATTN_SCORES || point == ABL_HOOK_PATTERN ? 2 : 1;
+}
+
+static void keep(abl_captures *c, abl_scope *scope, bool gradient, abl_hook hook,
+                 abl_tensor *tensor) {
+    if (tensor == NULL || !*slot_of(c, gradient, hook.point, hook.layer)) {
+        return; /* NULL: the scope has failed, and says so at the end */
+    }
+    /* Logits have their own slice of positions. */
+    abl_tensor *kept = hook.point == ABL_HOOK_UNEMBED
+                           ? tensor
+                           : at_positions(c, scope, tensor, pos_dim_of(hook.point));
+    if (kept == NULL) {
+        return;
+    }
+    ABL_ASSERT(c->result->entry_count < c->wanted_count);
+    abl_cache_entry *entry = &c->result->entries[c->result->entry_count++];
+    entry->hook = hook;
+    (void)abl_hook_name(entry->hook, entry->name, sizeof entry->name);
+    if (gradient) {
+        size_t length = strlen(entry->name);
+        (void)snprintf(entry->name + length, sizeof entry->name - length, GRADIENT_SUFFIX);
+    }
+    entry->tensor = abl_tensor_keep(kept);
+}
+
+void abl_captures_keep(abl_captures *captures, abl_scope *scope, abl_hook_point point, int layer,
+                       abl_tensor *tensor) {
+    keep(captures, scope, false, (abl_hook){.point = point, .layer = layer}, tensor);
+}
+
+void abl_captures_keep_gradient(abl_captures *captures, abl_scope *scope, abl_hook_point point,
+                                int layer, abl_tensor *tensor) {
+    keep(captures, scope, true, (abl_hook){.point = point, .layer = layer}, tensor);
+}

@@ -1,0 +1,625 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * TransformerLens's forward pass, operation by operation: each hook point is a tensor of its own,
+ * and `at` is where it is intervened in and captured, in that order. It is slower than forward.c's,
+ * which fuses what nobody looks at, and runs only when somebody does more than look.
+ *
+ * Heads have inputs of their own (SPLIT, JOINED) in a patched pass, or where an intervention or a
+ * gradient is about those inputs; the norm before them is then one a head. Such a layer's ln1 points
+ * are what TransformerLens's are under use_split_qkv_input, where the same hook fires for q, k and
+ * v: an intervention acts on all three, a capture is v's, and a gradient is refused.
+ *
+ * With gradients nothing is let go between layers: hooked_backward.c reads it back. */
+#include "core/model/hooked.h"
+
+#include "core/base/assert.h"
+#include "core/base/mem.h"
+#include "core/model/hooked_internal.h"
+
+#include <math.h>
+
+bool abl_hooked_is_needed(const abl_captures *captures) {
+    const abl_forward_options *o = captures->options;
+    return o->interventions.count > 0 || o->patch != NULL || captures->gradients;
+}
+
+/* ---- Hook points ------------------------------------------------------------------------- */
+
+static bool wants(const abl_hooked_pass *p, abl_hook_point point, int layer) {
+    return abl_captures_want(p->captures, point, layer);
+}
+
+static bool touches(const abl_hooked_pass *p, abl_hook_point point, int layer) {
+    return abl_interventions_touch(p->options->interventions, point, layer);
+}
+
+static bool wants_gradient(const abl_hooked_pass *p, abl_hook_point point, int layer) {
+    return abl_captures_want_gradient(p->captures, point, layer);
+}
+
+static abl_tensor *intervene(abl_hooked_pass *p, abl_hook_point point, int layer, abl_tensor *x) {
+    if (p->options->interventions.count == 0) {
+        return x;
+    }
+    abl_hook_layout layout = abl_hook_layout_of(p->config, point, &p->shape);
+    return abl_interventions_apply(p->scope, p->options->interventions,
+                                   (abl_hook){.point = point, .layer = layer}, &layout, x,
+                                   p->saved);
+}
+
+static abl_tensor *at(abl_hooked_pass *p, abl_hook_point point, int layer, abl_tensor *x) {
+    x = intervene(p, point, layer, x);
+    abl_captures_keep(p->captures, p->scope, point, layer, x);
+    return x;
+}
+
+/* ---- Which inputs heads have --------------------------------------------------------------- */
+
+static bool involved(const abl_hooked_pass *p, abl_hook_point point, int layer) {
+    return touches(p, point, layer) || wants_gradient(p, point, layer);
+}
+
+static abl_hooked_inputs inputs_of(const abl_hooked_pass *p, int layer) {
+    if (p->patch != NULL) {
+        return p->patch->joined ? ABL_INPUTS_JOINED : ABL_INPUTS_SPLIT;
+    }
+    if (p->options->per_head_inputs || involved(p, ABL_HOOK_Q_INPUT, layer) ||
+        involved(p, ABL_HOOK_K_INPUT, layer) || involved(p, ABL_HOOK_V_INPUT, layer)) {
+        return ABL_INPUTS_SPLIT;
+    }
+    return involved(p, ABL_HOOK_ATTN_IN, layer) ? ABL_INPUTS_JOINED : ABL_INPUTS_SHARED;
+}
+
+static abl_code cannot_fire(abl_hook_point point, int layer, const char *why,
+                            abl_status *ret_status) {
+    char name[ABL_NAME_BYTES_MAX];
+    return abl_fail(ret_status, ABL_CODE_FAILED_PRECONDITION, "HOOK_CANNOT_FIRE",
+                    "hook '%s' cannot fire as asked: %s",
+                    abl_hook_name((abl_hook){.point = point, .layer = layer}, name, sizeof name),
+                    why);
+}
+
+static abl_code check_joined(const abl_hooked_pass *p, int layer, abl_status *ret_status) {
+    static const abl_hook_point split[] = {ABL_HOOK_Q_INPUT, ABL_HOOK_K_INPUT, ABL_HOOK_V_INPUT};
+    for (size_t i = 0; i < ABL_COUNT_OF(split); i++) {
+        if (involved(p, split[i], layer) || wants(p, split[i], layer)) {
+            return cannot_fire(split[i], layer,
+                               "q, k and v of a head read one input here, hook_attn_in",
+                               ret_status);
+        }
+    }
+    if (p->patch == NULL && p->config->n_kv_heads != p->config->n_heads) {
+        return cannot_fire(ABL_HOOK_ATTN_IN, layer,
+                           "key and value heads are shared by several query heads, so they have "
+                           "no one input; use hook_q_input, hook_k_input, hook_v_input",
+                           ret_status);
+    }
+    return ABL_CODE_OK;
+}
+
+static abl_code check_norm1(const abl_hooked_pass *p, int layer, bool split,
+                            abl_status *ret_status) {
+    static const abl_hook_point points[] = {ABL_HOOK_LN1_SCALE, ABL_HOOK_LN1_NORMALIZED};
+    bool grouped = p->shape.kv_heads != p->config->n_heads;
+    for (size_t i = 0; i < ABL_COUNT_OF(points); i++) {
+        if (!p->shape.per_head_inputs &&
+            (involved(p, points[i], layer) || wants(p, points[i], layer))) {
+            return cannot_fire(points[i], layer,
+                               "heads have inputs of their own in this layer, so it has a head "
+                               "axis; set per_head_inputs",
+                               ret_status);
+        }
+        if (split && wants_gradient(p, points[i], layer)) {
+            return cannot_fire(points[i], layer,
+                               "it fires three times, for q, k and v: it has no one gradient",
+                               ret_status);
+        }
+        if (split && grouped && touches(p, points[i], layer)) {
+            return cannot_fire(points[i], layer,
+                               "it fires for q, k and v, whose numbers of heads differ",
+                               ret_status);
+        }
+        if (split && touches(p, points[i], layer) && p->captures->gradients) {
+            return cannot_fire(points[i], layer,
+                               "it fires three times, which gradients cannot pass", ret_status);
+        }
+    }
+    return ABL_CODE_OK;
+}
+
+static abl_code check_layer(const abl_hooked_pass *p, int layer, abl_status *ret_status) {
+    abl_hooked_inputs inputs = inputs_of(p, layer);
+    if (inputs == ABL_INPUTS_SPLIT && involved(p, ABL_HOOK_ATTN_IN, layer)) {
+        return cannot_fire(ABL_HOOK_ATTN_IN, layer,
+                           "q, k and v have inputs of their own here, and nothing reads it",
+                           ret_status);
+    }
+    if (inputs == ABL_INPUTS_JOINED) {
+        abl_code code = check_joined(p, layer, ret_status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
+    }
+    return inputs == ABL_INPUTS_SHARED
+               ? ABL_CODE_OK
+               : check_norm1(p, layer, inputs == ABL_INPUTS_SPLIT, ret_status);
+}
+
+static abl_code check(const abl_hooked_pass *p, abl_status *ret_status) {
+    const abl_forward_options *o = p->options;
+    if (p->captures->gradients && o->stop_at_layer >= 0) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "GRADIENT_NEEDS_LOGITS",
+                        "gradients are of the logits, and stop_at_layer %d leaves them out",
+                        o->stop_at_layer);
+    }
+    if (p->captures->gradients && o->scalar.kind == ABL_SCALAR_LOSS && o->seq < 2) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "GRADIENT_NEEDS_LOGITS",
+                        "the loss is of next tokens, and prompts of one token have none");
+    }
+    if (p->captures->gradients && abl_model_dtype(p->model) != ABL_DTYPE_F32) {
+        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "MODEL_DTYPE",
+                        "gradients need float32 weights; these are %s",
+                        abl_dtype_name(abl_model_dtype(p->model)));
+    }
+    if (p->captures->gradients && p->patch != NULL && p->patch->start_backward_cb == NULL) {
+        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "PATCHED_GRADIENT",
+                        "gradients at the hook points of this patched pass cannot be had");
+    }
+    abl_code code = abl_interventions_check(p->config, o->interventions, &p->shape, ret_status);
+    for (size_t i = 0; i < o->interventions.count && code == ABL_CODE_OK; i++) {
+        abl_hook hook = o->interventions.items[i].hook;
+        bool behind =
+            hook.layer >= 0 ? hook.layer >= o->stop_at_layer : hook.point > ABL_HOOK_RESID_POST;
+        if (o->stop_at_layer >= 0 && behind) {
+            code = cannot_fire(hook.point, hook.layer, "the pass stops before it", ret_status);
+        }
+    }
+    for (int layer = 0; layer < p->config->n_layers && code == ABL_CODE_OK; layer++) {
+        code = check_layer(p, layer, ret_status);
+    }
+    return code;
+}
+
+/* ---- Norms ------------------------------------------------------------------------------- */
+
+abl_tensor *abl_hooked_gain(const abl_hooked_pass *p, int layer, abl_block_norm which,
+                            abl_tensor **ret_bias) {
+    const abl_model_weights *weights = abl_model_get_weights(p->model);
+    const abl_block_weights *block =
+        which == ABL_BLOCK_NORM_FINAL ? NULL : abl_model_get_block(p->model, layer);
+    switch (which) {
+    case ABL_BLOCK_NORM_1:
+        *ret_bias = block->ln1_b;
+        return block->ln1_w;
+    case ABL_BLOCK_NORM_2:
+        *ret_bias = block->ln2_b;
+        return block->ln2_w;
+    case ABL_BLOCK_NORM_FINAL:
+        break;
+    }
+    *ret_bias = weights->ln_final_b;
+    return weights->ln_final_w;
+}
+
+typedef struct norm_place {
+    int layer;
+    abl_block_norm which;
+    abl_hook_point scale;
+    abl_hook_point normalized;
+    int hook_layer;
+    bool shown; /* its captures are this one's */
+} norm_place;
+
+static abl_tensor *norm_point(abl_hooked_pass *p, const norm_place *place, abl_hook_point point,
+                              abl_tensor *x) {
+    return place->shown ? at(p, point, place->hook_layer, x)
+                        : intervene(p, point, place->hook_layer, x);
+}
+
+/* x (batch, pos, heads?, d_model), computed in float32 as TransformerLens does. For RMS norms
+ * hook_normalized is before the gain, for layer norms after it. */
+static abl_tensor *run_norm(abl_hooked_pass *p, const norm_place *place, abl_hooked_norm *saved,
+                            abl_tensor *x) {
+    abl_scope *scope = p->scope;
+    bool rms = p->config->norm == ABL_NORM_RMS;
+    const int64_t last[] = {-1};
+    abl_tensor *bias = NULL;
+    abl_tensor *gain = abl_hooked_gain(p, place->layer, place->which, &bias);
+    x = abl_tensor_to_dtype(scope, x, ABL_DTYPE_F32);
+    saved->centred = rms ? x : abl_tensor_sub(scope, x, abl_tensor_mean(scope, x, last, 1, true));
+    abl_tensor *square = abl_tensor_mul(scope, saved->centred, saved->centred);
+    saved->raw_scale = abl_tensor_sqrt(
+        scope, abl_tensor_add_scalar(scope, abl_tensor_mean(scope, square, last, 1, true),
+                                     p->config->norm_eps));
+    saved->scale = norm_point(p, place, place->scale, saved->raw_scale);
+    saved->n = abl_tensor_div(scope, saved->centred, saved->scale);
+    abl_tensor *y = rms ? norm_point(p, place, place->normalized, saved->n) : saved->n;
+    y = gain == NULL ? y : abl_tensor_mul(scope, y, gain);
+    y = bias == NULL ? y : abl_tensor_add(scope, y, bias);
+    y = rms ? y : norm_point(p, place, place->normalized, y);
+    return abl_tensor_to_dtype(scope, y, abl_model_dtype(p->model));
+}
+
+static abl_tensor *run_norm1(abl_hooked_pass *p, int layer, int which, bool shown, abl_tensor *x) {
+    const norm_place place = {.layer = layer,
+                              .which = ABL_BLOCK_NORM_1,
+                              .scale = ABL_HOOK_LN1_SCALE,
+                              .normalized = ABL_HOOK_LN1_NORMALIZED,
+                              .hook_layer = layer,
+                              .shown = shown};
+    return run_norm(p, &place, &p->layers[layer].norm1[which], x);
+}
+
+/* ---- Attention --------------------------------------------------------------------------- */
+
+abl_tensor *abl_hooked_head_weights(abl_hooked_pass *p, int layer, int which, int64_t heads,
+                                    abl_tensor **ret_bias) {
+    abl_scope *scope = p->scope;
+    abl_tensor *bias = NULL;
+    abl_tensor *w = abl_block_head_weights(scope, p->model, layer, which, &bias);
+    int64_t there = which == 0 ? p->config->n_heads : p->config->n_kv_heads;
+    if (heads != there) {
+        const int64_t group = heads / there;
+        const int64_t width = p->config->d_model;
+        const int64_t d_head = p->config->d_head;
+        w = abl_tensor_expand(scope, abl_tensor_unsqueeze(scope, w, 1), 4,
+                              (const int64_t[]){-1, group, -1, -1});
+        w = abl_tensor_reshape(scope, w, 3, (const int64_t[]){heads, width, d_head});
+        if (bias != NULL) {
+            bias = abl_tensor_expand(scope, abl_tensor_unsqueeze(scope, bias, 1), 3,
+                                     (const int64_t[]){-1, group, -1});
+            bias = abl_tensor_reshape(scope, bias, 2, (const int64_t[]){heads, d_head});
+        }
+    }
+    if (ret_bias != NULL) {
+        *ret_bias = bias;
+    }
+    return w;
+}
+
+/* Each head's own input (batch, pos, heads, d_model), normed, to (batch, pos, heads, d_head). */
+static abl_tensor *project(abl_hooked_pass *p, int layer, int which, const abl_tensor *x) {
+    if (x == NULL) {
+        return NULL;
+    }
+    abl_scope *scope = p->scope;
+    const int64_t heads = abl_tensor_size(x, 2);
+    const int64_t swap[] = {1, 0, 2};
+    abl_tensor *bias = NULL;
+    abl_tensor *w = abl_hooked_head_weights(p, layer, which, heads, &bias);
+    abl_tensor *rows =
+        abl_tensor_reshape(scope, x, 3, (const int64_t[]){-1, heads, p->config->d_model});
+    abl_tensor *y = abl_tensor_matmul(scope, abl_tensor_permute(scope, rows, 3, swap), w);
+    y = abl_tensor_permute(scope, y, 3, swap);
+    y = abl_tensor_reshape(
+        scope, y, 4,
+        (const int64_t[]){p->options->batch, p->options->seq, heads, p->config->d_head});
+    return bias == NULL ? y : abl_tensor_add(scope, y, bias);
+}
+
+static abl_tensor *for_heads(abl_hooked_pass *p, const abl_tensor *x, int64_t heads) {
+    return abl_tensor_expand(p->scope, abl_tensor_unsqueeze(p->scope, x, 2), 4,
+                             (const int64_t[]){-1, -1, heads, -1});
+}
+
+static abl_qkv split_inputs(abl_hooked_pass *p, int layer, abl_tensor *resid) {
+    const int64_t heads = p->config->n_heads;
+    const int64_t kv = p->shape.kv_heads;
+    if (wants(p, ABL_HOOK_ATTN_IN, layer)) {
+        (void)at(p, ABL_HOOK_ATTN_IN, layer, for_heads(p, resid, heads));
+    }
+    abl_qkv in = {.q = NULL};
+    if (p->patch != NULL) {
+        abl_tensor *all = p->patch->heads_input_cb(p->patch->user_data, p->scope, layer, resid);
+        in.q = abl_tensor_slice(p->scope, all, 2, 0, heads);
+        in.k = abl_tensor_slice(p->scope, all, 2, heads, heads + kv);
+        in.v = abl_tensor_slice(p->scope, all, 2, heads + kv, heads + 2 * kv);
+    } else {
+        in = (abl_qkv){.q = for_heads(p, resid, heads),
+                       .k = for_heads(p, resid, kv),
+                       .v = for_heads(p, resid, kv)};
+    }
+    in.q = run_norm1(p, layer, 0, false, at(p, ABL_HOOK_Q_INPUT, layer, in.q));
+    in.k = run_norm1(p, layer, 1, false, at(p, ABL_HOOK_K_INPUT, layer, in.k));
+    in.v = run_norm1(p, layer, 2, true, at(p, ABL_HOOK_V_INPUT, layer, in.v));
+    return in;
+}
+
+static abl_qkv run_projection(abl_hooked_pass *p, int layer, abl_tensor *resid) {
+    const int64_t heads = p->config->n_heads;
+    switch (p->layers[layer].inputs) {
+    case ABL_INPUTS_SPLIT: {
+        abl_qkv in = split_inputs(p, layer, resid);
+        return (abl_qkv){.q = project(p, layer, 0, in.q),
+                         .k = project(p, layer, 1, in.k),
+                         .v = project(p, layer, 2, in.v)};
+    }
+    case ABL_INPUTS_JOINED: {
+        abl_tensor *in = p->patch == NULL ? for_heads(p, resid, heads)
+                                          : p->patch->heads_input_cb(p->patch->user_data, p->scope,
+                                                                     layer, resid);
+        in = run_norm1(p, layer, 0, true, at(p, ABL_HOOK_ATTN_IN, layer, in));
+        return (abl_qkv){.q = project(p, layer, 0, in),
+                         .k = project(p, layer, 1, in),
+                         .v = project(p, layer, 2, in)};
+    }
+    case ABL_INPUTS_SHARED:
+        break;
+    }
+    const struct {
+        abl_hook_point point;
+        int64_t heads;
+    } repeated[] = {{ABL_HOOK_ATTN_IN, heads},
+                    {ABL_HOOK_Q_INPUT, heads},
+                    {ABL_HOOK_K_INPUT, p->shape.kv_heads},
+                    {ABL_HOOK_V_INPUT, p->shape.kv_heads}};
+    for (size_t i = 0; i < ABL_COUNT_OF(repeated); i++) {
+        if (wants(p, repeated[i].point, layer)) {
+            (void)at(p, repeated[i].point, layer, for_heads(p, resid, repeated[i].heads));
+        }
+    }
+    return abl_block_qkv(p->scope, p->model, layer, run_norm1(p, layer, 0, true, resid), 0);
+}
+
+abl_tensor *abl_hooked_grouped(abl_hooked_pass *p, const abl_tensor *x) {
+    const abl_model_config *c = p->config;
+    const int64_t kv = p->shape.kv_heads;
+    const int64_t shape[] = {p->options->batch, p->options->seq, kv, c->n_heads / kv, c->d_head};
+    return abl_tensor_permute(p->scope, abl_tensor_reshape(p->scope, x, 5, shape), 5,
+                              (const int64_t[]){0, 2, 3, 1, 4});
+}
+
+/* k or v as (batch, kv head, 1, pos, d_head). */
+static abl_tensor *keys(abl_hooked_pass *p, const abl_tensor *x) {
+    abl_tensor *by_head = abl_tensor_permute(p->scope, x, 4, (const int64_t[]){0, 2, 1, 3});
+    return abl_tensor_unsqueeze(p->scope, by_head, 2);
+}
+
+static abl_tensor *causal_mask(abl_hooked_pass *p) {
+    const int64_t seq = p->options->seq;
+    ABL_CLEANUP(abl_freep) float *host = abl_calloc((size_t)(seq * seq), sizeof *host);
+    if (host == NULL) {
+        abl_status status;
+        (void)abl_fail_oom(&status);
+        abl_scope_fail(p->scope, &status);
+        return NULL;
+    }
+    for (int64_t query = 0; query < seq; query++) {
+        for (int64_t key = query + 1; key < seq; key++) {
+            host[query * seq + key] = -INFINITY;
+        }
+    }
+    abl_tensor *mask =
+        abl_tensor_from_host(p->scope, ABL_DTYPE_F32, 2, (const int64_t[]){seq, seq}, host);
+    return abl_tensor_to_dtype(p->scope, mask, abl_model_dtype(p->model));
+}
+
+/* The layer's rotated q, k and its v to z (batch, pos, heads, d_head). */
+static abl_tensor *mix_values(abl_hooked_pass *p, int layer) {
+    abl_scope *scope = p->scope;
+    const abl_model_config *c = p->config;
+    abl_hooked_layer *saved = &p->layers[layer];
+    const int64_t batch = p->options->batch;
+    const int64_t seq = p->options->seq;
+    const int64_t kv = p->shape.kv_heads;
+    const int64_t by_head[] = {batch, c->n_heads, seq, seq};
+    const int64_t by_group[] = {batch, kv, c->n_heads / kv, seq, seq};
+    abl_tensor *k_t = abl_tensor_transpose(scope, keys(p, saved->k), 3, 4);
+    abl_tensor *scores = abl_tensor_matmul(scope, abl_hooked_grouped(p, saved->q), k_t);
+    scores = abl_tensor_scale(scope, abl_tensor_reshape(scope, scores, 4, by_head),
+                              abl_model_attn_scale(p->model));
+    scores = at(p, ABL_HOOK_ATTN_SCORES, layer, abl_tensor_add(scope, scores, p->mask));
+    saved->softmaxed = abl_tensor_softmax(scope, scores, -1);
+    saved->pattern = at(p, ABL_HOOK_PATTERN, layer, saved->softmaxed);
+    abl_tensor *grouped = abl_tensor_reshape(scope, saved->pattern, 5, by_group);
+    abl_tensor *z = abl_tensor_matmul(scope, grouped, keys(p, saved->v));
+    z = abl_tensor_permute(scope, z, 5, (const int64_t[]){0, 3, 1, 2, 4});
+    return abl_tensor_reshape(scope, z, 4, (const int64_t[]){batch, seq, c->n_heads, c->d_head});
+}
+
+bool abl_hooked_by_head(const abl_hooked_pass *p, int layer) {
+    return wants(p, ABL_HOOK_RESULT, layer) || involved(p, ABL_HOOK_RESULT, layer);
+}
+
+static abl_tensor *run_results(abl_hooked_pass *p, int layer, abl_tensor *z) {
+    abl_scope *scope = p->scope;
+    abl_tensor *change = NULL;
+    abl_tensor *out = NULL;
+    if (abl_hooked_by_head(p, layer)) {
+        abl_tensor *plain = abl_block_head_results(scope, p->model, layer, z, NULL);
+        abl_tensor *result = at(p, ABL_HOOK_RESULT, layer, plain);
+        change = touches(p, ABL_HOOK_RESULT, layer) ? abl_tensor_sub(scope, result, plain) : NULL;
+        const int64_t heads[] = {2};
+        abl_tensor *bias = abl_model_get_block(p->model, layer)->b_o;
+        out = abl_tensor_sum(scope, result, heads, 1, false);
+        out = bias == NULL ? out : abl_tensor_add(scope, out, bias);
+    } else {
+        out = abl_block_attn_out(scope, p->model, layer, z);
+    }
+    if (p->patch != NULL) {
+        p->patch->heads_cb(p->patch->user_data, scope, layer, z, change);
+    }
+    return out;
+}
+
+static abl_tensor *run_attention(abl_hooked_pass *p, int layer, abl_tensor *resid) {
+    abl_hooked_layer *saved = &p->layers[layer];
+    bool rope = p->config->positional == ABL_POSITIONAL_ROPE;
+    abl_qkv qkv = run_projection(p, layer, resid);
+    saved->q = at(p, ABL_HOOK_Q, layer, qkv.q);
+    saved->k = at(p, ABL_HOOK_K, layer, qkv.k);
+    saved->v = at(p, ABL_HOOK_V, layer, qkv.v);
+    if (rope) {
+        saved->q = abl_block_rotate(p->scope, p->model, saved->q, 0, false);
+        saved->k = abl_block_rotate(p->scope, p->model, saved->k, 0, false);
+        saved->q = at(p, ABL_HOOK_ROT_Q, layer, saved->q);
+        saved->k = at(p, ABL_HOOK_ROT_K, layer, saved->k);
+    }
+    abl_tensor *z = at(p, ABL_HOOK_Z, layer, mix_values(p, layer));
+    return at(p, ABL_HOOK_ATTN_OUT, layer, run_results(p, layer, z));
+}
+
+/* ---- MLP and block ----------------------------------------------------------------------- */
+
+static abl_tensor *run_mlp(abl_hooked_pass *p, int layer, abl_tensor *resid) {
+    abl_scope *scope = p->scope;
+    const abl_model_config *c = p->config;
+    const abl_block_weights *block = abl_model_get_block(p->model, layer);
+    abl_hooked_layer *saved = &p->layers[layer];
+    const norm_place place = {.layer = layer,
+                              .which = ABL_BLOCK_NORM_2,
+                              .scale = ABL_HOOK_LN2_SCALE,
+                              .normalized = ABL_HOOK_LN2_NORMALIZED,
+                              .hook_layer = layer,
+                              .shown = true};
+    abl_tensor *in =
+        p->patch == NULL ? resid : p->patch->mlp_input_cb(p->patch->user_data, scope, layer, resid);
+    abl_tensor *normed = run_norm(p, &place, &saved->norm2, at(p, ABL_HOOK_MLP_IN, layer, in));
+    abl_tensor *both = abl_tensor_linear(scope, normed, block->w_in, block->b_in);
+    abl_tensor *post = NULL;
+    if (c->gated) {
+        saved->mlp_pre = abl_tensor_slice(scope, both, -1, 0, c->d_mlp);
+        saved->mlp_up = abl_tensor_slice(scope, both, -1, c->d_mlp, 2LL * c->d_mlp);
+        saved->mlp_pre = at(p, ABL_HOOK_MLP_PRE, layer, saved->mlp_pre);
+        saved->mlp_up = at(p, ABL_HOOK_MLP_PRE_LINEAR, layer, saved->mlp_up);
+        post = abl_tensor_gate(scope, abl_model_act(p->model), saved->mlp_pre, saved->mlp_up);
+    } else {
+        saved->mlp_pre = at(p, ABL_HOOK_MLP_PRE, layer, both);
+        post = abl_tensor_activate(scope, abl_model_act(p->model), saved->mlp_pre);
+    }
+    post = at(p, ABL_HOOK_MLP_POST, layer, post);
+    abl_tensor *out = abl_tensor_linear(scope, post, block->w_out, block->b_out);
+    out = at(p, ABL_HOOK_MLP_OUT, layer, out);
+    if (p->patch != NULL) {
+        p->patch->mlp_cb(p->patch->user_data, scope, layer, out);
+    }
+    return out;
+}
+
+static abl_tensor *run_block(abl_hooked_pass *p, int layer, abl_tensor *resid) {
+    abl_scope *scope = p->scope;
+    bool parallel = p->config->parallel_attn_mlp;
+    p->layers[layer].inputs = inputs_of(p, layer);
+    resid = at(p, ABL_HOOK_RESID_PRE, layer, resid);
+    if (p->patch != NULL && layer == 0) {
+        p->patch->start_cb(p->patch->user_data, scope, resid);
+    }
+    abl_tensor *mid = abl_tensor_add(scope, resid, run_attention(p, layer, resid));
+    mid = parallel ? mid : at(p, ABL_HOOK_RESID_MID, layer, mid);
+    abl_tensor *post = abl_tensor_add(scope, mid, run_mlp(p, layer, parallel ? resid : mid));
+    if (p->patch != NULL && layer + 1 == p->config->n_layers) {
+        post = p->patch->end_input_cb(p->patch->user_data, scope, post);
+    }
+    return at(p, ABL_HOOK_RESID_POST, layer, post);
+}
+
+/* ---- The pass ---------------------------------------------------------------------------- */
+
+static abl_tensor *run_embed(abl_hooked_pass *p) {
+    const abl_forward_options *o = p->options;
+    abl_tensor *tokens = abl_block_tokens(p->scope, o->tokens, o->batch, o->seq);
+    abl_tensor *embed = NULL;
+    abl_tensor *positions = NULL;
+    (void)abl_block_embed(p->scope, p->model, tokens, &embed, &positions);
+    embed = at(p, ABL_HOOK_EMBED, -1, embed);
+    if (positions == NULL) {
+        return embed;
+    }
+    positions = abl_tensor_expand(p->scope, positions, 3, (const int64_t[]){o->batch, -1, -1});
+    positions = at(p, ABL_HOOK_POS_EMBED, -1, positions);
+    return abl_tensor_add(p->scope, embed, positions);
+}
+
+static abl_tensor *sliced(abl_hooked_pass *p, abl_tensor *x) {
+    const int64_t seq = p->options->seq;
+    switch (p->options->out_slice) {
+    case ABL_OUT_SLICE_LAST:
+        return abl_tensor_slice(p->scope, x, 1, seq - 1, seq);
+    case ABL_OUT_SLICE_NOT_FIRST:
+        return abl_tensor_slice(p->scope, x, 1, 1, seq);
+    case ABL_OUT_SLICE_ALL:
+        break;
+    }
+    return x;
+}
+
+/* All positions are computed only where somebody sees them. */
+static abl_tensor *run_unembed(abl_hooked_pass *p, abl_tensor *resid) {
+    const abl_model_weights *weights = abl_model_get_weights(p->model);
+    const norm_place place = {.which = ABL_BLOCK_NORM_FINAL,
+                              .scale = ABL_HOOK_LN_FINAL_SCALE,
+                              .normalized = ABL_HOOK_LN_FINAL_NORMALIZED,
+                              .hook_layer = -1,
+                              .shown = true};
+    bool all_logits = touches(p, ABL_HOOK_UNEMBED, -1) || p->captures->gradients;
+    bool all = all_logits || touches(p, ABL_HOOK_LN_FINAL_SCALE, -1) ||
+               touches(p, ABL_HOOK_LN_FINAL_NORMALIZED, -1) ||
+               wants(p, ABL_HOOK_LN_FINAL_SCALE, -1) || wants(p, ABL_HOOK_LN_FINAL_NORMALIZED, -1);
+    resid = all ? resid : sliced(p, resid);
+    abl_tensor *normed = run_norm(p, &place, &p->norm_final, resid);
+    normed = all && !all_logits ? sliced(p, normed) : normed;
+    abl_tensor *logits =
+        abl_block_unembed_normed(p->scope, p->model, normed, weights->unembed, weights->b_unembed);
+    logits = intervene(p, ABL_HOOK_UNEMBED, -1, logits);
+    p->all_logits = logits;
+    logits = all_logits ? sliced(p, logits) : logits;
+    if (p->options->out_slice == ABL_OUT_SLICE_LAST) {
+        logits = abl_tensor_squeeze(p->scope, logits, 1);
+    }
+    abl_captures_keep(p->captures, p->scope, ABL_HOOK_UNEMBED, -1, logits);
+    return logits;
+}
+
+static abl_code run(abl_hooked_pass *p, abl_status *ret_status) {
+    const abl_forward_options *o = p->options;
+    int stop = (o->stop_at_layer < 0) ? p->config->n_layers : o->stop_at_layer;
+    p->mask = causal_mask(p);
+    abl_tensor *resid = run_embed(p);
+    for (int layer = 0; layer < stop && !abl_scope_failed(p->scope); layer++) {
+        if (o->cancelled_cb != NULL && o->cancelled_cb(o->user_data)) {
+            return abl_fail(ret_status, ABL_CODE_CANCELLED, "RUN_CANCELLED",
+                            "the pass was cancelled before layer %d", layer);
+        }
+        size_t mark = abl_scope_mark(p->scope);
+        resid = run_block(p, layer, resid);
+        if (!p->captures->gradients) {
+            abl_scope_rewind(p->scope, mark, &resid, 1);
+        }
+    }
+    if (o->stop_at_layer >= 0) {
+        p->captures->result->residual = abl_tensor_keep(resid);
+    } else {
+        p->captures->result->logits = abl_tensor_keep(run_unembed(p, resid));
+    }
+    if (p->captures->gradients && !abl_scope_failed(p->scope)) {
+        abl_hooked_backward(p);
+    }
+    return abl_scope_status(p->scope, ret_status);
+}
+
+abl_code abl_hooked_run(abl_captures *captures, abl_status *ret_status) {
+    const abl_forward_options *o = captures->options;
+    abl_hooked_pass p = {.captures = captures,
+                         .options = o,
+                         .model = o->model,
+                         .config = abl_model_get_config(o->model),
+                         .patch = o->patch};
+    p.shape =
+        (abl_pass_shape){.batch = o->batch,
+                         .seq = o->seq,
+                         .kv_heads = o->patch == NULL ? p.config->n_kv_heads : o->patch->kv_heads,
+                         .per_head_inputs = o->per_head_inputs || o->patch != NULL};
+    abl_code code = check(&p, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    p.saved = abl_calloc(o->interventions.count + 1, sizeof *p.saved);
+    p.layers = abl_calloc((size_t)p.config->n_layers, sizeof *p.layers);
+    p.scope = abl_scope_create(abl_model_device(o->model));
+    code = p.saved == NULL || p.layers == NULL || p.scope == NULL ? abl_fail_oom(ret_status)
+                                                                  : run(&p, ret_status);
+    abl_scope_destroy(p.scope);
+    abl_free(p.layers);
+    abl_free(p.saved);
+    return code;
+}

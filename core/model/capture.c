@@ -61,6 +61,15 @@ static bool strip_suffix(const char *name, char *ret_stem, size_t stem_bytes) {
     return true;
 }
 
+bool abl_forward_wants_gradients(const abl_forward_options *options) {
+    char stem[ABL_NAME_BYTES_MAX];
+    bool wanted = options->incl_bwd && (options->capture_all || options->hook_count > 0);
+    for (size_t i = 0; i < options->hook_count && !wanted; i++) {
+        wanted = strip_suffix(options->hooks[i], stem, sizeof stem);
+    }
+    return wanted;
+}
+
 static abl_code want_named(abl_captures *c, abl_status *ret_status) {
     const abl_forward_options *options = c->options;
     const abl_model_config *config = abl_model_get_config(options->model);

@@ -346,6 +346,13 @@ uint64_t abl_forward_bytes(const abl_forward_options *options) {
             layer += batch * seq * (uint64_t)c->n_heads * (uint64_t)c->d_model; /* hook_result */
         }
     }
+    if (abl_forward_wants_gradients(options)) {
+        layers_held = 4 * (uint64_t)c->n_layers; /* every step of every layer, and its gradient */
+        out_pos = 3 * seq;
+    } else if (options->interventions.count > 0) {
+        layers_held += 3;
+        out_pos = seq;
+    }
     uint64_t logits = 2 * batch * out_pos * (uint64_t)c->d_vocab_out;
     return 4 * (layer * layers_held + logits);
 }

@@ -138,6 +138,8 @@ void abl_forward_result_finish(abl_forward_result *result);
 ABL_MUST_CHECK abl_code abl_tokens_check(const abl_model_config *config, const int32_t *tokens,
                                          int64_t batch, int64_t seq, abl_status *ret_status);
 
+/* Whether gradients are asked for: by incl_bwd, or by a name. */
+bool abl_forward_wants_gradients(const abl_forward_options *options);
 /* Bytes of temporaries and results that such a pass needs at most, for admission. */
 uint64_t abl_forward_bytes(const abl_forward_options *options);
 

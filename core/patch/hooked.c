@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+/* core/model/hooked.c is the pass; here is what a mask puts between its stream and its readers:
+ *
+ *     x[j] = resid + sum over s of mask[j, s] * D[s]        D[s] = ablated[s] - current[s]
+ *
+ * Where nothing intervenes, rows are mixed as patcher.c does (mix.h), so that a full mask reads the
+ * ablation's own residual. An intervention in the stream breaks what that rests on, that the stream
+ * is the sum of its sources; and gradients have to say what flows through the stream and what
+ * through the sources. Then the line above is computed as it stands, and its derivative is
+ *
+ *     at the stream: the sum over j of g[j]        at current[s]: minus the sum of mask[j, s] g[j]
+ *
+ * collected in a second arena, whose slot s is whole once the pass has come back to s. */
+#include "core/patch/hooked.h"
+
+#include "core/base/assert.h"
+#include "core/base/mem.h"
+#include "core/patch/folded.h"
+#include "core/patch/mask_function.h"
+#include "core/patch/mix.h"
+#include "core/patch/patcher.h"
+#include "core/patch/sources.h"
+
+#include <string.h>
+
+typedef struct between {
+    const abl_model *model;
+    const abl_model_config *config;
+    const abl_graph *graph;
+    const abl_sources *ablated; /* NULL: zero */
+    const float *values;        /* (mask_batch, edges); NULL: all 0 */
+    abl_mix_shape shape;
+    int32_t parts; /* inputs of a head: 3, or 1 in a joined graph */
+    int32_t heads; /* rows of a layer's inputs */
+    bool as_it_stands;
+    abl_scope *scope; /* of the arenas */
+    abl_differences differences;
+    abl_tensor
+        *gradients; /* (sources, batch, pos, d_model): at what they emitted; NULL: unwanted */
+} between;
+
+/* ---- The mask ---------------------------------------------------------------------------- */
+
+static const abl_graph_module *module_of(const between *b, int layer, bool mlp) {
+    int32_t modules = b->parts + 1;
+    return abl_graph_module_at(b->graph, layer * modules + (mlp ? b->parts : 0));
+}
+
+static const abl_graph_module *module_end(const between *b) {
+    return abl_graph_module_at(b->graph, abl_graph_module_count(b->graph) - 1);
+}
+
+static abl_mask_rows rows_of(const between *b, const abl_graph_module *module, int32_t rows) {
+    return (abl_mask_rows){.values = b->values + module->edge_offset,
+                           .positions = b->shape.mask_batch * b->shape.positions,
+                           .stride = abl_graph_edges_per_position(b->graph),
+                           .row_count = rows,
+                           .column_count = module->src_count};
+}
+
+/* The rows as they are: (planes, rows, sources). */
+static abl_tensor *matrix_of(abl_scope *scope, const abl_mask_rows *rows) {
+    const int64_t block = (int64_t)rows->row_count * rows->column_count;
+    ABL_CLEANUP(abl_freep)
+    float *host = abl_calloc((size_t)(rows->positions * block), sizeof *host);
+    if (host == NULL) {
+        abl_status status;
+        (void)abl_fail_oom(&status);
+        abl_scope_fail(scope, &status);
+        return NULL;
+    }
+    for (int64_t i = 0; i < rows->positions; i++) {
+        memcpy(host + i * block, rows->values + i * rows->stride, (size_t)block * sizeof *host);
+    }
+    const int64_t shape[] = {rows->positions, rows->row_count, rows->column_count};
+    return abl_tensor_from_host(scope, ABL_DTYPE_F32, 3, shape, host);
+}
+
+static abl_tensor *sources_below(abl_scope *scope, abl_tensor *arena, int64_t first,
+                                 const abl_graph_module *module) {
+    return abl_tensor_slice(scope, arena, 0, first, first + module->src_count);
+}
+
+/* The inputs (rows, batch, pos, d_model) of a module's destinations, and of those behind it with as
+ * many sources. */
+static abl_tensor *inputs(between *b, abl_scope *scope, const abl_graph_module *module,
+                          int32_t rows, int layer, bool mid, abl_tensor *resid) {
+    const int64_t sizes[] = {rows, b->shape.batch, b->shape.seq, b->shape.width};
+    if (b->values == NULL || resid == NULL) {
+        return resid == NULL
+                   ? NULL
+                   : abl_tensor_expand(scope, abl_tensor_unsqueeze(scope, resid, 0), 4, sizes);
+    }
+    abl_tensor *x = abl_tensor_empty(scope, ABL_DTYPE_F32, 4, sizes);
+    abl_mask_rows mask = rows_of(b, module, rows);
+    abl_tensor *arena = b->differences.arena;
+    if (b->as_it_stands) {
+        abl_tensor_copy_into(scope, x, resid);
+        abl_mix_apply(scope, &b->shape, x, matrix_of(scope, &mask),
+                      sources_below(scope, arena, ABL_SLOT_SOURCES, module), 1, 1);
+        return x;
+    }
+    abl_differences_fill(scope, &b->differences, b->model, b->ablated, layer, mid, resid);
+    abl_tensor *stack = abl_tensor_slice(scope, arena, 0, 0, ABL_SLOT_SOURCES + module->src_count);
+    abl_mix_apply(scope, &b->shape, x, abl_mix_matrix(scope, &mask, NULL, rows), stack, 0, 1);
+    return x;
+}
+
+/* From the gradients g (rows, batch, pos, d_model) at such inputs to the one at the stream. */
+static abl_tensor *inputs_backward(between *b, abl_scope *scope, const abl_graph_module *module,
+                                   int32_t rows, abl_tensor *g) {
+    const int64_t over_rows[] = {0};
+    g = abl_tensor_contiguous(scope, g);
+    if (b->values != NULL && g != NULL) {
+        abl_mask_rows mask = rows_of(b, module, rows);
+        abl_tensor *matrix = abl_tensor_transpose(scope, matrix_of(scope, &mask), 1, 2);
+        abl_mix_apply(scope, &b->shape, sources_below(scope, b->gradients, 0, module), matrix, g, 1,
+                      -1);
+    }
+    return abl_tensor_sum(scope, g, over_rows, 1, false);
+}
+
+/* ---- Callbacks: forward ------------------------------------------------------------------ */
+
+static int64_t head_source(const between *b, int layer) {
+    return 1 + (int64_t)layer * (b->config->n_heads + 1);
+}
+
+static const int64_t heads_last[] = {1, 2, 0,
+                                     3}; /* (rows, batch, pos, d) to (batch, pos, rows, d) */
+static const int64_t heads_first[] = {2, 0, 1, 3}; /* and back */
+
+static void start_cb(void *user_data, abl_scope *scope, abl_tensor *start) {
+    between *b = user_data;
+    b->differences.scope = scope;
+    if (b->values != NULL) {
+        abl_differences_start(&b->differences, b->ablated, start);
+    }
+}
+
+static abl_tensor *heads_input_cb(void *user_data, abl_scope *scope, int layer, abl_tensor *resid) {
+    between *b = user_data;
+    abl_tensor *x = inputs(b, scope, module_of(b, layer, false), b->heads, layer, false, resid);
+    return abl_tensor_permute(scope, x, 4, heads_last);
+}
+
+static abl_tensor *mlp_input_cb(void *user_data, abl_scope *scope, int layer, abl_tensor *resid) {
+    between *b = user_data;
+    bool mid = !b->config->parallel_attn_mlp;
+    return abl_tensor_select(
+        scope, inputs(b, scope, module_of(b, layer, true), 1, layer, mid, resid), 0, 0);
+}
+
+static abl_tensor *end_input_cb(void *user_data, abl_scope *scope, abl_tensor *resid) {
+    between *b = user_data;
+    return abl_tensor_select(
+        scope, inputs(b, scope, module_end(b), 1, b->config->n_layers, false, resid), 0, 0);
+}
+
+static void heads_cb(void *user_data, abl_scope *scope, int layer, abl_tensor *z,
+                     abl_tensor *change) {
+    between *b = user_data;
+    int64_t slot = ABL_SLOT_SOURCES + head_source(b, layer);
+    if (b->values == NULL) {
+        return;
+    }
+    abl_differences_heads(scope, &b->differences, b->model, b->ablated, layer, slot, z);
+    if (change != NULL) {
+        abl_tensor *out =
+            abl_tensor_slice(scope, b->differences.arena, 0, slot, slot + b->config->n_heads);
+        abl_tensor_add_(scope, out, abl_tensor_permute(scope, change, 4, heads_first), -1);
+    }
+}
+
+static void mlp_cb(void *user_data, abl_scope *scope, int layer, abl_tensor *out) {
+    between *b = user_data;
+    if (b->values != NULL) {
+        abl_differences_mlp(scope, &b->differences, b->ablated, layer,
+                            ABL_SLOT_SOURCES + head_source(b, layer) + b->config->n_heads, out);
+    }
+}
+
+/* ---- Callbacks: backward ----------------------------------------------------------------- */
+
+static abl_tensor *heads_input_backward_cb(void *user_data, abl_scope *scope, int layer,
+                                           abl_tensor *grad) {
+    between *b = user_data;
+    return inputs_backward(b, scope, module_of(b, layer, false), b->heads,
+                           abl_tensor_permute(scope, grad, 4, heads_first));
+}
+
+static abl_tensor *mlp_input_backward_cb(void *user_data, abl_scope *scope, int layer,
+                                         abl_tensor *grad) {
+    between *b = user_data;
+    return inputs_backward(b, scope, module_of(b, layer, true), 1,
+                           abl_tensor_unsqueeze(scope, grad, 0));
+}
+
+static abl_tensor *end_input_backward_cb(void *user_data, abl_scope *scope, abl_tensor *grad) {
+    between *b = user_data;
+    return inputs_backward(b, scope, module_end(b), 1, abl_tensor_unsqueeze(scope, grad, 0));
+}
+
+static abl_tensor *heads_backward_cb(void *user_data, abl_scope *scope, int layer) {
+    between *b = user_data;
+    int64_t first = head_source(b, layer);
+    abl_tensor *g = abl_tensor_slice(scope, b->gradients, 0, first, first + b->config->n_heads);
+    return abl_tensor_permute(scope, g, 4, heads_last);
+}
+
+static abl_tensor *mlp_backward_cb(void *user_data, abl_scope *scope, int layer) {
+    between *b = user_data;
+    return abl_tensor_select(scope, b->gradients, 0, head_source(b, layer) + b->config->n_heads);
+}
+
+static abl_tensor *start_backward_cb(void *user_data, abl_scope *scope) {
+    return abl_tensor_select(scope, ((between *)user_data)->gradients, 0, 0);
+}
+
+/* ---- The whole --------------------------------------------------------------------------- */
+
+static abl_out_slice out_slice_of(abl_patch_slice slice) {
+    switch (slice) {
+    case ABL_PATCH_NOT_FIRST_SEQ:
+        return ABL_OUT_SLICE_NOT_FIRST;
+    case ABL_PATCH_ALL_SEQ:
+        return ABL_OUT_SLICE_ALL;
+    case ABL_PATCH_LAST_SEQ:
+        break;
+    }
+    return ABL_OUT_SLICE_LAST;
+}
+
+static abl_forward_options forward_options(const abl_patch_options *options,
+                                           const abl_forward_options *hooks) {
+    abl_forward_options forward = *hooks;
+    forward.model = options->model;
+    forward.tokens = options->tokens;
+    forward.batch = options->batch;
+    forward.seq = options->seq;
+    forward.out_slice = out_slice_of(options->slice);
+    return forward;
+}
+
+static abl_code arenas_open(between *b, bool gradients, abl_status *ret_status) {
+    const int64_t sources = abl_graph_src_count(b->graph);
+    const int64_t sizes[] = {ABL_SLOT_SOURCES + sources, b->shape.batch, b->shape.seq,
+                             b->shape.width};
+    b->scope = abl_scope_create(abl_model_device(b->model));
+    if (b->scope == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    b->differences = (abl_differences){.scope = b->scope,
+                                       .arena = abl_tensor_empty(b->scope, ABL_DTYPE_F32, 4, sizes),
+                                       .batch = b->shape.batch,
+                                       .seq = b->shape.seq,
+                                       .width = b->shape.width};
+    if (gradients) {
+        const int64_t at_sources[] = {sources, sizes[1], sizes[2], sizes[3]};
+        b->gradients = abl_tensor_zeros(b->scope, ABL_DTYPE_F32, 4, at_sources);
+    }
+    return abl_scope_status(b->scope, ret_status);
+}
+
+static abl_code run(const abl_patch_options *options, const abl_forward_options *hooks,
+                    const float *values, int64_t mask_batch, abl_forward_result *ret_result,
+                    abl_status *ret_status) {
+    const abl_graph_options *graph = abl_graph_options_of(options->graph);
+    const abl_model_config *config = abl_model_get_config(options->model);
+    bool gradients = abl_forward_wants_gradients(hooks);
+    int kv_heads =
+        graph->joined_qkv || graph->gqa == ABL_GQA_EXPANDED ? config->n_heads : config->n_kv_heads;
+    between b = {.model = options->model,
+                 .config = config,
+                 .graph = options->graph,
+                 .ablated = options->ablated,
+                 .values = values,
+                 .shape = {.batch = options->batch,
+                           .seq = options->seq,
+                           .width = config->d_model,
+                           .mask_batch = mask_batch > 1 ? mask_batch : 1,
+                           .positions = graph->seq_len != 0 ? options->seq : 1},
+                 .parts = graph->joined_qkv ? 1 : 3,
+                 .heads = config->n_heads + (graph->joined_qkv ? 0 : 2 * kv_heads),
+                 .as_it_stands = gradients || hooks->interventions.count > 0};
+    const abl_forward_patch patch = {.user_data = &b,
+                                     .joined = graph->joined_qkv,
+                                     .kv_heads = kv_heads,
+                                     .start_cb = start_cb,
+                                     .heads_input_cb = heads_input_cb,
+                                     .mlp_input_cb = mlp_input_cb,
+                                     .end_input_cb = end_input_cb,
+                                     .heads_cb = heads_cb,
+                                     .mlp_cb = mlp_cb,
+                                     .heads_input_backward_cb = heads_input_backward_cb,
+                                     .mlp_input_backward_cb = mlp_input_backward_cb,
+                                     .end_input_backward_cb = end_input_backward_cb,
+                                     .heads_backward_cb = heads_backward_cb,
+                                     .mlp_backward_cb = mlp_backward_cb,
+                                     .start_backward_cb = start_backward_cb};
+    abl_forward_options forward = forward_options(options, hooks);
+    forward.patch = &patch;
+    abl_code code = arenas_open(&b, gradients, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_forward(&forward, ret_result, ret_status);
+    }
+    abl_scope_destroy(b.scope);
+    return code;
+}
+
+abl_code abl_patch_hooked(const abl_patch_options *options, const abl_forward_options *hooks,
+                          abl_forward_result *ret_result, abl_status *ret_status) {
+    ABL_ASSERT(options->model != NULL && options->graph != NULL && options->tokens != NULL);
+    abl_code code = abl_graph_check_model(options->graph, options->model, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_patch_check(options, ret_status);
+    }
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    if (abl_graph_options_of(options->graph)->simple) {
+        return abl_fail(
+            ret_status, ABL_CODE_UNIMPLEMENTED, "PATCHED_CACHE",
+            "in a simple graph the stream itself is patched, and its hook points cannot "
+            "be captured or intervened in so far; use a factorized graph");
+    }
+    if (options->mask_function == ABL_MASK_NONE &&
+        (options->mask == NULL || options->mask_dropout == 0.0F)) {
+        return run(options, hooks, options->mask, options->mask_batch, ret_result, ret_status);
+    }
+    const abl_mask_sample_options function = abl_patch_mask_function(options);
+    abl_mask_sample sample;
+    code = abl_mask_sample_init(&function, &sample, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = run(options, hooks, sample.values, sample.rows, ret_result, ret_status);
+        abl_mask_sample_finish(&sample);
+    }
+    return code;
+}
+
+uint64_t abl_patch_hooked_bytes(const abl_patch_options *options,
+                                const abl_forward_options *hooks) {
+    const abl_model_config *c = abl_model_get_config(options->model);
+    const abl_forward_options forward = forward_options(options, hooks);
+    uint64_t tokens = (uint64_t)options->batch * (uint64_t)options->seq;
+    uint64_t inputs = 4 * tokens * (uint64_t)c->d_model * (uint64_t)c->n_heads;
+    uint64_t arena = (uint64_t)abl_patch_bytes_estimate(options);
+    bool gradients = abl_forward_wants_gradients(hooks);
+    /* Of each head's input: itself, its square, its norm, what is between; for q, k and v. */
+    return (gradients ? 2 : 1) * arena + 15 * inputs * (gradients ? (uint64_t)c->n_layers : 1) +
+           abl_forward_bytes(&forward);
+}

@@ -5,9 +5,9 @@
  * which fuses what nobody looks at, and runs only when somebody does more than look.
  *
  * Heads have inputs of their own (SPLIT, JOINED) in a patched pass, or where an intervention or a
- * gradient is about those inputs; the norm before them is then one a head. Such a layer's ln1 points
- * are what TransformerLens's are under use_split_qkv_input, where the same hook fires for q, k and
- * v: an intervention acts on all three, a capture is v's, and a gradient is refused.
+ * gradient is about those inputs; the norm before them is then one a head. Such a layer's ln1
+ * points are what TransformerLens's are under use_split_qkv_input, where the same hook fires for q,
+ * k and v: an intervention acts on all three, a capture is v's, and a gradient is refused.
  *
  * With gradients nothing is let go between layers: hooked_backward.c reads it back. */
 #include "core/model/hooked.h"

@@ -108,12 +108,6 @@ abl_code abl_convert_run_with_cache(const Ablate__V1__RunWithCacheRequest *messa
                         "forward.use_prefix_cache is given with names or stop_at_layer, whose "
                         "activations would be the tail's only; name the cache with kv_cache_id");
     }
-    if (request.patched &&
-        (request.all_names || request.name_count > 0 || request.stop_at_layer != 0)) {
-        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "PATCHED_CACHE",
-                        "a patched pass gives only logits so far: leave names empty, all_names and "
-                        "stop_at_layer unset, or leave out the ablation");
-    }
     *ret_request = request;
     return ABL_CODE_OK;
 }

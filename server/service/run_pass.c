@@ -6,6 +6,7 @@
 #include "server/service/run_pass.h"
 
 #include "core/base/mem.h"
+#include "core/patch/hooked.h"
 #include "core/patch/patch.h"
 #include "server/service/kv_cache.h"
 
@@ -194,14 +195,9 @@ static bool pass_cancelled(void *user_data) {
     return abl_task_cancelled(user_data);
 }
 
-static void run_plain(abl_rpc *rpc, abl_pass *pass) {
-    const abl_forward_options options = {
-        .model = pass->model->model,
-        .prefix = prefix_of(pass),
-        .tokens = pass->batch.tokens,
-        .batch = pass->batch.batch,
-        .seq = pass->batch.seq,
-        .out_slice = pass->out_slice,
+/* What is to be captured; whose pass it is, its caller fills in. */
+static abl_forward_options hooks_of(abl_rpc *rpc, const abl_pass *pass) {
+    return (abl_forward_options){
         .hooks = (const char *const *)pass->request.names,
         .hook_count = pass->request.name_count,
         .capture_all = pass->request.all_names,
@@ -210,11 +206,10 @@ static void run_plain(abl_rpc *rpc, abl_pass *pass) {
         .cancelled_cb = pass_cancelled,
         .user_data = &rpc->task,
     };
-    if (abl_server_admit(rpc->server, abl_forward_bytes(&options),
-                         "use a smaller batch or fewer hook points", &rpc->status) != ABL_CODE_OK ||
-        abl_forward(&options, &pass->result, &rpc->status) != ABL_CODE_OK) {
-        return;
-    }
+}
+
+/* The result's logits to the host, where there are any. */
+static void take_logits(abl_rpc *rpc, abl_pass *pass) {
     if (pass->result.logits == NULL) {
         return;
     }
@@ -227,6 +222,51 @@ static void run_plain(abl_rpc *rpc, abl_pass *pass) {
         (void)!abl_scope_status(scope, &rpc->status);
     }
     abl_scope_destroy(scope);
+}
+
+static void run_plain(abl_rpc *rpc, abl_pass *pass) {
+    abl_forward_options options = hooks_of(rpc, pass);
+    options.model = pass->model->model;
+    options.prefix = prefix_of(pass);
+    options.tokens = pass->batch.tokens;
+    options.batch = pass->batch.batch;
+    options.seq = pass->batch.seq;
+    options.out_slice = pass->out_slice;
+    if (abl_server_admit(rpc->server, abl_forward_bytes(&options),
+                         "use a smaller batch or fewer hook points", &rpc->status) == ABL_CODE_OK &&
+        abl_forward(&options, &pass->result, &rpc->status) == ABL_CODE_OK) {
+        take_logits(rpc, pass);
+    }
+}
+
+/* Whether more than logits is wanted of a patched pass. */
+static bool is_hooked(const abl_pass *pass) {
+    return pass->request.name_count > 0 || pass->request.all_names || pass->stop_at_layer >= 0;
+}
+
+static uint64_t patched_bytes(abl_rpc *rpc, const abl_pass *pass,
+                              const abl_patch_options *options) {
+    const abl_forward_options hooks = hooks_of(rpc, pass);
+    return is_hooked(pass) ? abl_patch_hooked_bytes(options, &hooks)
+                           : (uint64_t)abl_patch_bytes_estimate(options);
+}
+
+static void run_patch(abl_rpc *rpc, abl_pass *pass, const abl_patch_options *options) {
+    if (is_hooked(pass)) {
+        const abl_forward_options hooks = hooks_of(rpc, pass);
+        if (abl_patch_hooked(options, &hooks, &pass->result, &rpc->status) == ABL_CODE_OK) {
+            take_logits(rpc, pass);
+        }
+        return;
+    }
+    pass->logits = abl_malloc((size_t)pass->logit_count * sizeof(float));
+    if (pass->logits == NULL) {
+        (void)abl_fail_oom(&rpc->status);
+    } else if (abl_task_cancelled(&rpc->task)) {
+        (void)abl_fail(&rpc->status, ABL_CODE_CANCELLED, "RUN_CANCELLED", "the client left");
+    } else {
+        (void)!abl_patch_forward(options, pass->logits, &rpc->status);
+    }
 }
 
 static void run_patched(abl_rpc *rpc, abl_pass *pass) {
@@ -248,8 +288,8 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
                        (long long)pass->batch.seq, seq_len);
         return;
     }
-    if (abl_server_admit(rpc->server, (uint64_t)abl_patch_bytes_estimate(&options),
-                         "use a smaller batch", &rpc->status) != ABL_CODE_OK) {
+    if (abl_server_admit(rpc->server, patched_bytes(rpc, pass, &options), "use a smaller batch",
+                         &rpc->status) != ABL_CODE_OK) {
         return;
     }
     abl_sources *sources = NULL;
@@ -276,14 +316,7 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
         }
     }
     options.ablated = sources;
-    pass->logits = abl_malloc((size_t)pass->logit_count * sizeof(float));
-    if (pass->logits == NULL) {
-        (void)abl_fail_oom(&rpc->status);
-    } else if (abl_task_cancelled(&rpc->task)) {
-        (void)abl_fail(&rpc->status, ABL_CODE_CANCELLED, "RUN_CANCELLED", "the client left");
-    } else {
-        (void)!abl_patch_forward(&options, pass->logits, &rpc->status);
-    }
+    run_patch(rpc, pass, &options);
     abl_sources_destroy(sources);
 }
 

@@ -178,9 +178,9 @@ void abl_captures_finish(abl_captures *captures) {
 
 /* ---- Keeping ----------------------------------------------------------------------------- */
 
-/* The chosen positions of a tensor whose positions are at `dim`. */
+/* The chosen positions of a tensor whose positions are at `dim`, the pass's own from `first` on. */
 static abl_tensor *at_positions(const abl_captures *c, abl_scope *scope, abl_tensor *tensor,
-                                int dim) {
+                                int dim, int64_t first) {
     const abl_index_list *list = &c->options->positions;
     if (list->count == 0) {
         return tensor;
@@ -193,7 +193,7 @@ static abl_tensor *at_positions(const abl_captures *c, abl_scope *scope, abl_ten
         return NULL;
     }
     for (size_t i = 0; i < list->count; i++) {
-        indices[i] = list->indices[i] < 0 ? list->indices[i] + c->seq : list->indices[i];
+        indices[i] = first + list->indices[i] + (list->indices[i] < 0 ? c->seq : 0);
     }
     const int64_t count = (int64_t)list->count;
     abl_tensor *at = abl_tensor_from_host(scope, ABL_DTYPE_I64, 1, &count, indices);
@@ -212,9 +212,10 @@ static void keep(abl_captures *c, abl_scope *scope, bool gradient, abl_hook hook
         return; /* NULL: the scope has failed, and says so at the end */
     }
     /* Logits have their own slice of positions. */
+    int64_t first = hook.point == ABL_HOOK_ROT_K ? abl_prefix_length(c->options->prefix) : 0;
     abl_tensor *kept = hook.point == ABL_HOOK_UNEMBED
                            ? tensor
-                           : at_positions(c, scope, tensor, pos_dim_of(hook.point));
+                           : at_positions(c, scope, tensor, pos_dim_of(hook.point), first);
     if (kept == NULL) {
         return;
     }

@@ -126,7 +126,6 @@ typedef struct abl_forward_result {
  *                                            token
  *   UNIMPLEMENTED     MODEL_DTYPE            gradients in weights that are not float32
  *   FAILED_PRECONDITION  HOOK_CANNOT_FIRE    a point that the rest of the request leaves unread
- *   UNIMPLEMENTED     HOOKS_WITH_PREFIX      interventions or gradients behind a prefix
  *   CANCELLED         RUN_CANCELLED
  * and those of abl_hook_parse(), abl_interventions_check(), abl_prefix_check() and tensor.h. With
  * stop_at_layer, a hook behind it is FAILED_PRECONDITION (HOOK_CANNOT_FIRE). */

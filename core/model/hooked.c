@@ -175,6 +175,11 @@ static abl_code check(const abl_hooked_pass *p, abl_status *ret_status) {
         }
     }
     for (int layer = 0; layer < p->config->n_layers && code == ABL_CODE_OK; layer++) {
+        if (p->shape.prefix > 0 && touches(p, ABL_HOOK_ROT_K, layer)) {
+            return cannot_fire(ABL_HOOK_ROT_K, layer,
+                               "behind a prefix its keys are the prefix's, too, which are shared",
+                               ret_status);
+        }
         code = check_layer(p, layer, ret_status);
     }
     return code;
@@ -369,15 +374,15 @@ abl_tensor *abl_hooked_grouped(abl_hooked_pass *p, const abl_tensor *x) {
                               (const int64_t[]){0, 2, 3, 1, 4});
 }
 
-/* k or v as (batch, kv head, 1, pos, d_head). */
-static abl_tensor *keys(abl_hooked_pass *p, const abl_tensor *x) {
+abl_tensor *abl_hooked_keys(abl_hooked_pass *p, const abl_tensor *x) {
     abl_tensor *by_head = abl_tensor_permute(p->scope, x, 4, (const int64_t[]){0, 2, 1, 3});
     return abl_tensor_unsqueeze(p->scope, by_head, 2);
 }
 
 static abl_tensor *causal_mask(abl_hooked_pass *p) {
     const int64_t seq = p->options->seq;
-    ABL_CLEANUP(abl_freep) float *host = abl_calloc((size_t)(seq * seq), sizeof *host);
+    const int64_t keys = p->shape.prefix + seq;
+    ABL_CLEANUP(abl_freep) float *host = abl_calloc((size_t)(seq * keys), sizeof *host);
     if (host == NULL) {
         abl_status status;
         (void)abl_fail_oom(&status);
@@ -385,12 +390,12 @@ static abl_tensor *causal_mask(abl_hooked_pass *p) {
         return NULL;
     }
     for (int64_t query = 0; query < seq; query++) {
-        for (int64_t key = query + 1; key < seq; key++) {
-            host[query * seq + key] = -INFINITY;
+        for (int64_t key = p->shape.prefix + query + 1; key < keys; key++) {
+            host[query * keys + key] = -INFINITY;
         }
     }
     abl_tensor *mask =
-        abl_tensor_from_host(p->scope, ABL_DTYPE_F32, 2, (const int64_t[]){seq, seq}, host);
+        abl_tensor_from_host(p->scope, ABL_DTYPE_F32, 2, (const int64_t[]){seq, keys}, host);
     return abl_tensor_to_dtype(p->scope, mask, abl_model_dtype(p->model));
 }
 
@@ -402,9 +407,10 @@ static abl_tensor *mix_values(abl_hooked_pass *p, int layer) {
     const int64_t batch = p->options->batch;
     const int64_t seq = p->options->seq;
     const int64_t kv = p->shape.kv_heads;
-    const int64_t by_head[] = {batch, c->n_heads, seq, seq};
-    const int64_t by_group[] = {batch, kv, c->n_heads / kv, seq, seq};
-    abl_tensor *k_t = abl_tensor_transpose(scope, keys(p, saved->k), 3, 4);
+    const int64_t keys = p->shape.prefix + seq;
+    const int64_t by_head[] = {batch, c->n_heads, seq, keys};
+    const int64_t by_group[] = {batch, kv, c->n_heads / kv, seq, keys};
+    abl_tensor *k_t = abl_tensor_transpose(scope, abl_hooked_keys(p, saved->k), 3, 4);
     abl_tensor *scores = abl_tensor_matmul(scope, abl_hooked_grouped(p, saved->q), k_t);
     scores = abl_tensor_scale(scope, abl_tensor_reshape(scope, scores, 4, by_head),
                               abl_model_attn_scale(p->model));
@@ -412,7 +418,7 @@ static abl_tensor *mix_values(abl_hooked_pass *p, int layer) {
     saved->softmaxed = abl_tensor_softmax(scope, scores, -1);
     saved->pattern = at(p, ABL_HOOK_PATTERN, layer, saved->softmaxed);
     abl_tensor *grouped = abl_tensor_reshape(scope, saved->pattern, 5, by_group);
-    abl_tensor *z = abl_tensor_matmul(scope, grouped, keys(p, saved->v));
+    abl_tensor *z = abl_tensor_matmul(scope, grouped, abl_hooked_keys(p, saved->v));
     z = abl_tensor_permute(scope, z, 5, (const int64_t[]){0, 3, 1, 2, 4});
     return abl_tensor_reshape(scope, z, 4, (const int64_t[]){batch, seq, c->n_heads, c->d_head});
 }
@@ -446,15 +452,13 @@ static abl_tensor *run_attention(abl_hooked_pass *p, int layer, abl_tensor *resi
     abl_hooked_layer *saved = &p->layers[layer];
     bool rope = p->config->positional == ABL_POSITIONAL_ROPE;
     abl_qkv qkv = run_projection(p, layer, resid);
-    saved->q = at(p, ABL_HOOK_Q, layer, qkv.q);
-    saved->k = at(p, ABL_HOOK_K, layer, qkv.k);
-    saved->v = at(p, ABL_HOOK_V, layer, qkv.v);
-    if (rope) {
-        saved->q = abl_block_rotate(p->scope, p->model, saved->q, 0, false);
-        saved->k = abl_block_rotate(p->scope, p->model, saved->k, 0, false);
-        saved->q = at(p, ABL_HOOK_ROT_Q, layer, saved->q);
-        saved->k = at(p, ABL_HOOK_ROT_K, layer, saved->k);
-    }
+    qkv.q = at(p, ABL_HOOK_Q, layer, qkv.q);
+    qkv.k = at(p, ABL_HOOK_K, layer, qkv.k);
+    qkv.v = at(p, ABL_HOOK_V, layer, qkv.v);
+    qkv = abl_prefix_qkv(p->scope, p->model, p->options->prefix, layer, qkv);
+    saved->q = rope ? at(p, ABL_HOOK_ROT_Q, layer, qkv.q) : qkv.q;
+    saved->k = rope ? at(p, ABL_HOOK_ROT_K, layer, qkv.k) : qkv.k;
+    saved->v = qkv.v;
     abl_tensor *z = at(p, ABL_HOOK_Z, layer, mix_values(p, layer));
     return at(p, ABL_HOOK_ATTN_OUT, layer, run_results(p, layer, z));
 }
@@ -520,7 +524,7 @@ static abl_tensor *run_embed(abl_hooked_pass *p) {
     abl_tensor *tokens = abl_block_tokens(p->scope, o->tokens, o->batch, o->seq);
     abl_tensor *embed = NULL;
     abl_tensor *positions = NULL;
-    (void)abl_block_embed(p->scope, p->model, tokens, &embed, &positions);
+    (void)abl_block_embed(p->scope, p->model, tokens, p->shape.prefix, &embed, &positions);
     embed = at(p, ABL_HOOK_EMBED, -1, embed);
     if (positions == NULL) {
         return embed;

@@ -244,11 +244,6 @@ static abl_tensor *ungrouped_sum(abl_hooked_pass *p, const abl_tensor *x) {
         p->scope, abl_tensor_permute(p->scope, sum, 4, (const int64_t[]){0, 2, 1, 3}));
 }
 
-static abl_tensor *keys(abl_hooked_pass *p, const abl_tensor *x) {
-    abl_tensor *heads_first = abl_tensor_permute(p->scope, x, 4, (const int64_t[]){0, 2, 1, 3});
-    return abl_tensor_unsqueeze(p->scope, heads_first, 2);
-}
-
 /* From the gradient at z to those at what attention read. */
 static abl_qkv mix_backward(abl_hooked_pass *p, int layer, abl_tensor *grad) {
     abl_scope *scope = p->scope;
@@ -257,21 +252,22 @@ static abl_qkv mix_backward(abl_hooked_pass *p, int layer, abl_tensor *grad) {
     const int64_t batch = p->options->batch;
     const int64_t seq = p->options->seq;
     const int64_t kv = p->shape.kv_heads;
-    const int64_t heads_shape[] = {batch, c->n_heads, seq, seq};
-    const int64_t group_shape[] = {batch, kv, c->n_heads / kv, seq, seq};
+    const int64_t keys = p->shape.prefix + seq;
+    const int64_t heads_shape[] = {batch, c->n_heads, seq, keys};
+    const int64_t group_shape[] = {batch, kv, c->n_heads / kv, seq, keys};
     const int64_t z_shape[] = {batch, seq, c->n_heads, c->d_head};
     abl_tensor *z = abl_hooked_grouped(p, grad);
     abl_tensor *pattern = abl_tensor_reshape(scope, saved->pattern, 5, group_shape);
     abl_qkv out = {.v = ungrouped_sum(
                        p, abl_tensor_matmul(scope, abl_tensor_transpose(scope, pattern, 3, 4), z))};
-    abl_tensor *g =
-        abl_tensor_matmul(scope, z, abl_tensor_transpose(scope, keys(p, saved->v), 3, 4));
+    abl_tensor *g = abl_tensor_matmul(
+        scope, z, abl_tensor_transpose(scope, abl_hooked_keys(p, saved->v), 3, 4));
     g = at(p, ABL_HOOK_PATTERN, layer, abl_tensor_reshape(scope, g, 4, heads_shape));
     g = abl_tensor_softmax_backward(scope, g, saved->softmaxed, -1);
     g = at(p, ABL_HOOK_ATTN_SCORES, layer, g);
     g = abl_tensor_scale(scope, g, abl_model_attn_scale(p->model));
     g = abl_tensor_reshape(scope, g, 5, group_shape);
-    abl_tensor *q = abl_tensor_matmul(scope, g, keys(p, saved->k));
+    abl_tensor *q = abl_tensor_matmul(scope, g, abl_hooked_keys(p, saved->k));
     q = abl_tensor_permute(scope, q, 5, (const int64_t[]){0, 3, 1, 2, 4});
     out.q = abl_tensor_reshape(scope, q, 4, z_shape);
     out.k = ungrouped_sum(p, abl_tensor_matmul(scope, abl_tensor_transpose(scope, g, 3, 4),
@@ -328,6 +324,16 @@ static abl_tensor *projection_backward(abl_hooked_pass *p, int layer, abl_qkv gr
     return norm1_backward(p, layer, 0, abl_tensor_linear(scope, all, transposed(p, w_qkv), NULL));
 }
 
+/* The keys and values of a prefix have no gradient; and what is unrotated is written to. */
+static abl_qkv own_part(abl_hooked_pass *p, abl_qkv grad) {
+    const int64_t first = p->shape.prefix;
+    const int64_t end = first + p->options->seq;
+    return (abl_qkv){
+        .q = abl_tensor_clone(p->scope, grad.q),
+        .k = abl_tensor_clone(p->scope, abl_tensor_slice(p->scope, grad.k, 1, first, end)),
+        .v = abl_tensor_slice(p->scope, grad.v, 1, first, end)};
+}
+
 static abl_tensor *attention_backward(abl_hooked_pass *p, int layer, abl_tensor *grad) {
     grad = at(p, ABL_HOOK_ATTN_OUT, layer, grad);
     grad = at(p, ABL_HOOK_Z, layer, results_backward(p, layer, grad));
@@ -335,9 +341,9 @@ static abl_tensor *attention_backward(abl_hooked_pass *p, int layer, abl_tensor 
     if (p->config->positional == ABL_POSITIONAL_ROPE) {
         g.q = at(p, ABL_HOOK_ROT_Q, layer, g.q);
         g.k = at(p, ABL_HOOK_ROT_K, layer, g.k);
-        g.q = abl_block_rotate(p->scope, p->model, g.q, 0, true);
-        g.k = abl_block_rotate(p->scope, p->model, g.k, 0, true);
     }
+    g = own_part(p, g);
+    abl_prefix_unrotate_(p->scope, p->model, p->options->prefix, g);
     g.v = at(p, ABL_HOOK_V, layer, g.v);
     g.k = at(p, ABL_HOOK_K, layer, g.k);
     g.q = at(p, ABL_HOOK_Q, layer, g.q);

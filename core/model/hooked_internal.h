@@ -30,7 +30,8 @@ typedef struct abl_hooked_layer {
     abl_hooked_inputs inputs;
     abl_hooked_norm norm1[3]; /* q's, k's, v's; only the first unless SPLIT */
     abl_hooked_norm norm2;
-    abl_tensor *q; /* as attention reads them: (batch, pos, heads, d_head) */
+    abl_tensor
+        *q; /* as attention reads them: (batch, pos, heads, d_head), a prefix's k and v too */
     abl_tensor *k;
     abl_tensor *v;
     abl_tensor *softmaxed; /* (batch, heads, query, key), before interventions */
@@ -65,6 +66,8 @@ abl_tensor *abl_hooked_head_weights(abl_hooked_pass *p, int layer, int which, in
 bool abl_hooked_by_head(const abl_hooked_pass *p, int layer);
 /* (batch, pos, heads, d_head) as (batch, kv head, query head of it, pos, d_head). */
 abl_tensor *abl_hooked_grouped(abl_hooked_pass *p, const abl_tensor *x);
+/* k or v as (batch, kv head, 1, key, d_head). */
+abl_tensor *abl_hooked_keys(abl_hooked_pass *p, const abl_tensor *x);
 
 /* From the kept logits to the gradients that were asked for, and the scalar. */
 void abl_hooked_backward(abl_hooked_pass *p);

@@ -95,8 +95,10 @@ abl_hook_layout abl_hook_layout_of(const abl_model_config *config, abl_hook_poin
     int64_t batch = shape->batch;
     int64_t seq = shape->seq;
     if (point == ABL_HOOK_ATTN_SCORES || point == ABL_HOOK_PATTERN) {
-        return (abl_hook_layout){
-            .rank = 4, .sizes = {batch, heads, seq, seq}, .pos_dim = 2, .head_dim = 1};
+        return (abl_hook_layout){.rank = 4,
+                                 .sizes = {batch, heads, seq, seq == 0 ? 0 : shape->prefix + seq},
+                                 .pos_dim = 2,
+                                 .head_dim = 1};
     }
     int64_t width = width_of(config, point);
     if (heads == 0) {

@@ -82,6 +82,7 @@ typedef struct abl_hook_layout {
 typedef struct abl_pass_shape {
     int64_t batch; /* 0: not known yet, and then seq is 0, too */
     int64_t seq;
+    int64_t prefix;       /* keys in front of the pass's own, of a prefix */
     int64_t kv_heads;     /* of the pass: a patched one may give each query head its own */
     bool per_head_inputs; /* ln1's points have a head axis */
 } abl_pass_shape;

@@ -238,6 +238,7 @@ static abl_forward_options forward_options(const abl_patch_options *options,
     forward.tokens = options->tokens;
     forward.batch = options->batch;
     forward.seq = options->seq;
+    forward.prefix = options->prefix;
     forward.out_slice = out_slice_of(options->slice);
     return forward;
 }

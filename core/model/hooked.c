@@ -156,6 +156,15 @@ static abl_code check(const abl_hooked_pass *p, abl_status *ret_status) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "GRADIENT_NEEDS_LOGITS",
                         "the loss is of next tokens, and prompts of one token have none");
     }
+    for (int64_t i = 0;
+         p->captures->gradients && o->scalar.kind == ABL_SCALAR_LOSS && i < o->batch * o->seq;
+         i++) {
+        if (o->tokens[i] >= p->config->d_vocab_out) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "GRADIENT_NEEDS_LOGITS",
+                            "the loss is of next tokens, and %d has no logit: there are %d",
+                            o->tokens[i], p->config->d_vocab_out);
+        }
+    }
     if (p->captures->gradients && abl_model_dtype(p->model) != ABL_DTYPE_F32) {
         return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "MODEL_DTYPE",
                         "gradients need float32 weights; these are %s",
@@ -230,6 +239,9 @@ static abl_tensor *run_norm(abl_hooked_pass *p, const norm_place *place, abl_hoo
     const int64_t last[] = {-1};
     abl_tensor *bias = NULL;
     abl_tensor *gain = abl_hooked_gain(p, place->layer, place->which, &bias);
+    if (p->config->norm == ABL_NORM_NONE) {
+        return x;
+    }
     x = abl_tensor_to_dtype(scope, x, ABL_DTYPE_F32);
     saved->centred = rms ? x : abl_tensor_sub(scope, x, abl_tensor_mean(scope, x, last, 1, true));
     abl_tensor *square = abl_tensor_mul(scope, saved->centred, saved->centred);
@@ -379,7 +391,21 @@ abl_tensor *abl_hooked_keys(abl_hooked_pass *p, const abl_tensor *x) {
     return abl_tensor_unsqueeze(p->scope, by_head, 2);
 }
 
-static abl_tensor *causal_mask(abl_hooked_pass *p) {
+/* Whether a query does not see a key, both counted from the pass's first position. */
+static bool is_hidden(abl_tensor_sees sees, int64_t query, int64_t key) {
+    switch (sees) {
+    case ABL_TENSOR_SEES_PAST:
+        return key > query;
+    case ABL_TENSOR_SEES_SELF:
+        return key != query;
+    case ABL_TENSOR_SEES_ALL:
+        break;
+    }
+    return false;
+}
+
+static abl_tensor *attention_mask(abl_hooked_pass *p) {
+    const abl_tensor_sees sees = abl_model_sees(p->model);
     const int64_t seq = p->options->seq;
     const int64_t keys = p->shape.prefix + seq;
     ABL_CLEANUP(abl_freep) float *host = abl_calloc((size_t)(seq * keys), sizeof *host);
@@ -390,8 +416,9 @@ static abl_tensor *causal_mask(abl_hooked_pass *p) {
         return NULL;
     }
     for (int64_t query = 0; query < seq; query++) {
-        for (int64_t key = p->shape.prefix + query + 1; key < keys; key++) {
-            host[query * keys + key] = -INFINITY;
+        for (int64_t key = 0; key < keys; key++) {
+            bool hidden = is_hidden(sees, query, key - p->shape.prefix);
+            host[query * keys + key] = hidden ? -INFINITY : 0;
         }
     }
     abl_tensor *mask =
@@ -508,9 +535,11 @@ static abl_tensor *run_block(abl_hooked_pass *p, int layer, abl_tensor *resid) {
     if (p->patch != NULL && layer == 0) {
         p->patch->start_cb(p->patch->user_data, scope, resid);
     }
-    abl_tensor *mid = abl_tensor_add(scope, resid, run_attention(p, layer, resid));
-    mid = parallel ? mid : at(p, ABL_HOOK_RESID_MID, layer, mid);
-    abl_tensor *post = abl_tensor_add(scope, mid, run_mlp(p, layer, parallel ? resid : mid));
+    abl_tensor *post = abl_tensor_add(scope, resid, run_attention(p, layer, resid));
+    if (!p->config->attn_only) {
+        abl_tensor *mid = parallel ? post : at(p, ABL_HOOK_RESID_MID, layer, post);
+        post = abl_tensor_add(scope, mid, run_mlp(p, layer, parallel ? resid : mid));
+    }
     if (p->patch != NULL && layer + 1 == p->config->n_layers) {
         post = p->patch->end_input_cb(p->patch->user_data, scope, post);
     }
@@ -577,7 +606,7 @@ static abl_tensor *run_unembed(abl_hooked_pass *p, abl_tensor *resid) {
 static abl_code run(abl_hooked_pass *p, abl_status *ret_status) {
     const abl_forward_options *o = p->options;
     int stop = (o->stop_at_layer < 0) ? p->config->n_layers : o->stop_at_layer;
-    p->mask = causal_mask(p);
+    p->mask = attention_mask(p);
     abl_tensor *resid = run_embed(p);
     for (int layer = 0; layer < stop && !abl_scope_failed(p->scope); layer++) {
         if (o->cancelled_cb != NULL && o->cancelled_cb(o->user_data)) {

@@ -54,6 +54,9 @@ static abl_tensor *norm_backward(abl_hooked_pass *p, const norm_place *place,
     const int64_t last[] = {-1};
     abl_tensor *bias = NULL;
     abl_tensor *gain = abl_hooked_gain(p, place->layer, place->which, &bias);
+    if (p->config->norm == ABL_NORM_NONE) {
+        return grad;
+    }
     grad = rms ? grad : at(p, place->normalized, place->hook_layer, grad);
     grad = gain == NULL ? grad : abl_tensor_mul(scope, grad, gain);
     grad = rms ? at(p, place->normalized, place->hook_layer, grad) : grad;
@@ -86,7 +89,7 @@ static abl_tensor *ints(abl_hooked_pass *p, const int64_t *values, int64_t count
 static abl_tensor *loss_backward(abl_hooked_pass *p) {
     abl_scope *scope = p->scope;
     const abl_forward_options *o = p->options;
-    const int64_t vocab = p->config->d_vocab;
+    const int64_t vocab = p->config->d_vocab_out;
     const int64_t rows = o->batch * (o->seq - 1);
     ABL_CLEANUP(abl_freep) int64_t *targets = abl_calloc((size_t)rows, 2 * sizeof *targets);
     if (targets == NULL) {
@@ -126,7 +129,7 @@ static abl_tensor *logit_sum_backward(abl_hooked_pass *p) {
     const abl_forward_options *o = p->options;
     const abl_scalar *scalar = &o->scalar;
     const int64_t shape[] = {o->batch, scalar->width};
-    const int64_t all[] = {o->batch, o->seq, p->config->d_vocab};
+    const int64_t all[] = {o->batch, o->seq, p->config->d_vocab_out};
     abl_tensor *columns = abl_tensor_from_host(scope, ABL_DTYPE_I64, 2, shape, scalar->columns);
     abl_tensor *weights = abl_tensor_from_host(scope, ABL_DTYPE_F32, 2, shape, scalar->weights);
     abl_tensor *last = abl_tensor_select(scope, p->all_logits, 1, o->seq - 1);
@@ -358,8 +361,10 @@ static abl_tensor *block_backward(abl_hooked_pass *p, int layer, abl_tensor *gra
     if (p->patch != NULL && layer + 1 == p->config->n_layers) {
         grad = p->patch->end_input_backward_cb(p->patch->user_data, scope, grad);
     }
-    abl_tensor *from_mlp = mlp_backward(p, layer, grad);
-    if (p->config->parallel_attn_mlp) {
+    abl_tensor *from_mlp = p->config->attn_only ? NULL : mlp_backward(p, layer, grad);
+    if (p->config->attn_only) {
+        grad = abl_tensor_add(scope, grad, attention_backward(p, layer, grad));
+    } else if (p->config->parallel_attn_mlp) {
         abl_tensor *from_attention = attention_backward(p, layer, grad);
         grad = abl_tensor_add(scope, abl_tensor_add(scope, grad, from_mlp), from_attention);
     } else {
@@ -379,7 +384,7 @@ void abl_hooked_backward(abl_hooked_pass *p) {
         grad = block_backward(p, layer, grad);
         abl_scope_rewind(p->scope, mark, &grad, 1);
     }
-    if (p->config->positional != ABL_POSITIONAL_ROPE) {
+    if (abl_model_get_weights(p->model)->pos_embed != NULL) {
         (void)at(p, ABL_HOOK_POS_EMBED, -1, grad);
     }
     (void)at(p, ABL_HOOK_EMBED, -1, grad);

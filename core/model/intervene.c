@@ -83,7 +83,7 @@ static int64_t width_of(const abl_model_config *c, abl_hook_point point) {
     case ABL_HOOK_MLP_POST:
         return c->d_mlp;
     case ABL_HOOK_UNEMBED:
-        return c->d_vocab;
+        return c->d_vocab_out;
     default:
         return c->d_model;
     }

@@ -42,7 +42,7 @@ typedef struct between {
 /* ---- The mask ---------------------------------------------------------------------------- */
 
 static const abl_graph_module *module_of(const between *b, int layer, bool mlp) {
-    int32_t modules = b->parts + 1;
+    int32_t modules = b->parts + (b->config->attn_only ? 0 : 1);
     return abl_graph_module_at(b->graph, layer * modules + (mlp ? b->parts : 0));
 }
 
@@ -123,7 +123,7 @@ static abl_tensor *inputs_backward(between *b, abl_scope *scope, const abl_graph
 /* ---- Callbacks: forward ------------------------------------------------------------------ */
 
 static int64_t head_source(const between *b, int layer) {
-    return 1 + (int64_t)layer * (b->config->n_heads + 1);
+    return 1 + (int64_t)layer * (b->config->n_heads + (b->config->attn_only ? 0 : 1));
 }
 
 static const int64_t heads_last[] = {1, 2, 0,

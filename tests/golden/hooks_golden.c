@@ -260,8 +260,8 @@ static void patched_open(patched *p, const world *w) {
         .layer_count = c->n_layers, .head_count = c->n_heads, .kv_head_count = c->n_kv_heads};
     p->w = *w;
     golden_must(abl_graph_create(&graph, &p->graph, &status), &status);
-    golden_must(abl_sources_create((abl_model *)(uintptr_t)w->model, w->other, (int32_t)w->batch,
-                                   (int32_t)w->seq, &p->sources, &status),
+    golden_must(abl_sources_create((abl_model *)(uintptr_t)w->model, NULL, w->other,
+                                   (int32_t)w->batch, (int32_t)w->seq, &p->sources, &status),
                 &status);
     int64_t edges = abl_graph_edge_count(p->graph);
     p->mask = abl_calloc((size_t)edges, sizeof *p->mask);

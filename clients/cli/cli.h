@@ -54,6 +54,9 @@ int abl_cmd_graph_edges(abl_cli *cli);
 int abl_cmd_dataset_upload(abl_cli *cli);
 int abl_cmd_dataset_list(abl_cli *cli);
 int abl_cmd_dataset_delete(abl_cli *cli);
+int abl_cmd_caches_create(abl_cli *cli);
+int abl_cmd_caches_list(abl_cli *cli);
+int abl_cmd_caches_delete(abl_cli *cli);
 int abl_cmd_discover(abl_cli *cli);
 int abl_cmd_eval(abl_cli *cli);
 int abl_cmd_jobs_list(abl_cli *cli);
@@ -106,6 +109,14 @@ Ablate__V1__UploadDatasetResponse *abl_cli_upload(abl_cli *cli, const char *path
 /* "SUCCEEDED" of JOB_STATE_SUCCEEDED: an enumeration's name without its prefix, in lower case. */
 const char *abl_cli_enum_name(const ProtobufCEnumDescriptor *descriptor, int value,
                               const char *prefix, char *buffer, size_t size);
+
+/* One prompt as the wire wants it; --bos is `bos`. It points into itself and is not to be moved. */
+typedef struct abl_cli_prompt {
+    Ablate__V1__Prompts prompts;
+    Ablate__V1__TextPrompts text;
+    char *items[1];
+} abl_cli_prompt;
+void abl_cli_prompt_init(abl_cli_prompt *one, char *text, int64_t bos);
 
 /* The running top edges as a table. */
 int abl_cli_print_edges(const abl_cli *cli, Ablate__V1__EdgeValue *const *edges, size_t count);

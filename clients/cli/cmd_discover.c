@@ -16,7 +16,7 @@
 
 static bool same_options(const Ablate__V1__GraphOptions *a, const Ablate__V1__GraphOptions *b) {
     return a != NULL && a->merge_qkv == b->merge_qkv && a->seq_len == b->seq_len &&
-           a->expand_kv_heads == b->expand_kv_heads;
+           a->expand_kv_heads == b->expand_kv_heads && a->n_kv_cache_ids == 0;
 }
 
 typedef struct graph_search {
@@ -344,6 +344,7 @@ int abl_cmd_discover(abl_cli *cli) {
     spec.dataset_id = dataset_id;
     spec.batch_size = (int32_t)args->count[ABL_OPTION_BATCH_SIZE];
     spec.prompt_count = (int32_t)args->count[ABL_OPTION_PROMPTS];
+    spec.tail_divergence = args->given[ABL_OPTION_TAIL];
     spec.bos = (Ablate__V1__BosPolicy)args->count[ABL_OPTION_BOS];
     spec.top_k = (int32_t)top;
     algorithms all = {

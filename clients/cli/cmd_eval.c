@@ -153,6 +153,7 @@ int abl_cmd_eval(abl_cli *cli) {
     run.message.ablation_type = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
     run.message.batch_size = (int32_t)args->count[ABL_OPTION_BATCH_SIZE];
     run.message.prompt_count = (int32_t)args->count[ABL_OPTION_PROMPTS];
+    run.message.tail_divergence = args->given[ABL_OPTION_TAIL];
     int code = parse_sizes(&run, args->text[ABL_OPTION_SIZES]);
     if (code == ABL_EXIT_OK) {
         code = parse_metrics(&run, args->given[ABL_OPTION_METRICS]

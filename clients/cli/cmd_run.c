@@ -38,14 +38,7 @@ int abl_cmd_tokens(abl_cli *cli) {
     return abl_cli_print_table(cli, table);
 }
 
-/* One prompt as the wire wants it. */
-typedef struct prompt {
-    Ablate__V1__Prompts prompts;
-    Ablate__V1__TextPrompts text;
-    char *items[1];
-} prompt;
-
-static void prompt_init(prompt *one, char *text, int64_t bos) {
+void abl_cli_prompt_init(abl_cli_prompt *one, char *text, int64_t bos) {
     ablate__v1__prompts__init(&one->prompts);
     ablate__v1__text_prompts__init(&one->text);
     one->items[0] = text;
@@ -83,10 +76,10 @@ static int forward(abl_cli *cli, Ablate__V1__ForwardRequest *request) {
     static const abl_rpc_method method = ABL_RPC("RunService", "Forward", forward);
     const abl_args *args = cli->args;
     ABL_CLEANUP(abl_freep) char *corrupt_text = NULL;
-    prompt clean;
-    prompt corrupt;
+    abl_cli_prompt clean;
+    abl_cli_prompt corrupt;
     Ablate__V1__Ablation ablation = ABLATE__V1__ABLATION__INIT;
-    prompt_init(&clean, args->operands[0], args->count[ABL_OPTION_BOS]);
+    abl_cli_prompt_init(&clean, args->operands[0], args->count[ABL_OPTION_BOS]);
     request->prompts = &clean.prompts;
     request->out_slice = ABLATE__V1__OUT_SLICE__OUT_SLICE_LAST_SEQ;
     request->top_k =
@@ -97,7 +90,7 @@ static int forward(abl_cli *cli, Ablate__V1__ForwardRequest *request) {
     }
     if (args->given[ABL_OPTION_CORRUPT]) {
         corrupt_text = abl_strdup(args->text[ABL_OPTION_CORRUPT]);
-        prompt_init(&corrupt, corrupt_text, args->count[ABL_OPTION_BOS]);
+        abl_cli_prompt_init(&corrupt, corrupt_text, args->count[ABL_OPTION_BOS]);
         ablation.prompts = &corrupt.prompts;
     }
     int code = ABL_EXIT_OK;

@@ -55,6 +55,7 @@ static int show_info(const abl_cli *cli, const Ablate__V1__GetServerInfoResponse
         bytes_row(table, "graphs", info->resident_bytes->graphs);
         bytes_row(table, "datasets", info->resident_bytes->datasets);
         bytes_row(table, "jobs", info->resident_bytes->jobs);
+        bytes_row(table, "KV caches", info->resident_bytes->kv_caches);
     }
     if (info->http_address != NULL && info->http_address[0] != '\0') {
         text_row(table, "dashboard", info->http_address);

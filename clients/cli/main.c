@@ -21,7 +21,8 @@ typedef struct command {
 
 #define LOAD_OPTIONS (ABL_TAKES(MODE) | ABL_TAKES(DTYPE) | ABL_TAKES(DEVICE))
 #define GRAPH_OPTIONS (ABL_TAKES(MERGE_QKV) | ABL_TAKES(EXPAND_KV) | ABL_TAKES(SEQ_LEN))
-#define BATCH_OPTIONS (ABL_TAKES(ABLATION) | ABL_TAKES(BATCH_SIZE) | ABL_TAKES(PROMPTS))
+#define BATCH_OPTIONS                                                                              \
+    (ABL_TAKES(ABLATION) | ABL_TAKES(BATCH_SIZE) | ABL_TAKES(PROMPTS) | ABL_TAKES(TAIL))
 
 static const command commands[] = {
     {"models list", "", "list the resident models", 0, 0, abl_cmd_models_list},
@@ -47,6 +48,10 @@ static const command commands[] = {
      abl_cmd_dataset_upload},
     {"dataset list", "", "list the datasets", 0, 0, abl_cmd_dataset_list},
     {"dataset delete", "DATASET", "end a dataset", 1, 0, abl_cmd_dataset_delete},
+    {"caches create", "PREFIX", "keep the keys and values of what prompts begin with", 1,
+     ABL_TAKES(MODEL) | ABL_TAKES(BOS), abl_cmd_caches_create},
+    {"caches list", "", "list the KV caches", 0, ABL_TAKES(MODEL), abl_cmd_caches_list},
+    {"caches delete", "CACHE", "end a KV cache", 1, 0, abl_cmd_caches_delete},
     {"discover", "", "find the edges that matter for a dataset", 0,
      ABL_TAKES(MODEL) | LOAD_OPTIONS | ABL_TAKES(GRAPH) | GRAPH_OPTIONS | ABL_TAKES(DATASET) |
          ABL_TAKES(NAME) | ABL_TAKES(BOS) | ABL_TAKES(ALGORITHM) | ABL_TAKES(METHOD) |

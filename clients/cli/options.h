@@ -62,6 +62,8 @@ ABL_BEGIN_DECLS
     X(SEED, "seed", 0, COUNT, 9e18, "N", "random: seed of the generator [0]")                      \
     X(BATCH_SIZE, "batch-size", 'b', COUNT, 1024, "N", "prompts a batch [8]")                      \
     X(PROMPTS, "prompts", 'p', COUNT, 100000, "N", "only the first N prompts [all]")               \
+    X(TAIL, "tail-divergence", 0, FLAG, 0, "",                                                     \
+      "run the prefix that all prompts share once, and cover only the tails behind it")            \
     X(OUT, "out", 'o', TEXT, 0, "FILE", "save the scores of all edges as safetensors")             \
     X(SIZES, "sizes", 0, TEXT, 0, "N,N,...",                                                       \
       "circuit sizes in edges [0, 1..10, 20..100, ..., all]")                                      \

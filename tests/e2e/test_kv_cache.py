@@ -10,6 +10,7 @@ import ablate
 import numpy as np
 import pytest
 from daemon import Daemon, goldens
+from test_cli import run
 
 LATE = goldens() / "prompts" / "ioi_late.json"
 PREFIX = 11  # tokens that all of its prompts share, BOS included
@@ -189,3 +190,29 @@ def test_a_cache_over_the_budget_is_refused():
         with pytest.raises(ablate.ResourceExhaustedError) as refused:
             graph.prune_scores(LATE, "eap", tail_divergence=True, progress=False)
         assert refused.value.reason == "KV_CACHE_BUDGET"
+
+
+def test_the_command_line_lists_makes_and_ends_caches(daemon, tiny_tl, cache):
+    out, _ = run(daemon.grpc, "caches", "list", "--model", tiny_tl.id)
+    assert cache.id in out and f"{PREFIX}" in out
+    words = ["caches", "create", "Then, Alice", "--model", tiny_tl.id, "--json"]
+    made = json.loads(run(daemon.grpc, *words)[0])
+    assert made["created"] is True
+    again = json.loads(run(daemon.grpc, *words)[0])["kv_cache"]
+    assert again["kv_cache_id"] == made["kv_cache"]["kv_cache_id"] and again["hits"] == 1
+    out, _ = run(daemon.grpc, "caches", "delete", again["kv_cache_id"])
+    assert "deleted" in out
+    _, err = run(daemon.grpc, "caches", "delete", again["kv_cache_id"], code=1)
+    assert "ListKvCaches" in err
+    listed = json.loads(run(daemon.grpc, "caches", "list", "--json")[0])
+    assert [one["kv_cache_id"] for one in listed["kv_caches"]] == [cache.id]
+    assert "KV caches" in run(daemon.grpc, "status")[0]
+
+
+def test_the_command_line_runs_behind_the_shared_prefix(daemon, tiny_tl, cache):
+    words = ["discover", "--model", tiny_tl.id, "--dataset", LATE, "--batch-size", 4, "--json"]
+    whole = [json.loads(line) for line in run(daemon.grpc, *words)[0].splitlines()]
+    tail = [json.loads(line) for line in run(daemon.grpc, *words, "--tail-divergence")[0].splitlines()]
+    assert cache.refresh().hits == 1
+    tops = [[line["event"]["top_edges"] for line in lines if "event" in line][-1] for lines in (whole, tail)]
+    assert tops[0] and [edge["edge"] for edge in tops[0]] == [edge["edge"] for edge in tops[1]]

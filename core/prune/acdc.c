@@ -159,8 +159,8 @@ static abl_loss loss_of(const abl_prune_options *o) {
 }
 
 static const abl_acdc_vtable *evaluator_of(const abl_prune_options *o) {
-    (void)o;
-    return &abl_acdc_masked;
+    bool masked = o->acdc.whole_passes || abl_graph_options_of(o->graph)->simple;
+    return masked ? &abl_acdc_masked : &abl_acdc_delta;
 }
 
 static abl_code acdc_open(abl_prune *prune, abl_status *ret_status) {
@@ -248,8 +248,11 @@ static void group_fill(const abl_prune *prune, const acdc_run *run, acdc_group *
     int32_t layer = layer_of(graph, run->order[run->at]);
     while (run->at + group->length < run->count) {
         int64_t edge = run->order[run->at + group->length];
+        if (layer_of(graph, edge) != layer) {
+            break;
+        }
         bool inert = run->vtable->is_inert(run->evaluator, edge);
-        if (layer_of(graph, edge) != layer || (!inert && group->count == most)) {
+        if (!inert && group->count == most) {
             break;
         }
         if (!inert) {

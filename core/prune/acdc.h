@@ -34,7 +34,7 @@ typedef struct abl_acdc_vtable {
     abl_code (*reset)(abl_acdc_evaluator *evaluator, abl_status *ret_status);
     /* Whether removing the edge cannot change the output, as things stand and for as long as its
      * destination's layer is being decided. */
-    bool (*is_inert)(const abl_acdc_evaluator *evaluator, int64_t edge);
+    bool (*is_inert)(abl_acdc_evaluator *evaluator, int64_t edge);
     /* Tries the first *ret_tried, at least 1, of `count` edges of destinations in one layer. */
     abl_code (*try_edges)(abl_acdc_evaluator *evaluator, const int64_t *edges, int32_t count,
                           double *ret_effects, int32_t *ret_tried, abl_status *ret_status);

@@ -150,7 +150,7 @@ static abl_code masked_reset(abl_acdc_evaluator *evaluator, abl_status *ret_stat
     return ABL_CODE_OK;
 }
 
-static bool masked_is_inert(const abl_acdc_evaluator *evaluator, int64_t edge) {
+static bool masked_is_inert(abl_acdc_evaluator *evaluator, int64_t edge) {
     (void)evaluator;
     (void)edge;
     return false;

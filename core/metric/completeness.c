@@ -108,7 +108,7 @@ abl_code abl_completeness_create(const abl_completeness_options *options,
     }
     if (code == ABL_CODE_OK) {
         size_t rows = (size_t)options->circuits.batches.batch_size;
-        size_t vocab = (size_t)abl_model_get_config(options->circuits.model)->d_vocab;
+        size_t vocab = (size_t)abl_model_get_config(options->circuits.model)->d_vocab_out;
         out->kept = abl_calloc(rows * vocab, sizeof *out->kept);
         out->values = abl_calloc(rows, sizeof *out->values);
         bool ok = out->kept != NULL && out->values != NULL;
@@ -168,6 +168,6 @@ int64_t abl_completeness_bytes_estimate(const abl_completeness_options *options)
     const abl_circuits_options circuits = circuits_of(options, NULL);
     return abl_circuits_bytes_estimate(&circuits) +
            4LL * options->circuits.batches.batch_size *
-               abl_model_get_config(options->circuits.model)->d_vocab +
+               abl_model_get_config(options->circuits.model)->d_vocab_out +
            8 * SET_COUNT * abl_graph_edge_count(options->circuits.graph);
 }

@@ -6,6 +6,7 @@
 
   gpt-neox        random, two layers, a rotary half; Hugging Face transformers computes the reference
   gpt-neox-seq    the same with use_parallel_residual false
+  llama           random, two layers, four heads over two key-value heads; likewise
   tracr-reverse, tracr-xproportion
                   compiled by Tracr, converted by ablate.tracr; Tracr itself computes the reference
   attn-only       random, two layers of attention with layer norms; computed here in float64
@@ -66,6 +67,28 @@ def gpt_neox(name, parallel):
     for parameter in model.parameters():  # the initializer's biases are 0 and its gains 1
         parameter.data += 0.2 * torch.randn_like(parameter)
     tokens = torch.randint(0, 40, (2, 9))
+    write_hugging_face(name, model, tokens)
+
+
+def llama():
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(11)
+    config = LlamaConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=6, intermediate_size=24, max_position_embeddings=32,
+        attn_implementation="eager",
+    )
+    model = LlamaForCausalLM(config).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    write_hugging_face("llama", model, torch.randint(0, 40, (2, 9)))
+
+
+def write_hugging_face(name, model, tokens):
+    import torch
+
     with torch.no_grad():
         out = model(tokens, output_hidden_states=True)
     # hidden_states: embedding, behind each block but the last, then the normed last one.
@@ -186,10 +209,12 @@ def micro():
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["neox", "tracr", "attn-only", "micro"]
+    wanted = sys.argv[1:] or ["neox", "llama", "tracr", "attn-only", "micro"]
     if "neox" in wanted:
         gpt_neox("gpt-neox", True)
         gpt_neox("gpt-neox-seq", False)
+    if "llama" in wanted:
+        llama()
     if "tracr" in wanted:
         tracr_models()
     if "attn-only" in wanted:

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Compiled Tracr models, whose circuits are known: ROC AUC of every algorithm's edge scores against
+ * the true edges, with the ablation that the truth is about. Truths are AutoCircuit's (resample) and
+ * ACDC's (zero), as in auto_circuit's tracr circuits; with another's truth a method must look bad,
+ * so that the test can fail. */
+#include "core/base/mem.h"
+#include "core/prune/prune.h"
+#include "tests/golden/golden.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { PROMPTS = 6, SEQ_MAX = 6, EDGES_MAX = 128 };
+
+typedef struct task {
+    const char *name;
+    int64_t edge_count;
+    int32_t seq;
+    abl_answer_function answer_function;
+    int32_t clean[PROMPTS * SEQ_MAX];
+    int32_t corrupt[PROMPTS * SEQ_MAX];
+    int32_t answers[PROMPTS];
+    int32_t wrong[PROMPTS];
+    const char *truth[2][12]; /* by ablation: resample, zero */
+} task;
+
+/* Ids are the encoders' (config.json): reverse 1 2 3 BOS are 0 1 2 3, xproportion BOS w x y z are
+ * 0 2 3 4 5. The last position gives reverse's first token, and the share of x in all. Reverse's
+ * prompts are ACDC's, the permutations of its alphabet: the longest prompts would not do, for MLP 0
+ * takes an ablated length for the longest. */
+static const task TASKS[] = {
+    {
+        .name = "tracr-reverse",
+        .edge_count = 77,
+        .seq = 4,
+        .answer_function = ABL_ANSWER_AVG_DIFF,
+        .clean = {3, 0, 1, 2, 3, 0, 2, 1, 3, 1, 0, 2, 3, 1, 2, 0, 3, 2, 0, 1, 3, 2, 1, 0},
+        .corrupt = {3, 1, 2, 0, 3, 2, 0, 1, 3, 2, 1, 0, 3, 0, 1, 2, 3, 0, 2, 1, 3, 1, 0, 2},
+        .answers = {0, 0, 1, 1, 2, 2},
+        .wrong = {1, 2, 2, 0, 0, 1},
+        .truth = {{"Resid Start->A3.0.V", "A3.0->Resid End"},
+                  {"A3.0->Resid End", "MLP 2->A3.0.Q", "Resid Start->A3.0.K", "Resid Start->A3.0.V",
+                   "MLP 1->MLP 2", "MLP 0->MLP 1", "Resid Start->MLP 1", "A0.0->MLP 0",
+                   "Resid Start->MLP 0", "Resid Start->A0.0.V"}},
+    },
+    {
+        .name = "tracr-xproportion",
+        .edge_count = 23,
+        .seq = 6,
+        .answer_function = ABL_ANSWER_AVG_VAL,
+        .clean = {0, 2, 3, 3, 4, 5, 0, 3, 3, 3, 2, 3, 0, 3, 5, 3, 3, 4,
+                  0, 3, 3, 2, 4, 3, 0, 5, 3, 3, 3, 2, 0, 3, 4, 3, 3, 3},
+        .corrupt = {0, 2, 4, 3, 4, 5, 0, 2, 5, 3, 2, 4, 0, 4, 5, 2, 3, 4,
+                    0, 2, 3, 2, 4, 5, 0, 5, 4, 2, 3, 2, 0, 2, 4, 3, 5, 2},
+        .truth = {{"Resid Start->MLP 0", "MLP 0->A1.0.V", "A1.0->Resid End"},
+                  {"A1.0->Resid End", "Resid Start->A1.0.Q", "Resid Start->A1.0.K", "MLP 0->A1.0.V",
+                   "Resid Start->MLP 0"}},
+    },
+};
+
+typedef struct subject {
+    const task *task;
+    abl_model *model;
+    abl_graph *graph;
+    abl_dataset *dataset;
+} subject;
+
+static bool is_true(const subject *s, int ablation, int64_t index) {
+    char name[ABL_NAME_BYTES_MAX + 1];
+    (void)abl_graph_format_edge(s->graph, abl_graph_edge_at(s->graph, index),
+                                ABL_DIALECT_AUTOCIRCUIT, name, sizeof name);
+    for (size_t i = 0; i < ABL_COUNT_OF(s->task->truth[0]); i++) {
+        const char *edge = s->task->truth[ablation][i];
+        if (edge != NULL && strcmp(edge, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The chance that a true edge's |score| is above another's; a tie counts half. */
+static float auc_of(const subject *s, int ablation, const float *scores) {
+    double wins = 0;
+    double pairs = 0;
+    for (int64_t i = 0; i < s->task->edge_count; i++) {
+        for (int64_t j = 0; j < s->task->edge_count; j++) {
+            if (is_true(s, ablation, i) && !is_true(s, ablation, j)) {
+                double a = fabs((double)scores[i]);
+                double b = fabs((double)scores[j]);
+                wins += a > b ? 1 : a == b ? 0.5 : 0;
+                pairs += 1;
+            }
+        }
+    }
+    return (float)(wins / pairs);
+}
+
+static void scores_of(const subject *s, abl_prune_options options, float *ret_scores) {
+    options.model = s->model;
+    options.graph = s->graph;
+    options.batches = (abl_batches){.dataset = s->dataset, .count = PROMPTS, .batch_size = PROMPTS};
+    abl_prune *prune = NULL;
+    abl_prune_progress progress = {.finished = false};
+    abl_status status;
+    golden_must(abl_prune_create(&options, &prune, &status), &status);
+    while (!progress.finished) {
+        golden_must(abl_prune_step(prune, &progress, &status), &status);
+    }
+    memcpy(ret_scores, abl_prune_scores(prune), (size_t)s->task->edge_count * sizeof *ret_scores);
+    abl_prune_destroy(prune);
+}
+
+/* Exact methods must recover the truth perfectly; of the others `at_least` may ask less. */
+static void recover(const subject *s, const char *what, const abl_prune_options *options,
+                    float at_least) {
+    float scores[EDGES_MAX];
+    char title[64];
+    scores_of(s, *options, scores);
+    float auc = auc_of(s, (int)options->ablation, scores);
+    float missing = auc >= at_least ? 0 : at_least - auc;
+    static const float NOTHING = 0;
+    (void)snprintf(title, sizeof title, "%s, %s: AUC %.4f", what,
+                   abl_ablation_name(options->ablation), (double)auc);
+    golden_compare_floats(s->task->name, title, &NOTHING, 1, &missing, 1, 0);
+}
+
+/* Scores of one ablation against the other's truth: a test that cannot look bad proves nothing. */
+static void mismatch(const subject *s) {
+    float scores[EDGES_MAX];
+    scores_of(s,
+              (abl_prune_options){.algorithm = ABL_PRUNE_GROUND_TRUTH,
+                                  .answer_function = s->task->answer_function},
+              scores);
+    golden_check(s->task->name, "resample's scores miss the zero ablation's truth",
+                 auc_of(s, ABL_ABLATION_ZERO, scores) < 0.85F);
+}
+
+static void recover_all(const subject *s) {
+    const double taus[] = {1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1};
+    for (int ablation = ABL_ABLATION_RESAMPLE; ablation <= ABL_ABLATION_ZERO; ablation++) {
+        abl_prune_options options = {.ablation = (abl_ablation)ablation,
+                                     .grad_function = ABL_GRAD_LOGIT,
+                                     .answer_function = s->task->answer_function};
+        /* Zeros push reverse's steps of ReLUs into saturation: a first order cannot see all of it,
+         * nor training, for which one of the ten edges is dispensable at the last position. */
+        bool saturated = ablation == ABL_ABLATION_ZERO && s->task->edge_count == 77;
+        const float estimate = saturated ? 0.89F : 1;
+        options.algorithm = ABL_PRUNE_GROUND_TRUTH;
+        recover(s, "exact", &options, 1);
+        options.exact_metric = ABL_EXACT_MSE;
+        recover(s, "exact by mse", &options, 1);
+        options.algorithm = ABL_PRUNE_ACDC;
+        options.acdc.taus = taus;
+        options.acdc.tau_count = (int32_t)ABL_COUNT_OF(taus);
+        recover(s, "acdc by mse", &options, 1);
+        options.algorithm = ABL_PRUNE_EAP;
+        recover(s, "eap", &options, estimate);
+        options.algorithm = ABL_PRUNE_MASK_GRADIENT;
+        options.integrated_grad_samples = 10;
+        recover(s, "mask gradient ig 10", &options, estimate);
+        options.algorithm = ABL_PRUNE_EAP_IG;
+        options.eap_ig.steps = 10;
+        options.eap_ig.method =
+            ablation == ABL_ABLATION_RESAMPLE ? ABL_EAP_IG_INPUTS : ABL_EAP_IG_ACTIVATIONS;
+        recover(s, "eap-ig 10", &options, estimate);
+        options.algorithm = ABL_PRUNE_SUBNETWORK_PROBING;
+        options.subnetwork_probing =
+            (abl_mask_training_options){.learning_rate = 0.1F,
+                                        .epochs = 200,
+                                        .regularize_lambda = 0.1F,
+                                        .mask_function = ABL_MASK_HARD_CONCRETE,
+                                        .init_value = -ABL_MASK_INIT_DEFAULT,
+                                        .tree_optimisation = true,
+                                        .faithfulness_target = ABL_FAITHFULNESS_MSE,
+                                        .seed = 1};
+        recover(s, "subnetwork probing", &options, estimate);
+    }
+}
+
+int main(void) {
+    golden_init("tracr_golden");
+    for (size_t i = 0; i < ABL_COUNT_OF(TASKS); i++) {
+        const task *t = &TASKS[i];
+        char path[2048];
+        (void)snprintf(path, sizeof path, ABLATE_GOLDEN_DATA "/families/%s", t->name);
+        subject s = {.task = t, .model = golden_open_model(path, abl_model_processing_hf())};
+        const abl_model_config *c = abl_model_get_config(s.model);
+        const abl_graph_options options = {
+            .layer_count = c->n_layers, .head_count = c->n_heads, .kv_head_count = c->n_kv_heads};
+        int32_t offsets[PROMPTS + 1];
+        for (int32_t k = 0; k <= PROMPTS; k++) {
+            offsets[k] = k;
+        }
+        bool pairs = t->answer_function == ABL_ANSWER_AVG_DIFF;
+        const abl_dataset_tokens tokens = {.clean = t->clean,
+                                           .corrupt = t->corrupt,
+                                           .prompt_count = PROMPTS,
+                                           .seq_len = t->seq,
+                                           .answers = t->answers,
+                                           .answer_offsets = offsets,
+                                           .wrong_answers = pairs ? t->wrong : NULL,
+                                           .wrong_answer_offsets = pairs ? offsets : NULL};
+        abl_status status;
+        golden_must(abl_graph_create(&options, &s.graph, &status), &status);
+        golden_must(abl_dataset_create_tokens(&tokens, &s.dataset, &status), &status);
+        golden_check(t->name, "edges, as PatchableModel counts them",
+                     abl_graph_edge_count(s.graph) == t->edge_count);
+        recover_all(&s);
+        mismatch(&s);
+        abl_dataset_destroy(s.dataset);
+        abl_graph_destroy(s.graph);
+        abl_model_unref(s.model);
+    }
+    return golden_finish();
+}

@@ -9,6 +9,7 @@
 #include "core/model/prefix.h"
 #include "server/convert/common.h"
 #include "server/convert/graph.h"
+#include "server/convert/training.h"
 #include "server/convert/wire.h"
 
 #include <jansson.h>
@@ -123,13 +124,23 @@ static abl_code convert_algorithm(const Ablate__V1__PruneJobSpec *message, abl_j
         return ABL_CODE_OK;
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP_IG:
         return convert_eap_ig(message->eap_ig, options, ret_status);
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_SUBNETWORK_PROBING:
+        request->edge_names = message->subnetwork_probing->avoid_edges;
+        request->edge_name_count = message->subnetwork_probing->n_avoid_edges;
+        return abl_convert_subnetwork_probing(message->subnetwork_probing, options, ret_status);
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_CIRCUIT_PROBING:
+        if (message->circuit_probing->training != NULL) {
+            request->edge_names = message->circuit_probing->training->avoid_edges;
+            request->edge_name_count = message->circuit_probing->training->n_avoid_edges;
+        }
+        return abl_convert_circuit_probing(message->circuit_probing, options, ret_status);
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__NOT_SET:
     case _ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__CASE_IS_INT_SIZE:
         break;
     }
     return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_MISSING",
                     "spec needs an algorithm: eap, mask_gradient, ground_truth, random, "
-                    "activation_magnitude or eap_ig");
+                    "activation_magnitude, eap_ig, subnetwork_probing or circuit_probing");
 }
 
 abl_code abl_convert_job_spec(const Ablate__V1__PruneJobSpec *message, abl_job_request *ret_request,
@@ -216,6 +227,10 @@ char *abl_convert_algorithm_json(const abl_prune_options *options, bool bos, int
                                   json_string(abl_eap_ig_method_name(options->eap_ig.method)));
         (void)json_object_set_new(root, "steps", json_integer(options->eap_ig.steps));
     }
+    if (options->algorithm == ABL_PRUNE_SUBNETWORK_PROBING ||
+        options->algorithm == ABL_PRUNE_CIRCUIT_PROBING) {
+        abl_convert_training_json(options, root);
+    }
     if (options->algorithm == ABL_PRUNE_RANDOM) {
         (void)json_object_set_new(root, "seed", json_integer((json_int_t)options->seed));
     }
@@ -264,7 +279,7 @@ Ablate__V1__JobEvent *abl_convert_job_event(abl_arena *arena, const abl_job *job
                                             int64_t sequence) {
     const abl_job_event *event = &job->events[sequence - 1];
     const abl_graph *graph = job->graph->graph;
-    size_t count = (size_t)event->top_count;
+    size_t count = (size_t)event->found.top_count;
     Ablate__V1__JobEvent *message = abl_arena_alloc(arena, sizeof *message);
     Ablate__V1__EdgeValue *values = abl_arena_alloc(arena, count * sizeof *values);
     Ablate__V1__EdgeValue **top = abl_arena_alloc(arena, count * sizeof *top);
@@ -273,11 +288,11 @@ Ablate__V1__JobEvent *abl_convert_job_event(abl_arena *arena, const abl_job *job
     }
     ablate__v1__job_event__init(message);
     for (size_t i = 0; i < count; i++) {
-        abl_edge edge = abl_graph_edge_at(graph, event->top[i].edge);
+        abl_edge edge = abl_graph_edge_at(graph, event->found.top[i].edge);
         ablate__v1__edge_value__init(&values[i]);
         values[i].edge = abl_convert_edge_name(arena, graph, edge, ABL_DIALECT_AUTOCIRCUIT);
         values[i].seq_number = abl_convert_seq_number(graph, edge);
-        values[i].value = event->top[i].value;
+        values[i].value = event->found.top[i].value;
         top[i] = &values[i];
         if (values[i].edge == NULL) {
             return NULL;
@@ -292,6 +307,11 @@ Ablate__V1__JobEvent *abl_convert_job_event(abl_arena *arena, const abl_job *job
     message->elapsed_ms = event->elapsed_ms;
     message->top_edges = top;
     message->n_top_edges = count;
+    message->n_training = (size_t)event->found.training_count;
+    if (!abl_convert_training_points(arena, event->found.training, message->n_training,
+                                     &message->training)) {
+        return NULL;
+    }
     if (event->state == ABL_JOB_FAILED || event->state == ABL_JOB_CANCELLED) {
         message->error = abl_convert_text(arena, job->error.message);
     }

@@ -17,7 +17,7 @@ typedef struct abl_job_request {
     const char *graph_id;
     const char *dataset_id;
     abl_prune_options options; /* of the algorithm; without model, graph and batches */
-    char *const *edge_names;   /* ground truth: only these */
+    char *const *edge_names;   /* ground truth: only these; trainings: those to avoid */
     size_t edge_name_count;
     Ablate__V1__BosPolicy bos;
     int32_t batch_size;

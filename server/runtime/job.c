@@ -33,8 +33,7 @@ typedef struct report {
     int64_t total;
     double elapsed_ms;
     abl_values *scores; /* NULL: no batch has finished since the last report */
-    int32_t top_count;
-    abl_job_edge *top;
+    abl_job_findings found;
 } report;
 
 const char *abl_job_state_name(abl_job_state state) {
@@ -54,13 +53,18 @@ int64_t abl_job_done(const abl_job *job) {
 
 /* ---- making ------------------------------------------------------------------------------- */
 
+static void findings_finish(abl_job_findings *found) {
+    abl_free(found->top);
+    abl_free(found->training);
+}
+
 static void job_destroy(abl_object *object) {
     abl_job *job = (abl_job *)object;
     ABL_ASSERT(job->watchers == NULL);
     abl_prune_destroy(job->prune); /* a job that never started */
     abl_dataset_destroy(job->tokenized);
     for (int64_t i = 0; i < job->event_count; i++) {
-        abl_free(job->events[i].top);
+        findings_finish(&job->events[i].found);
     }
     abl_free(job->events);
     abl_free(job->spec);
@@ -113,18 +117,19 @@ static int64_t job_bytes(const abl_job *job) {
     values += job->scores == NULL || job->scores == job->running_scores ? 0 : job->scores->count;
     return (int64_t)sizeof *job + values * (int64_t)sizeof(float) +
            job->event_capacity * (int64_t)sizeof(abl_job_event) +
-           job->event_count * job->top_k * (int64_t)sizeof(abl_job_edge) + (int64_t)job->spec_bytes;
+           job->event_count * job->top_k * (int64_t)sizeof(abl_job_edge) +
+           job->training_count * (int64_t)sizeof(abl_training_point) + (int64_t)job->spec_bytes;
 }
 
-/* Appends an event of the job as it stands, taking `top` over. Without memory the event is lost,
+/* Appends an event of the job as it stands, taking `found` over. Without memory the event is lost,
  * not the job; the number is then not given. */
-static void add_event(abl_job *job, abl_job_edge *top, int32_t top_count) {
+static void add_event(abl_job *job, abl_job_findings found) {
     if (job->event_count == job->event_capacity) {
         int64_t capacity = job->event_capacity == 0 ? 16 : job->event_capacity * 2;
         abl_job_event *events =
             abl_realloc_array(job->events, (size_t)capacity, sizeof *job->events);
         if (events == NULL) {
-            abl_free(top);
+            findings_finish(&found);
             return;
         }
         job->events = events;
@@ -142,8 +147,8 @@ static void add_event(abl_job *job, abl_job_edge *top, int32_t top_count) {
                                                       .total = job->total,
                                                       .eta_ms = eta_ms,
                                                       .elapsed_ms = job->elapsed_ms,
-                                                      .top_count = top_count,
-                                                      .top = top};
+                                                      .found = found};
+    job->training_count += found.training_count;
     abl_object_set_bytes(&job->object, job_bytes(job));
     notify(job);
 }
@@ -163,7 +168,7 @@ static void report_deliver(abl_mail *mail) {
     job->total = self->total;
     job->elapsed_ms = self->elapsed_ms;
     take_scores(job, self->scores);
-    add_event(job, self->top, self->top_count);
+    add_event(job, self->found);
     abl_free(self);
 }
 
@@ -219,6 +224,31 @@ static abl_job_edge *top_edges(const abl_job *job, int32_t *ret_count) {
     return top;
 }
 
+/* The curve since the last report, or none when there is no memory. */
+static abl_training_point *training_take(abl_job *job, int32_t *ret_count) {
+    int64_t end = 0;
+    const abl_training_point *curve = abl_prune_curve(job->prune, &end);
+    int64_t begin = job->training_reported;
+    begin = end - begin > ABL_JOB_TRAINING_MAX ? end - ABL_JOB_TRAINING_MAX : begin;
+    job->training_reported = end;
+    abl_training_point *points = NULL;
+    if (end > begin) {
+        points = abl_calloc((size_t)(end - begin), sizeof *points);
+    }
+    if (points != NULL) {
+        memcpy(points, curve + begin, (size_t)(end - begin) * sizeof *points);
+    }
+    *ret_count = points == NULL ? 0 : (int32_t)(end - begin);
+    return points;
+}
+
+static abl_job_findings findings_take(abl_job *job) {
+    abl_job_findings found = {0};
+    found.top = top_edges(job, &found.top_count);
+    found.training = training_take(job, &found.training_count);
+    return found;
+}
+
 static bool report_is_due(const abl_job *job, const abl_prune_progress *progress) {
     uint64_t since_us = job->run_us - job->reported_us;
     if (progress->batch_finished && job->report_count < EAGER_REPORTS) {
@@ -238,7 +268,7 @@ static void post_report(abl_job *job, const abl_prune_progress *progress) {
     self->total = progress->total;
     self->elapsed_ms = (double)job->run_us / 1000;
     self->scores = progress->batch_finished ? copy_scores(job) : NULL;
-    self->top = top_edges(job, &self->top_count);
+    self->found = findings_take(job);
     job->reported_us = job->run_us;
     job->report_count++;
     abl_loop_post(job->loop, &self->mail);
@@ -266,7 +296,7 @@ static void job_end(abl_task *task) {
     memcpy(job->running_scores->values, abl_prune_scores(job->prune),
            (size_t)job->running_scores->count * sizeof(float));
     if (job->run_us > 0) {
-        job->final_top = top_edges(job, &job->final_top_count);
+        job->final = findings_take(job);
     }
     abl_prune_destroy(job->prune);
     abl_dataset_destroy(job->tokenized);
@@ -300,8 +330,8 @@ static void job_done(abl_task *task) {
     }
     (*job->active_jobs)--;
     abl_object_release_needs(&job->object);
-    add_event(job, job->final_top, job->final_top_count);
-    job->final_top = NULL;
+    add_event(job, job->final);
+    job->final = (abl_job_findings){0};
     abl_object_unref(&job->object); /* the run's own */
 }
 
@@ -353,7 +383,7 @@ abl_code abl_job_start(abl_job *job, const abl_job_place *place, abl_status *ret
     job->started = true;
     (*job->active_jobs)++;
     (void)abl_object_ref(&job->object); /* the run's own */
-    add_event(job, NULL, 0);
+    add_event(job, (abl_job_findings){0});
     return ABL_CODE_OK;
 }
 

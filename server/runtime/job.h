@@ -39,6 +39,16 @@ typedef struct abl_job_edge {
     float value;
 } abl_job_edge;
 
+/* What a job has found by some point. */
+typedef struct abl_job_findings {
+    int32_t top_count;
+    abl_job_edge *top; /* descending by |value| */
+    int32_t training_count;
+    abl_training_point *training; /* steps since the findings before, the newest of them */
+} abl_job_findings;
+
+#define ABL_JOB_TRAINING_MAX 1000 /* points in one event */
+
 typedef struct abl_job_event {
     int64_t time_ms; /* since 1970, UTC */
     abl_job_state state;
@@ -46,8 +56,7 @@ typedef struct abl_job_event {
     int64_t total;
     double eta_ms; /* -1: cannot be told */
     double elapsed_ms;
-    int32_t top_count;
-    abl_job_edge *top; /* descending by |value| */
+    abl_job_findings found;
 } abl_job_event;
 
 typedef struct abl_job_watcher abl_job_watcher;
@@ -100,8 +109,9 @@ typedef struct abl_job {
     abl_dataset *tokenized;     /* the executor's */
     abl_status step_status;     /* the executor's, until done */
     abl_values *running_scores; /* the executor's: a place to copy scores to */
-    abl_job_edge *final_top;    /* the executor's, until done: for the closing event */
-    int32_t final_top_count;    /* the executor's */
+    abl_job_findings final;     /* the executor's, until done: for the closing event */
+    int64_t training_reported;  /* the executor's: points of the curve in reports so far */
+    int64_t training_count;     /* in events */
     uint64_t run_us;            /* the executor's */
     uint64_t reported_us;       /* the executor's: run_us at its last report */
     int64_t report_count;       /* the executor's */

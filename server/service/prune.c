@@ -103,6 +103,9 @@ static abl_code submit_prepare(abl_rpc *rpc, submit *state, abl_status *ret_stat
     if (code == ABL_CODE_OK) {
         code = abl_prune_create(options, &state->prune, ret_status);
     }
+    if (code != ABL_CODE_OK && strcmp(ret_status->reason, "ALGORITHM_OPTIONS_INVALID") == 0) {
+        ret_status->reason = "ALGORITHM_OPTIONS"; /* one reason for what the core checks, too */
+    }
     return code;
 }
 
@@ -195,6 +198,23 @@ static void submit_done(abl_rpc *rpc) {
     abl_rpc_run(rpc, state->slot, ABL_TASK_CLASS_INTERACTIVE, prepare_work, prepare_done);
 }
 
+/* The edges that the algorithm names: those to score, or those to avoid. */
+static abl_code submit_edges(abl_rpc *rpc, submit *state) {
+    abl_prune_options *options = &state->request.options;
+    int64_t *edges = NULL;
+    int64_t count = 0;
+    abl_code code = abl_convert_job_edges(&state->request, state->graph->graph, rpc->arena, &edges,
+                                          &count, &rpc->status);
+    if (code == ABL_CODE_OK && options->algorithm == ABL_PRUNE_GROUND_TRUTH) {
+        options->edges = edges;
+        options->edge_count = count;
+    } else if (code == ABL_CODE_OK) {
+        options->subnetwork_probing.avoid_edges = edges;
+        options->subnetwork_probing.avoid_edge_count = count;
+    }
+    return code;
+}
+
 /* Ends in started_cb, with a job that the registry holds, or ends the rpc. */
 static void submit_start(abl_rpc *rpc, submit *state, const Ablate__V1__PruneJobSpec *spec) {
     state->spec = spec;
@@ -220,14 +240,10 @@ static void submit_start(abl_rpc *rpc, submit *state, const Ablate__V1__PruneJob
         return;
     }
     if (state->request.edge_name_count > 0) {
-        int64_t *edges = NULL;
-        if (abl_convert_job_edges(&state->request, state->graph->graph, rpc->arena, &edges,
-                                  &state->request.options.edge_count,
-                                  &rpc->status) != ABL_CODE_OK) {
+        if (submit_edges(rpc, state) != ABL_CODE_OK) {
             abl_rpc_fail_status(rpc);
             return;
         }
-        state->request.options.edges = edges;
     }
     abl_rpc_run(rpc, state->slot, ABL_TASK_CLASS_INTERACTIVE, submit_work, submit_done);
 }

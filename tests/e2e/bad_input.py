@@ -146,6 +146,42 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("EAP-IG inputs to zero", lambda w: w.submit(
         eap_ig=prune_pb2.EapIg(ablation_type=common_pb2.ABLATION_TYPE_ZERO)), "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
     ("EAP-IG with no such method", lambda w: w.submit(eap_ig=prune_pb2.EapIg(method=9)), "INVALID_ARGUMENT", ""),
+    ("too many epochs", lambda w: w.submit(subnetwork_probing=prune_pb2.SubnetworkProbing(epochs=10_001)),
+     "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("negative epochs", lambda w: w.submit(subnetwork_probing=prune_pb2.SubnetworkProbing(epochs=-1)),
+     "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("epochs times batches over the limit", lambda w: w.submit(
+        subnetwork_probing=prune_pb2.SubnetworkProbing(epochs=10_000), batch_size=1, prompt_count=32_000),
+     "INVALID_ARGUMENT|RESOURCE_EXHAUSTED", ""),
+    ("learning rate over the limit", lambda w: w.submit(
+        subnetwork_probing=prune_pb2.SubnetworkProbing(learning_rate=1000)), "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("learning rate that is NaN", lambda w: w.submit(
+        subnetwork_probing=prune_pb2.SubnetworkProbing(learning_rate=NAN)), "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("negative lambda", lambda w: w.submit(
+        subnetwork_probing=prune_pb2.SubnetworkProbing(regularize_lambda=-1)), "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("dropout of all", lambda w: w.submit(
+        subnetwork_probing=prune_pb2.SubnetworkProbing(dropout_p=1)), "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("initial mask that is infinite", lambda w: w.submit(
+        subnetwork_probing=prune_pb2.SubnetworkProbing(init_val=INF)), "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("circuit larger than the graph", lambda w: w.submit(
+        subnetwork_probing=prune_pb2.SubnetworkProbing(circuit_size=w.graph.edge_count + 1)),
+     "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("edge to avoid that is none", lambda w: w.submit(
+        subnetwork_probing=prune_pb2.SubnetworkProbing(avoid_edges=["A3.0->A1.0.Q"])),
+     "INVALID_ARGUMENT", "EDGE_NOT_IN_GRAPH"),
+    ("mask function", lambda w: w.submit(
+        subnetwork_probing=prune_pb2.SubnetworkProbing(mask_function=9)), "INVALID_ARGUMENT", ""),
+    ("no prompts left to validate on", lambda w: w.submit(
+        subnetwork_probing=prune_pb2.SubnetworkProbing(validation_prompt_count=1)), "INVALID_ARGUMENT", ""),
+    ("circuit probing without sizes", lambda w: w.submit(circuit_probing=prune_pb2.CircuitProbing()),
+     "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("circuit probing of a size twice", lambda w: w.submit(
+        circuit_probing=prune_pb2.CircuitProbing(circuit_sizes=[5, 5])), "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("circuit probing of size 0", lambda w: w.submit(
+        circuit_probing=prune_pb2.CircuitProbing(circuit_sizes=[0, 5])), "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("circuit probing with another size", lambda w: w.submit(circuit_probing=prune_pb2.CircuitProbing(
+        circuit_sizes=[5], training=prune_pb2.SubnetworkProbing(circuit_size=4))),
+     "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
     ("enumeration", lambda w: w.submit(eap=prune_pb2.EdgeAttributionPatching(ablation_type=99)), "INVALID_ARGUMENT", ""),
     ("sizes of circuits", lambda w: w.client.evaluate(_job(w), [-5], progress=False), "INVALID_ARGUMENT", ""),
     ("too many circuits", lambda w: w.client.evaluate(_job(w), list(range(5000)), progress=False),

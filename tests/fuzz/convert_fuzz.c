@@ -45,6 +45,11 @@ int64_t abl_job_done(const abl_job *job) {
     return job->done;
 }
 
+const char *abl_faithfulness_name(abl_faithfulness target) {
+    (void)target;
+    return "target";
+}
+
 const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm) {
     (void)algorithm;
     return "algorithm";

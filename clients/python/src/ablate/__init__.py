@@ -30,6 +30,7 @@ from ._jobs import (
     RandomScores,
 )
 from ._model import ActivationCache, HookPoint, Model, ModelConfig, get_act_name
+from ._training import CircuitProbing, SubnetworkProbing, TrainingPoint
 from ._version import VERSION as __version__
 from .errors import *  # noqa: F403
 from .errors import __all__ as _errors
@@ -37,6 +38,7 @@ from .errors import __all__ as _errors
 __all__ = [
     "ActivationCache",
     "ActivationMagnitude",
+    "CircuitProbing",
     "Client",
     "Dataset",
     "EAPIG",
@@ -56,6 +58,8 @@ __all__ = [
     "PruneScores",
     "PruneStream",
     "RandomScores",
+    "SubnetworkProbing",
+    "TrainingPoint",
     "__version__",
     "connect",
     "get_act_name",

@@ -11,7 +11,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ._arrays import Array, bos_policy, collect_chunks, to_numpy
+from ._enums import ablation_value, enum_value
 from ._rpc import Stream
+from ._training import CircuitProbing, SubnetworkProbing, TrainingPoint
 from .errors import AblateError, UnavailableError
 from .v1 import common_pb2, prune_pb2
 
@@ -20,22 +22,6 @@ if TYPE_CHECKING:
 
 Ablation = Literal["resample", "zero"]
 """What ablated edges carry; AutoCircuit's names, upper case is accepted too."""
-
-
-def enum_value(enum: Any, prefix: str, name: str | None) -> int:
-    """The number of ``prefix + NAME``; None gives 0. ValueError lists the choices."""
-    if name is None:
-        return 0
-    full = prefix + name.upper()
-    if full not in enum.keys() or name.upper() == "UNSPECIFIED":
-        choices = [key.removeprefix(prefix).lower() for key in enum.keys()][1:]
-        raise ValueError(f"{name!r} is not one of: {', '.join(choices)}")
-    return enum.Value(full)
-
-
-def ablation_value(name: str | None) -> int:
-    """The protocol's number for an ablation type."""
-    return enum_value(common_pb2.AblationType, "ABLATION_TYPE_", name)
 
 
 @dataclass(frozen=True)
@@ -140,7 +126,14 @@ class EAPIG:
 
 
 Algorithm = Union[
-    EdgeAttributionPatching, MaskGradient, GroundTruth, RandomScores, ActivationMagnitude, EAPIG
+    EdgeAttributionPatching,
+    MaskGradient,
+    GroundTruth,
+    RandomScores,
+    ActivationMagnitude,
+    EAPIG,
+    SubnetworkProbing,
+    CircuitProbing,
 ]
 _BY_NAME: dict[str, Callable[[], Algorithm]] = {
     "eap": EdgeAttributionPatching,
@@ -149,6 +142,8 @@ _BY_NAME: dict[str, Callable[[], Algorithm]] = {
     "random": RandomScores,
     "activation_magnitude": ActivationMagnitude,
     "eap_ig": EAPIG,
+    "subnetwork_probing": SubnetworkProbing,
+    "circuit_probing": CircuitProbing,
 }
 
 
@@ -212,6 +207,8 @@ class JobEvent:
     top_edges: tuple[EdgeScore, ...]
     """The running top edges by |score|, descending."""
     error: str
+    training: tuple[TrainingPoint, ...] = ()
+    """Trainings: the optimizer steps since the event before, at most the newest 1000."""
 
     @classmethod
     def _from_proto(cls, proto: prune_pb2.JobEvent) -> "JobEvent":
@@ -224,6 +221,7 @@ class JobEvent:
             elapsed_ms=proto.elapsed_ms,
             top_edges=tuple(EdgeScore._from_proto(edge) for edge in proto.top_edges),
             error=proto.error,
+            training=tuple(TrainingPoint._from_proto(point) for point in proto.training),
         )
 
 
@@ -346,6 +344,19 @@ class Job:
                 time.sleep(min(0.1 * 2**failures, 5.0))
             finally:
                 stream.cancel()
+
+    def training_curve(self) -> list[TrainingPoint]:
+        """The optimizer steps of a training so far, from the job's events; a running one is not
+        waited for.
+        """
+        last, points = self.refresh().last_sequence, []
+        if last == 0:
+            return points
+        for event in self.watch():
+            points.extend(event.training)
+            if event.sequence >= last:
+                break
+        return points
 
     def wait(self, progress: bool = True) -> "Job":
         """Watches the job to its end; Ctrl-C cancels it. Raises :class:`AblateError` if it failed."""

@@ -211,8 +211,8 @@ static void assert_consistent(const watching *seen, int64_t total) {
         assert_true(event->time_ms >= before->time_ms);
         assert_true(event->elapsed_ms >= before->elapsed_ms);
         assert_true(event->state >= before->state);
-        for (int32_t k = 1; k < event->top_count; k++) {
-            assert_true(fabsf(event->top[k].value) <= fabsf(event->top[k - 1].value));
+        for (int32_t k = 1; k < event->found.top_count; k++) {
+            assert_true(fabsf(event->found.top[k].value) <= fabsf(event->found.top[k - 1].value));
         }
     }
 }
@@ -238,11 +238,11 @@ static void every_batch_is_an_event_and_the_last_event_has_it_all(void **state) 
     assert_int_equal(last->state, ABL_JOB_SUCCEEDED);
     assert_int_equal(last->done, last->total);
     assert_true(last->eta_ms == 0);
-    assert_int_equal(last->top_count, 5);
+    assert_int_equal(last->found.top_count, 5);
     assert_int_equal(job->scores->count, abl_graph_edge_count(f->graph->graph));
-    for (int32_t k = 0; k < last->top_count; k++) {
-        assert_true(last->top[k].value != 0);
-        assert_true(last->top[k].value == job->scores->values[last->top[k].edge]);
+    for (int32_t k = 0; k < last->found.top_count; k++) {
+        assert_true(last->found.top[k].value != 0);
+        assert_true(last->found.top[k].value == job->scores->values[last->found.top[k].edge]);
     }
     assert_int_equal(job->error.code, ABL_CODE_OK);
     assert_int_equal(f->active_jobs, 0);
@@ -311,10 +311,10 @@ static void a_cancelled_job_ends_within_a_step_and_keeps_its_scores(void **state
     const abl_job_event *last = &seen->events[seen->seen - 1];
     assert_int_equal(last->state, ABL_JOB_CANCELLED);
     assert_in_range(last->done, 3, 9999);
-    assert_int_equal(last->top_count, 5);
+    assert_int_equal(last->found.top_count, 5);
     assert_non_null(job->scores);
-    assert_true(last->top[0].value != 0);
-    assert_true(job->scores->values[last->top[0].edge] == last->top[0].value);
+    assert_true(last->found.top[0].value != 0);
+    assert_true(job->scores->values[last->found.top[0].edge] == last->found.top[0].value);
     assert_int_equal(f->active_jobs, 0);
     abl_job_cancel(job, "after the end: no effect");
     assert_string_equal(job->error.message, "the test had enough");
@@ -332,7 +332,7 @@ static void a_job_cancelled_while_it_waits_never_runs(void **state) {
     assert_int_equal(running->job->state, ABL_JOB_SUCCEEDED);
     assert_int_equal(job->state, ABL_JOB_CANCELLED);
     assert_int_equal(waiting->seen, 2);
-    assert_int_equal(waiting->events[1].top_count, 0);
+    assert_int_equal(waiting->events[1].found.top_count, 0);
     assert_true(job->elapsed_ms == 0);
     assert_null(job->scores);
 }

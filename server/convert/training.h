@@ -1,0 +1,40 @@
+/* training.h -- trainings of masks: their options in a job's spec, and their curves as messages.
+ *
+ * OWNERSHIP  Options point into the message; messages live in the arena.
+ * THREADS    The loop thread.
+ * ERRORS     Fallible calls return a code, fill *ret_status; NULL elsewhere: no memory.
+ */
+#ifndef ABLATE_SERVER_CONVERT_TRAINING_H
+#define ABLATE_SERVER_CONVERT_TRAINING_H
+
+#include "ablate/v1/prune.pb-c.h"
+#include "core/base/arena.h"
+#include "core/prune/prune.h"
+
+#include <jansson.h>
+
+ABL_BEGIN_DECLS
+
+/* With defaults filled in. The numbers' ranges are the core's to check, as they depend on the graph
+ * and the prompts.
+ *   INVALID_ARGUMENT  ALGORITHM_OPTIONS */
+ABL_MUST_CHECK abl_code abl_convert_subnetwork_probing(const Ablate__V1__SubnetworkProbing *message,
+                                                       abl_prune_options *options,
+                                                       abl_status *ret_status);
+ABL_MUST_CHECK abl_code abl_convert_circuit_probing(const Ablate__V1__CircuitProbing *message,
+                                                    abl_prune_options *options,
+                                                    abl_status *ret_status);
+/* Unspecified: `otherwise`. */
+abl_mask_function abl_convert_mask_function(Ablate__V1__MaskFunction function,
+                                            abl_mask_function otherwise);
+
+/* For provenance. */
+void abl_convert_training_json(const abl_prune_options *options, json_t *root);
+
+/* `count` points; *ret_points NULL only without memory. */
+ABL_MUST_CHECK bool abl_convert_training_points(abl_arena *arena, const abl_training_point *points,
+                                                size_t count,
+                                                Ablate__V1__TrainingPoint ***ret_points);
+
+ABL_END_DECLS
+#endif

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks that are trained: subnetwork probing and circuit probing, with their curves as events."""
+
+import json
+
+import ablate
+import numpy as np
+import pytest
+from daemon import goldens
+
+CASE = goldens() / "cases" / "tiny-rand" / "d_subnetwork_probing_proc_fact_qkv.json"
+# Runs of the recorded case that draw nothing at random, so that any seed repeats them.
+RUNS = [
+    "tree_sigmoid_kl",
+    "edge_sigmoid_kl",
+    "tree_none_kl",
+    "tree_sigmoid_answer",
+    "tree_sigmoid_wrong_answer",
+    "tree_sigmoid_logit_diff_percent",
+    "tree_sigmoid_mse",
+    "tree_sigmoid_correct_percent",
+    "edge_sigmoid_avoid",
+]
+SHORT = ablate.SubnetworkProbing(epochs=3, seed=7)
+
+
+@pytest.fixture(scope="module")
+def rand_graph(client):
+    model = client.load_model("tiny-rand", mode="tl", progress=False)
+    graph = model.graph()
+    yield graph
+    graph.delete()
+    model.unload()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_recorded_training_is_repeated(rand_graph, ioi, name):
+    run = json.loads(CASE.read_text())["runs"][name]
+    options = dict(run["config"])
+    edges = rand_graph.edges
+    options["avoid_edges"] = [edges[i].name for i in options.pop("avoid", ())]
+    job = rand_graph.submit(
+        ioi, ablate.SubnetworkProbing(epochs=5, **options), batch_size=4, prompt_count=8
+    ).wait(progress=False)
+    curve = job.training_curve()
+    expected = run["curves"]
+    assert [(point.epoch, point.batch) for point in curve] == [(e, b) for e in range(5) for b in range(2)]
+    np.testing.assert_allclose([point.loss for point in curve], expected["Loss"], rtol=1e-4, atol=1e-5)
+    regularization = [point.regularization for point in curve]
+    np.testing.assert_allclose(regularization, expected["Regularization"], rtol=1e-4, atol=1e-5)
+    scores = job.scores()
+    assert (scores.flat() >= 0).all() and scores.flat().min() == 0
+
+
+def test_every_epoch_is_an_event_with_the_edges_as_learned(graph, ioi):
+    with graph.stream_prune_scores(ioi, SHORT, batch_size=4, prompt_count=8, top_k=5) as stream:
+        events = [event for event in stream if event.training]
+        scores = stream.scores
+    epochs = [sorted({point.epoch for point in event.training}) for event in events]
+    assert epochs == [[0], [1], [2]]
+    assert all(len(event.top_edges) == 5 for event in events)
+    assert scores.top_edges[0].score == scores.flat().max()
+    assert all(np.isfinite(point.loss) for event in events for point in event.training)
+    assert all(point.validation is None for event in events for point in event.training)
+
+
+def test_the_same_seed_trains_the_same_masks(graph, ioi):
+    def run(seed):
+        algo = ablate.SubnetworkProbing(epochs=2, seed=seed, dropout_p=0.1)
+        return graph.prune_scores(ioi, algo, batch_size=4, prompt_count=8, progress=False).flat()
+
+    first, again, other = run(3), run(3), run(4)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_validation_prompts_follow_the_training_ones(graph, ioi):
+    algo = ablate.SubnetworkProbing(epochs=2, validation_prompt_count=8, tree_optimisation=True)
+    job = graph.submit(ioi, algo, batch_size=4, prompt_count=8).wait(progress=False)
+    curve = job.training_curve()
+    assert len(curve) == 4
+    assert all(point.validation is not None and point.validation_std is not None for point in curve)
+    # Half of the loss is faithfulness, half the circuit's size; both are told.
+    for point in curve:
+        assert point.loss == pytest.approx(point.faithfulness + point.regularization, rel=1e-5)
+
+
+def test_circuit_probing_scores_nested_circuits(graph, ioi):
+    algo = ablate.CircuitProbing(epochs=2, circuit_sizes=[200, 20], tree_optimisation=True, init_val=1.6)
+    scores = graph.prune_scores(ioi, algo, batch_size=4, prompt_count=8, progress=False)
+    values = scores.flat()
+    assert set(np.unique(values)) <= {0.0, 1.0, 2.0}
+    assert (values == 2).sum() >= 20 and (values >= 1).sum() >= 200
+    sizes = [point.circuit_size for point in scores.job.training_curve()]
+    assert sizes == [20] * 4 + [200] * 4, "ascending, whatever the order of the request"
+
+
+def test_provenance_names_every_option(graph, ioi):
+    job = graph.submit(ioi, SHORT, batch_size=4, prompt_count=4).wait(progress=False)
+    said = json.loads(job.provenance.algorithm_json)
+    assert said["algorithm"] == "subnetwork_probing" and said["epochs"] == 3 and said["seed"] == 7
+    assert said["mask_fn"] == "hard_concrete" and said["regularize_lambda"] == 10
+    assert said["learning_rate"] == pytest.approx(0.1)
+    assert said["init_val"] == pytest.approx(np.log(5))
+
+
+def test_a_training_can_be_cancelled_between_two_steps(graph, ioi):
+    algo = ablate.SubnetworkProbing(epochs=10_000)
+    with graph.stream_prune_scores(ioi, algo, batch_size=4, prompt_count=8) as stream:
+        for event in stream:
+            if event.training:
+                break
+        stream.job.cancel()
+        last = [event for event in stream.job.watch()][-1]
+    assert last.state == "cancelled"
+    assert len(stream.job.scores()) == len(graph.modules)

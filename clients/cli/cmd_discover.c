@@ -8,7 +8,9 @@
  */
 #include "clients/cli/job_view.h"
 #include "clients/cli/scores_file.h"
+#include "core/base/limits.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -129,6 +131,9 @@ typedef struct algorithms {
     Ablate__V1__RandomScores random;
     Ablate__V1__ActivationMagnitude magnitude;
     Ablate__V1__EapIg eap_ig;
+    Ablate__V1__SubnetworkProbing training;
+    Ablate__V1__CircuitProbing circuits;
+    int64_t sizes[ABL_CIRCUIT_COUNT_MAX];
     char **edges;
     size_t edge_count;
 } algorithms;
@@ -178,6 +183,8 @@ enum {
     ALGORITHM_RANDOM,
     ALGORITHM_MAGNITUDE,
     ALGORITHM_EAP_IG,
+    ALGORITHM_SUBNETWORK_PROBING,
+    ALGORITHM_CIRCUIT_PROBING,
 };
 
 /* The choices of --method, --grad and --answer, from 1, are the protocol's numbers. */
@@ -187,6 +194,51 @@ static void set_eap_ig(const abl_args *args, Ablate__V1__EapIg *eap_ig) {
     eap_ig->ablation_type = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
     eap_ig->grad_function = (Ablate__V1__GradFunction)args->count[ABL_OPTION_GRAD];
     eap_ig->answer_function = (Ablate__V1__AnswerFunction)args->count[ABL_OPTION_ANSWER];
+}
+
+/* --sizes: those of circuit probing, or the one that subnetwork probing trains for. */
+static bool set_sizes(const char *list, algorithms *all) {
+    char item[24];
+    while (abl_list_next(&list, item, sizeof item)) {
+        char *end = NULL;
+        int64_t size = strtoll(item, &end, 10);
+        if (end == item || *end != '\0' || size < 1 ||
+            all->circuits.n_circuit_sizes == ABL_CIRCUIT_COUNT_MAX) {
+            return false;
+        }
+        all->sizes[all->circuits.n_circuit_sizes++] = size;
+    }
+    all->circuits.circuit_sizes = all->sizes;
+    return true;
+}
+
+static bool set_training(const abl_args *args, algorithms *all, Ablate__V1__PruneJobSpec *spec) {
+    Ablate__V1__SubnetworkProbing *training = &all->training;
+    training->epochs = (int32_t)args->count[ABL_OPTION_EPOCHS];
+    training->learning_rate = (float)args->number[ABL_OPTION_LEARNING_RATE];
+    if (args->given[ABL_OPTION_LAMBDA]) {
+        training->regularizer_case = ABLATE__V1__SUBNETWORK_PROBING__REGULARIZER_REGULARIZE_LAMBDA;
+        training->regularize_lambda = (float)args->number[ABL_OPTION_LAMBDA];
+    }
+    training->mask_function = (Ablate__V1__MaskFunction)args->count[ABL_OPTION_MASK_FN];
+    training->faithfulness_target = (Ablate__V1__FaithfulnessTarget)args->count[ABL_OPTION_TARGET];
+    training->tree_optimisation = args->given[ABL_OPTION_TREE];
+    training->seed = (uint64_t)args->count[ABL_OPTION_SEED];
+    if (args->given[ABL_OPTION_AVOID] && !split_edges(all, args->text[ABL_OPTION_AVOID])) {
+        return false;
+    }
+    training->avoid_edges = all->edges;
+    training->n_avoid_edges = all->edge_count;
+    if (args->count[ABL_OPTION_ALGORITHM] == ALGORITHM_CIRCUIT_PROBING) {
+        all->circuits.training = training;
+        spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_CIRCUIT_PROBING;
+        spec->circuit_probing = &all->circuits;
+        return true;
+    }
+    training->circuit_size = all->circuits.n_circuit_sizes == 0 ? 0 : all->sizes[0];
+    spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_SUBNETWORK_PROBING;
+    spec->subnetwork_probing = training;
+    return true;
 }
 
 static bool set_algorithm(const abl_args *args, algorithms *all, Ablate__V1__PruneJobSpec *spec) {
@@ -221,6 +273,9 @@ static bool set_algorithm(const abl_args *args, algorithms *all, Ablate__V1__Pru
         spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP_IG;
         spec->eap_ig = &all->eap_ig;
         return true;
+    case ALGORITHM_SUBNETWORK_PROBING:
+    case ALGORITHM_CIRCUIT_PROBING:
+        return set_training(args, all, spec);
     default:
         all->eap.ablation_type = ablation;
         spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP;
@@ -354,7 +409,13 @@ int abl_cmd_discover(abl_cli *cli) {
         .random = ABLATE__V1__RANDOM_SCORES__INIT,
         .magnitude = ABLATE__V1__ACTIVATION_MAGNITUDE__INIT,
         .eap_ig = ABLATE__V1__EAP_IG__INIT,
+        .training = ABLATE__V1__SUBNETWORK_PROBING__INIT,
+        .circuits = ABLATE__V1__CIRCUIT_PROBING__INIT,
     };
+    if (!set_sizes(args->text[ABL_OPTION_SIZES], &all)) {
+        return abl_cli_usage(cli, "--sizes takes up to %d numbers of edges above 0",
+                             ABL_CIRCUIT_COUNT_MAX);
+    }
     code = set_algorithm(args, &all, &spec) ? follow_job(cli, &spec, (size_t)top)
                                             : abl_cli_error(cli, "out of memory");
     algorithms_finish(&all);

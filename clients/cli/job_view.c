@@ -37,6 +37,10 @@ const char *abl_job_algorithm(const Ablate__V1__PruneJobSpec *spec) {
         return "activation-magnitude";
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP_IG:
         return "eap-ig";
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_SUBNETWORK_PROBING:
+        return "subnetwork-probing";
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_CIRCUIT_PROBING:
+        return "circuit-probing";
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__NOT_SET:
     case _ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__CASE_IS_INT_SIZE:
         break;
@@ -123,9 +127,14 @@ void abl_job_view_event(abl_job_view *view, const Ablate__V1__JobEvent *event) {
     bool running = event->state == ABLATE__V1__JOB_STATE__JOB_STATE_RUNNING;
     double fraction =
         event->total_units > 0 ? (double)event->done_units / (double)event->total_units : -1;
-    (void)snprintf(tail, sizeof tail, "%lld/%lld%s%s  %s", (long long)event->done_units,
+    char loss[48] = "";
+    if (event->n_training > 0) {
+        (void)snprintf(loss, sizeof loss, "  loss %.4g",
+                       (double)event->training[event->n_training - 1]->loss);
+    }
+    (void)snprintf(tail, sizeof tail, "%lld/%lld%s%s%s  %s", (long long)event->done_units,
                    (long long)event->total_units, running && event->eta_ms >= 0 ? "  ETA " : "",
-                   running && event->eta_ms >= 0 ? eta : (queued ? "  queued" : ""), edges);
+                   running && event->eta_ms >= 0 ? eta : (queued ? "  queued" : ""), loss, edges);
     abl_progress_show(&view->progress, fraction, view->label, tail, !running);
 }
 

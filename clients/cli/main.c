@@ -21,6 +21,9 @@ typedef struct command {
 
 #define LOAD_OPTIONS (ABL_TAKES(MODE) | ABL_TAKES(DTYPE) | ABL_TAKES(DEVICE))
 #define GRAPH_OPTIONS (ABL_TAKES(MERGE_QKV) | ABL_TAKES(EXPAND_KV) | ABL_TAKES(SEQ_LEN))
+#define TRAINING_OPTIONS                                                                           \
+    (ABL_TAKES(EPOCHS) | ABL_TAKES(LEARNING_RATE) | ABL_TAKES(LAMBDA) | ABL_TAKES(MASK_FN) |       \
+     ABL_TAKES(TARGET) | ABL_TAKES(TREE) | ABL_TAKES(AVOID) | ABL_TAKES(SIZES))
 #define BATCH_OPTIONS                                                                              \
     (ABL_TAKES(ABLATION) | ABL_TAKES(BATCH_SIZE) | ABL_TAKES(PROMPTS) | ABL_TAKES(TAIL))
 
@@ -57,7 +60,7 @@ static const command commands[] = {
          ABL_TAKES(NAME) | ABL_TAKES(BOS) | ABL_TAKES(ALGORITHM) | ABL_TAKES(METHOD) |
          ABL_TAKES(STEPS) | ABL_TAKES(IG) | ABL_TAKES(GRAD) | ABL_TAKES(ANSWER) |
          ABL_TAKES(MASK_VALUE) | ABL_TAKES(EDGES) | ABL_TAKES(SEED) | BATCH_OPTIONS |
-         ABL_TAKES(TOP) | ABL_TAKES(OUT),
+         ABL_TAKES(TOP) | ABL_TAKES(OUT) | TRAINING_OPTIONS,
      abl_cmd_discover},
     {"eval", "JOB", "measure how faithful circuits of a job's edges are", 1,
      ABL_TAKES(SIZES) | ABL_TAKES(METRICS) | ABL_TAKES(PATCH) | ABL_TAKES(DATASET) | BATCH_OPTIONS,

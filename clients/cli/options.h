@@ -45,7 +45,8 @@ ABL_BEGIN_DECLS
     X(DATASET, "dataset", 'd', TEXT, 0, "FILE|ID",                                                 \
       "a dataset file in AutoCircuit's JSON, or the id of an uploaded one")                        \
     X(ALGORITHM, "algorithm", 'a', CHOICE, 0,                                                      \
-      "eap|mask-gradient|ground-truth|random|activation-magnitude|eap-ig",                         \
+      "eap|mask-gradient|ground-truth|random|activation-magnitude|eap-ig|subnetwork-probing|"      \
+      "circuit-probing",                                                                           \
       "how edges get their scores [eap]")                                                          \
     X(METHOD, "method", 0, CHOICE, 0, "inputs|activations|clean-corrupted",                        \
       "eap-ig: what goes from corrupt to clean [inputs]")                                          \
@@ -59,14 +60,24 @@ ABL_BEGIN_DECLS
     X(ABLATION, "ablation", 0, CHOICE, 0, "resample|zero", "what ablated edges carry [resample]")  \
     X(PATCH, "patch", 0, CHOICE, 0, "edge|tree", "ablate the circuit, or everything else [tree]")  \
     X(EDGES, "edges", 0, TEXT, 0, "A->B,...", "ground-truth: only these edges")                    \
-    X(SEED, "seed", 0, COUNT, 9e18, "N", "random: seed of the generator [0]")                      \
+    X(SEED, "seed", 0, COUNT, 9e18, "N", "random, trainings: seed of the generator [0]")           \
+    X(EPOCHS, "epochs", 0, COUNT, 10000, "N", "trainings: passes over the prompts [20]")           \
+    X(LEARNING_RATE, "learning-rate", 0, NUMBER, 100, "X", "trainings: Adam's [0.1]")              \
+    X(LAMBDA, "lambda", 0, NUMBER, 1e9, "X", "trainings: what the circuit's size costs [10]")      \
+    X(MASK_FN, "mask-fn", 0, CHOICE, 0, "none|sigmoid|hard-concrete",                              \
+      "trainings: what masks go through [hard-concrete]")                                          \
+    X(TARGET, "target", 0, CHOICE, 0,                                                              \
+      "kl-div|mse|answer|wrong-answer|correct-percent|logit-diff-percent",                         \
+      "trainings: what the circuit is to keep [kl-div]")                                           \
+    X(TREE, "tree", 0, FLAG, 0, "", "trainings: run the clean prompt and ablate what can be")      \
+    X(AVOID, "avoid", 0, TEXT, 0, "A->B,...", "trainings: edges that cost more in a circuit")      \
     X(BATCH_SIZE, "batch-size", 'b', COUNT, 1024, "N", "prompts a batch [8]")                      \
     X(PROMPTS, "prompts", 'p', COUNT, 100000, "N", "only the first N prompts [all]")               \
     X(TAIL, "tail-divergence", 0, FLAG, 0, "",                                                     \
       "run the prefix that all prompts share once, and cover only the tails behind it")            \
     X(OUT, "out", 'o', TEXT, 0, "FILE", "save the scores of all edges as safetensors")             \
     X(SIZES, "sizes", 0, TEXT, 0, "N,N,...",                                                       \
-      "circuit sizes in edges [0, 1..10, 20..100, ..., all]")                                      \
+      "circuit sizes in edges [eval: 0, 1..10, 20..100, ..., all; subnetwork-probing: none]")      \
     X(METRICS, "metrics", 0, TEXT, 0, "M,M,...",                                                   \
       "of kl-div, answer-diff, answer-diff-percent, answer-value, correct-percent [kl-div, "       \
       "answer-diff, correct-percent]")                                                             \

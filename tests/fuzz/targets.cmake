@@ -10,6 +10,7 @@ set(convert ${PROJECT_SOURCE_DIR}/server/convert)
 set(runtime ${PROJECT_SOURCE_DIR}/server/runtime)
 abl_fuzz_target(convert_fuzz
     SOURCES fuzz/convert_fuzz.c ${convert}/common.c ${convert}/graph.c ${convert}/mask.c
-        ${convert}/prune.c ${convert}/run.c ${convert}/sweep.c ${convert}/wire.c
+        ${convert}/prune.c ${convert}/run.c ${convert}/sweep.c ${convert}/training.c
+        ${convert}/wire.c
         ${runtime}/registry.c ${runtime}/resident.c
     LIBS abl_proto abl_graph abl_base PkgConfig::PROTOBUF_C PkgConfig::JANSSON m)

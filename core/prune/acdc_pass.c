@@ -358,7 +358,8 @@ static abl_tensor *block_attention(abl_acdc_delta_run *run, int32_t b) {
     const int32_t *kv = plan->unit_heads == 1 ? heads : block->units;
     abl_tensor *k = role_heads(run, b, ABL_ACDC_K, tensors, kv, block->unit_count);
     abl_tensor *v = role_heads(run, b, ABL_ACDC_V, tensors, kv, block->unit_count);
-    return abl_tensor_attention(scope, q, k, v, abl_model_attn_scale(run->model), NULL, NULL);
+    return abl_tensor_attention(scope, abl_model_sees(run->model), q, k, v,
+                                abl_model_attn_scale(run->model), NULL, NULL);
 }
 
 static void block_mlp(abl_acdc_delta_run *run, int32_t b) {

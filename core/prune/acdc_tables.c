@@ -143,7 +143,7 @@ abl_tensor *abl_acdc_trials_z(abl_acdc_delta_run *run, int32_t b, const abl_tens
     abl_tensor *q = role_of_trials(run, ABL_ACDC_Q);
     abl_tensor *k = role_of_trials(run, ABL_ACDC_K);
     abl_tensor *v = role_of_trials(run, ABL_ACDC_V);
-    abl_tensor *z = abl_tensor_attention(run->trial_scope, q, k, v,
+    abl_tensor *z = abl_tensor_attention(run->trial_scope, abl_model_sees(run->model), q, k, v,
                                          abl_model_attn_scale(run->model), NULL, NULL);
     return units_of_trials(run, b, z);
 }

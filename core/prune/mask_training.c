@@ -283,6 +283,7 @@ static abl_patch_options pass_options(const abl_mask_training *training, const a
                                       const abl_sources *ablated) {
     return (abl_patch_options){.model = training->options->model,
                                .graph = training->options->graph,
+                               .prefix = batch->prefix,
                                .tokens =
                                    training->own->tree_optimisation ? batch->clean : batch->corrupt,
                                .batch = batch->size,
@@ -613,6 +614,7 @@ int64_t abl_mask_training_bytes_estimate(const abl_prune_options *o) {
     const abl_patch_options pass = {
         .model = o->model,
         .graph = o->graph,
+        .prefix = batches->prefix,
         .batch = batches->batch_size < batches->count ? batches->batch_size : batches->count,
         .seq = abl_dataset_seq_len(batches->dataset)};
     const abl_ablator_options ablator = ablator_of(o, batches);

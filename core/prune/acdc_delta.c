@@ -46,7 +46,8 @@ static void delta_destroy(abl_acdc_evaluator *evaluator) {
 
 static abl_code arrays_alloc(abl_acdc_delta_run *run, abl_status *ret_status) {
     const abl_graph *graph = run->prune->options.graph;
-    run->plan = abl_acdc_plan_create(graph);
+    bool causal = abl_model_sees(run->model) != ABL_TENSOR_SEES_ALL;
+    run->plan = abl_acdc_plan_create(graph, causal);
     if (run->plan == NULL) {
         return abl_fail_oom(ret_status);
     }
@@ -113,6 +114,9 @@ static abl_code silence_find(abl_acdc_delta_run *run, abl_status *ret_status) {
                 run->from = t < run->from ? t : run->from;
             }
         }
+    }
+    if (!run->plan->causal) {
+        run->from = 0; /* what changes later is seen there, too */
     }
     run->tail = run->seq - run->from;
     return ABL_CODE_OK;

@@ -3,7 +3,8 @@
  *
  * Liveness goes down the graph once: a source is live when a kept edge leads from it to a live
  * destination, a destination when the source that it feeds is. By position: the end is live at the
- * last one only; keys and values at a position feed their heads at that one and all behind.
+ * last one only; keys and values at a position feed their heads at that one and all behind (at all
+ * positions, without a causal mask).
  *
  * Changes go up: units of a block whose rows read a changed source are recomputed whole, so all
  * their heads count as changed, be they live or not; what is dead as a whole is left alone and
@@ -67,7 +68,7 @@ static bool arrays_alloc(abl_acdc_plan *plan) {
     return ok;
 }
 
-abl_acdc_plan *abl_acdc_plan_create(const abl_graph *graph) {
+abl_acdc_plan *abl_acdc_plan_create(const abl_graph *graph, bool causal) {
     const abl_graph_options *o = abl_graph_options_of(graph);
     abl_acdc_plan *plan = abl_calloc(1, sizeof *plan);
     if (plan == NULL) {
@@ -82,6 +83,7 @@ abl_acdc_plan *abl_acdc_plan_create(const abl_graph *graph) {
     plan->positions = abl_graph_seq_count(graph);
     plan->joined = o->joined_qkv;
     plan->parallel = o->parallel_attn_mlp;
+    plan->causal = causal;
     if (!arrays_alloc(plan)) {
         abl_acdc_plan_destroy(plan);
         return NULL;
@@ -180,7 +182,7 @@ static void row_liveness(abl_acdc_plan *plan, const abl_acdc_block *block, int32
     memset(live, 0, (size_t)plan->positions);
     for (int32_t head = begin; head < end; head++) {
         const uint8_t *feeds = live_of_src(plan, block->head_src + head);
-        uint8_t behind = 0;
+        uint8_t behind = !plan->causal && memchr(feeds, 1, (size_t)plan->positions) != NULL;
         for (int32_t t = plan->positions - 1; t >= 0; t--) {
             behind |= feeds[t];
             live[t] |= query ? feeds[t] : behind;

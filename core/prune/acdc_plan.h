@@ -55,6 +55,7 @@ typedef struct abl_acdc_plan {
     int32_t positions;  /* of the graph */
     bool joined;
     bool parallel;
+    bool causal;
     int32_t end_dest;
     abl_acdc_block *blocks;
     uint8_t *removed;   /* an edge: 1 when it is removed */
@@ -72,8 +73,8 @@ typedef struct abl_acdc_plan {
     int32_t stream_dest; /* the last destination that reads the stream's change; -1: none */
 } abl_acdc_plan;
 
-/* Factorized graphs. NULL: no memory. */
-abl_acdc_plan *abl_acdc_plan_create(const abl_graph *graph);
+/* Factorized graphs; `causal`: attention looks back only. NULL: no memory. */
+abl_acdc_plan *abl_acdc_plan_create(const abl_graph *graph, bool causal);
 void abl_acdc_plan_destroy(abl_acdc_plan *plan); /* NULL is allowed */
 
 /* No edge is removed. */

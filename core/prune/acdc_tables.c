@@ -5,7 +5,7 @@
  *     (kept heads, then new projections)    (entries, batch, positions, d_head)
  *
  * and reads for every role the newest entry of its unit up to its own. The z that it computes is
- * its unit's; a trial's state has, for every unit that some trial is on, the newest z up to then. */
+ * its unit's; a trial's state has, for every unit that some trial is on, the newest z up to it. */
 #include "core/prune/acdc_delta.h"
 
 #include "core/base/mem.h"

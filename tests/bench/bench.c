@@ -87,18 +87,14 @@ static int32_t *read_like(const bench_args *args, const char *path, int64_t colu
 }
 
 void bench_parse(int argc, char **argv, bench_args *ret_args) {
-    static const struct option options[] = {{"model", required_argument, NULL, 'm'},
-                                            {"tokens", required_argument, NULL, 't'},
-                                            {"corrupt", required_argument, NULL, 'c'},
-                                            {"answers", required_argument, NULL, 'a'},
-                                            {"out", required_argument, NULL, 'o'},
-                                            {"mask", required_argument, NULL, 'k'},
-                                            {"edges", required_argument, NULL, 'e'},
-                                            {"mode", required_argument, NULL, 'M'},
-                                            {"reps", required_argument, NULL, 'r'},
-                                            {"threads", required_argument, NULL, 'T'},
-                                            {NULL, 0, NULL, 0}};
-    bench_args args = {.mode = "hf", .reps = 5, .threads = 2};
+    static const struct option options[] = {
+        {"model", required_argument, NULL, 'm'},   {"tokens", required_argument, NULL, 't'},
+        {"corrupt", required_argument, NULL, 'c'}, {"answers", required_argument, NULL, 'a'},
+        {"out", required_argument, NULL, 'o'},     {"mask", required_argument, NULL, 'k'},
+        {"edges", required_argument, NULL, 'e'},   {"tau", required_argument, NULL, 'u'},
+        {"mode", required_argument, NULL, 'M'},    {"reps", required_argument, NULL, 'r'},
+        {"threads", required_argument, NULL, 'T'}, {NULL, 0, NULL, 0}};
+    bench_args args = {.mode = "hf", .reps = 5, .threads = 2, .tau = 0.01};
     int option = 0;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (option) {
@@ -119,6 +115,9 @@ void bench_parse(int argc, char **argv, bench_args *ret_args) {
             break;
         case 'e':
             args.edges_path = optarg;
+            break;
+        case 'u':
+            args.tau = strtod(optarg, NULL);
             break;
         case 'o':
             args.out_path = optarg;

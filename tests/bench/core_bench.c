@@ -2,8 +2,9 @@
  *
  * core_bench: times libablate without the daemon, one JSON object a line on standard output.
  *
- *   core_bench forward|forward_last|cache|masked|sweep|eap|ig|exact --model DIR --tokens FILE
- *              [--mode hf|tl] [--reps N] [--threads N] [--out FILE] [what prune_bench.c says]
+ *   core_bench forward|forward_last|cache|masked|sweep|eap|ig|exact|acdc --model DIR
+ *              --tokens FILE [--mode hf|tl] [--reps N] [--threads N] [--out FILE]
+ *              [what prune_bench.c says]
  *
  * FILE holds one prompt a line, ids separated by spaces, all of one length. --out writes what was
  * computed last, float32, row major, so that the caller can compare it with a peer's numbers. Peak
@@ -71,7 +72,7 @@ int main(int argc, char **argv) {
     } benches[] = {
         {"forward", bench_forward}, {"forward_last", bench_forward}, {"cache", bench_forward},
         {"masked", bench_masked},   {"eap", bench_attribution},      {"ig", bench_attribution},
-        {"exact", bench_exact},     {"sweep", bench_sweep},
+        {"exact", bench_exact},     {"sweep", bench_sweep},          {"acdc", bench_acdc},
     };
     bench_args args;
     bench_parse(argc, argv, &args);

@@ -10,6 +10,8 @@
  *   ig      mask gradients at 0, 0.1, ..., 1, summed: eleven passes
  *   exact   exact effects of the edges in --edges FILE (an index a line); --out has them in that
  *           order; the cached clean and corrupt runs are part of the time
+ *   acdc    ACDC at --tau (0.01), KL, all edges or those in --edges FILE in that order; --out has
+ *           the scores; the cached runs are part of the time
  *
  * All need --corrupt; eap, ig and exact need --answers, "right wrong" a line. */
 #include "tests/bench/bench.h"
@@ -165,6 +167,15 @@ static void exact_once(void *user_data) {
     prune_once(s, &options);
 }
 
+static void acdc_once(void *user_data) {
+    setting *s = user_data;
+    abl_prune_options options = prune_options(s, ABL_PRUNE_ACDC);
+    options.exact_metric = ABL_EXACT_KL_DIV;
+    options.acdc.taus = &s->args->tau;
+    options.acdc.tau_count = 1;
+    prune_once(s, &options);
+}
+
 void bench_attribution(const bench_args *args, const char *op) {
     setting s = make_setting(args);
     bool integrated = strcmp(op, "ig") == 0;
@@ -198,6 +209,18 @@ void bench_exact(const bench_args *args, const char *op) {
     }
     write_floats(args->out_path, effects, (size_t)s.asked);
     abl_free(effects);
+    finish_setting(&s);
+}
+
+void bench_acdc(const bench_args *args, const char *op) {
+    setting s = make_setting(args);
+    if (args->edges_path != NULL) {
+        read_edges(&s);
+    }
+    bench_timing timing = bench_time(acdc_once, &s, args->reps);
+    bench_emit(abl_model_get_config(s.model), args, op,
+               args->edges_path == NULL ? s.edge_count : s.asked, &timing);
+    write_floats(args->out_path, s.scores, (size_t)s.edge_count);
     finish_setting(&s);
 }
 

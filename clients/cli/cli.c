@@ -309,6 +309,9 @@ Ablate__V1__GetModelResponse *abl_cli_load(abl_cli *cli, const char *name, int *
 /* --- Names ------------------------------------------------------------------------------------ */
 
 void abl_cli_graph_options(const abl_cli *cli, Ablate__V1__GraphOptions *ret_options) {
+    ret_options->kind = cli->args->given[ABL_OPTION_SIMPLE]
+                            ? ABLATE__V1__GRAPH_KIND__GRAPH_KIND_SIMPLE
+                            : ABLATE__V1__GRAPH_KIND__GRAPH_KIND_FACTORIZED;
     ret_options->merge_qkv = cli->args->given[ABL_OPTION_MERGE_QKV];
     ret_options->expand_kv_heads = cli->args->given[ABL_OPTION_EXPAND_KV];
     ret_options->seq_len = (int32_t)cli->args->count[ABL_OPTION_SEQ_LEN];

@@ -17,8 +17,9 @@
 #define TOP_DEFAULT 10
 
 static bool same_options(const Ablate__V1__GraphOptions *a, const Ablate__V1__GraphOptions *b) {
-    return a != NULL && a->merge_qkv == b->merge_qkv && a->seq_len == b->seq_len &&
-           a->expand_kv_heads == b->expand_kv_heads && a->n_kv_cache_ids == 0;
+    return a != NULL && a->kind == b->kind && a->merge_qkv == b->merge_qkv &&
+           a->seq_len == b->seq_len && a->expand_kv_heads == b->expand_kv_heads &&
+           a->n_kv_cache_ids == 0;
 }
 
 typedef struct graph_search {

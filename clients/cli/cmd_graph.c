@@ -11,7 +11,10 @@ static const char *graph_traits(const Ablate__V1__GraphOptions *options, char *b
     if (options == NULL) {
         return buffer;
     }
-    (void)snprintf(buffer, size, "%s%s", options->merge_qkv ? "merged qkv" : "separate qkv",
+    (void)snprintf(buffer, size, "%s%s",
+                   options->kind == ABLATE__V1__GRAPH_KIND__GRAPH_KIND_SIMPLE ? "simple"
+                   : options->merge_qkv                                       ? "merged qkv"
+                                                                              : "separate qkv",
                    options->expand_kv_heads ? ", expanded kv" : "");
     if (options->seq_len > 0) {
         size_t length = strlen(buffer);

@@ -20,7 +20,8 @@ typedef struct command {
 } command;
 
 #define LOAD_OPTIONS (ABL_TAKES(MODE) | ABL_TAKES(DTYPE) | ABL_TAKES(DEVICE))
-#define GRAPH_OPTIONS (ABL_TAKES(MERGE_QKV) | ABL_TAKES(EXPAND_KV) | ABL_TAKES(SEQ_LEN))
+#define GRAPH_OPTIONS                                                                              \
+    (ABL_TAKES(SIMPLE) | ABL_TAKES(MERGE_QKV) | ABL_TAKES(EXPAND_KV) | ABL_TAKES(SEQ_LEN))
 #define TRAINING_OPTIONS                                                                           \
     (ABL_TAKES(EPOCHS) | ABL_TAKES(LEARNING_RATE) | ABL_TAKES(LAMBDA) | ABL_TAKES(MASK_FN) |       \
      ABL_TAKES(TARGET) | ABL_TAKES(TREE) | ABL_TAKES(AVOID) | ABL_TAKES(SIZES))

@@ -34,6 +34,8 @@ ABL_BEGIN_DECLS
     X(GRAPH, "graph", 'g', TEXT, 0, "GRAPH", "a graph's id")                                       \
     X(CORRUPT, "corrupt", 0, TEXT, 0, "TEXT", "prompt whose activations replace ablated ones")     \
     X(MERGE_QKV, "merge-qkv", 0, FLAG, 0, "", "one destination a head, instead of its q, k and v") \
+    X(SIMPLE, "simple", 0, FLAG, 0, "",                                                            \
+      "the residual stream node by node (node ablation), instead of all edges")                    \
     X(EXPAND_KV, "expand-kv", 0, FLAG, 0, "",                                                      \
       "grouped queries: a key and value destination for each query head")                          \
     X(SEQ_LEN, "seq-len", 0, COUNT, 8192, "N", "separate edges for each of N token positions")     \

@@ -15,11 +15,19 @@ abl_code abl_convert_graph_options(const Ablate__V1__GraphOptions *message,
     if (message == NULL) {
         message = &defaults;
     }
+    const bool simple = message->kind == ABLATE__V1__GRAPH_KIND__GRAPH_KIND_SIMPLE;
     if (message->kind != ABLATE__V1__GRAPH_KIND__GRAPH_KIND_UNSPECIFIED &&
-        message->kind != ABLATE__V1__GRAPH_KIND__GRAPH_KIND_FACTORIZED) {
+        message->kind != ABLATE__V1__GRAPH_KIND__GRAPH_KIND_FACTORIZED && !simple) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "GRAPH_OPTIONS",
-                        "options.kind is %d; only GRAPH_KIND_FACTORIZED (1) is known",
+                        "options.kind is %d; it must be GRAPH_KIND_FACTORIZED (1), or "
+                        "GRAPH_KIND_SIMPLE (2)",
                         (int)message->kind);
+    }
+    if (simple && (message->merge_qkv || message->expand_kv_heads)) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "GRAPH_OPTIONS",
+                        "options.%s is about the inputs of heads, which are no destinations in a "
+                        "GRAPH_KIND_SIMPLE; leave it out, or make a GRAPH_KIND_FACTORIZED",
+                        message->merge_qkv ? "merge_qkv" : "expand_kv_heads");
     }
     if (message->seq_len < 0 || message->seq_len > config->n_ctx ||
         message->seq_len > ABL_SEQ_MAX) {
@@ -39,6 +47,7 @@ abl_code abl_convert_graph_options(const Ablate__V1__GraphOptions *message,
         .kv_head_count = config->n_kv_heads,
         .parallel_attn_mlp = config->parallel_attn_mlp,
         .attn_only = config->attn_only,
+        .simple = simple,
         .joined_qkv = message->merge_qkv != 0,
         .seq_len = message->seq_len,
         .gqa = message->expand_kv_heads ? ABL_GQA_EXPANDED : ABL_GQA_NATIVE,
@@ -55,7 +64,8 @@ Ablate__V1__GraphOptions *abl_convert_graph_options_back(abl_arena *arena,
     }
     const abl_graph_options *options = abl_graph_options_of(graph->graph);
     ablate__v1__graph_options__init(message);
-    message->kind = ABLATE__V1__GRAPH_KIND__GRAPH_KIND_FACTORIZED;
+    message->kind = options->simple ? ABLATE__V1__GRAPH_KIND__GRAPH_KIND_SIMPLE
+                                    : ABLATE__V1__GRAPH_KIND__GRAPH_KIND_FACTORIZED;
     message->merge_qkv = options->joined_qkv;
     message->seq_len = options->seq_len;
     message->expand_kv_heads = options->gqa == ABL_GQA_EXPANDED;

@@ -14,7 +14,8 @@
 ABL_BEGIN_DECLS
 
 /* `message` may be NULL: all defaults.
- *   INVALID_ARGUMENT  GRAPH_OPTIONS  an unknown kind, a seq_len outside 0..n_ctx */
+ *   INVALID_ARGUMENT  GRAPH_OPTIONS  an unknown kind, a seq_len outside 0..n_ctx, options of heads'
+ *                                    inputs for a simple graph */
 ABL_MUST_CHECK abl_code abl_convert_graph_options(const Ablate__V1__GraphOptions *message,
                                                   const abl_model_config *config,
                                                   abl_graph_options *ret_options,

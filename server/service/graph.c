@@ -223,7 +223,7 @@ static void node_fill(abl_rpc *rpc, const abl_graph *graph, int32_t index, Ablat
     if (index < srcs) {
         const abl_graph_src *src = abl_graph_src_at(graph, index);
         node->name = abl_convert_text(rpc->scratch, src->name);
-        node->eap_name = abl_convert_text(rpc->scratch, src->mib_name);
+        node->eap_name = abl_convert_text(rpc->scratch, src->mib_name == NULL ? "" : src->mib_name);
         node->module_name = abl_convert_text(rpc->scratch, src->module_name);
         node->is_source = true;
         node->layer = src->layer;
@@ -233,7 +233,7 @@ static void node_fill(abl_rpc *rpc, const abl_graph *graph, int32_t index, Ablat
     }
     const abl_graph_dest *dest = abl_graph_dest_at(graph, index - srcs);
     node->name = abl_convert_text(rpc->scratch, dest->name);
-    node->eap_name = abl_convert_text(rpc->scratch, dest->mib_name);
+    node->eap_name = abl_convert_text(rpc->scratch, dest->mib_name == NULL ? "" : dest->mib_name);
     node->module_name =
         abl_convert_text(rpc->scratch, abl_graph_module_at(graph, dest->module)->name);
     node->layer = dest->layer;
@@ -375,6 +375,11 @@ static void edges_next(abl_rpc *rpc) {
 static abl_code edges_filter(const Ablate__V1__ListEdgesRequest *request, edges_state *state,
                              abl_status *ret_status) {
     const abl_graph *graph = state->graph;
+    if (!abl_graph_has_dialect(graph, state->dialect)) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "EDGE_DIALECT",
+                        "edges of a GRAPH_KIND_SIMPLE have no names in that dialect, whose graphs "
+                        "have no nodes of the residual stream; ask for EDGE_DIALECT_AUTO_CIRCUIT");
+    }
     abl_status inner = {0};
     const char *field = "source";
     abl_code code = ABL_CODE_OK;

@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import ablate
 import numpy as np
-from ablate.v1 import cache_pb2, common_pb2, mask_pb2, prune_pb2, run_pb2
+from ablate.v1 import cache_pb2, common_pb2, graph_pb2, mask_pb2, prune_pb2, run_pb2
 
 NAN, INF = float("nan"), float("inf")
 
@@ -129,6 +129,20 @@ CASES: list[tuple[str, Call, str, str]] = [
     # graphs and jobs
     ("graph longer than the context", lambda w: w.model.graph(seq_len=w.model.cfg.n_ctx + 1), "INVALID_ARGUMENT", ""),
     ("negative seq_len", lambda w: w.model.graph(seq_len=-3), "INVALID_ARGUMENT", ""),
+    ("no such kind of graph", lambda w: _graph(w, kind=9), "INVALID_ARGUMENT", "ENUM_UNKNOWN"),
+    ("simple graph with merged qkv", lambda w: _graph(w, kind=2, merge_qkv=True), "INVALID_ARGUMENT", "GRAPH_OPTIONS"),
+    ("simple graph with expanded kv heads", lambda w: _graph(w, kind=2, expand_kv_heads=True),
+     "INVALID_ARGUMENT", "GRAPH_OPTIONS"),
+    ("simple graph's edges in EAP's dialect", lambda w: list(_simple(w).iter_edges(dialect="eap")),
+     "INVALID_ARGUMENT", "EDGE_DIALECT"),
+    ("simple graph's edge of a factorized one", lambda w: _simple(w).set_patch_mask({"A0.0->MLP 0": 1.0}),
+     "NOT_FOUND", "NODE_UNKNOWN"),
+    ("simple graph's edge that skips a node", lambda w: _simple(w).set_patch_mask({"A0.0->Resid Post 0": 1.0}),
+     "INVALID_ARGUMENT", "EDGE_NOT_IN_GRAPH"),
+    ("factorized graph's edge of a simple one", lambda w: w.graph.set_patch_mask({"A0.0->Resid Mid 0": 1.0}),
+     "NOT_FOUND", "NODE_UNKNOWN"),
+    ("EAP-IG on a simple graph", lambda w: w.submit(graph_id=_simple(w).id, eap_ig=prune_pb2.EapIg(steps=5)),
+     "UNIMPLEMENTED", "GRAPH_KIND"),
     ("batch size", lambda w: w.submit(batch_size=-1), "INVALID_ARGUMENT", ""),
     ("top_k", lambda w: w.submit(top_k=100_000), "INVALID_ARGUMENT", ""),
     ("integrated_grad_samples", lambda w: w.submit(
@@ -256,6 +270,17 @@ def _as(thing: Any, **attributes: Any) -> Any:
         else:
             setattr(copy, name, value)
     return copy
+
+
+def _graph(world: World, **options: Any) -> Any:
+    """A graph with options that the client would not send."""
+    request = graph_pb2.CreateGraphRequest(model_id=world.model.id, options=common_pb2.GraphOptions(**options))
+    return world.client._call("CreateGraph", request)
+
+
+def _simple(world: World) -> ablate.Graph:
+    """A simple graph over the model."""
+    return world.model.graph(factorized=False)
 
 
 def _job(world: World, **options: Any) -> ablate.Job:

@@ -89,6 +89,8 @@ class Graph:
         """Number of edges, all positions counted."""
         self.seq_len: int | None = proto.options.seq_len or None
         """Token positions, if edges are token specific."""
+        self.is_factorized: bool = proto.options.kind != common_pb2.GRAPH_KIND_SIMPLE
+        """False for a graph of the residual stream's nodes."""
         self.separate_qkv: bool = not proto.options.merge_qkv
         self.expand_kv_heads: bool = proto.options.expand_kv_heads
         self.kv_cache_ids: tuple[str, ...] = tuple(proto.options.kv_cache_ids)

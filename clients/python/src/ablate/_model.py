@@ -391,15 +391,19 @@ class Model:
     def graph(
         self,
         *,
+        factorized: bool = True,
         separate_qkv: bool = True,
         seq_len: int | None = None,
         expand_kv_heads: bool = False,
         slice_output: SliceOutput = "last_seq",
         kv_caches: Sequence[KvCacheLike] = (),
     ) -> "Graph":
-        """A factorized graph over this model; it costs no weights.
+        """A graph over this model; it costs no weights.
 
-        ``separate_qkv``: a destination for each of a head's query, key and value inputs.
+        ``factorized``: every head and MLP reaches every input above it, each edge with a mask of its
+        own. False: the residual stream node by node (Resid Mid, Resid Post), for node ablation.
+        ``separate_qkv``: a destination for each of a head's query, key and value inputs; as in
+        AutoCircuit, nothing that an unfactorized graph looks at.
         ``seq_len``: edges are token specific, and prompts must have this many tokens.
         ``expand_kv_heads``: grouped-query models get key and value destinations for each query head.
         ``kv_caches``: all passes, jobs and sweeps stand behind the longest of these that their prompts
@@ -408,8 +412,8 @@ class Model:
         from ._graph import Graph
 
         options = common_pb2.GraphOptions(
-            kind=common_pb2.GRAPH_KIND_FACTORIZED,
-            merge_qkv=not separate_qkv,
+            kind=common_pb2.GRAPH_KIND_FACTORIZED if factorized else common_pb2.GRAPH_KIND_SIMPLE,
+            merge_qkv=factorized and not separate_qkv,
             seq_len=seq_len or 0,
             expand_kv_heads=expand_kv_heads,
             out_slice=out_slice(slice_output),

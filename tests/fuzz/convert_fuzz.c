@@ -121,6 +121,7 @@ static abl_graph *make_graph(size_t size) {
     const abl_graph_options options = {.layer_count = 2,
                                        .head_count = 2,
                                        .kv_head_count = 1 + (int32_t)(size % 2),
+                                       .simple = size % 5 == 4,
                                        .seq_len = size % 3 == 0 ? 3 : 0};
     abl_graph *graph = NULL;
     ABL_ASSERT(abl_graph_create(&options, &graph, NULL) == ABL_CODE_OK);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The "asis" cases: AutoCircuit with separate_qkv=False on a model from its own load_tl_model, whose
- * flags leave hook_attn_in out of the computation (use_split_qkv_input goes before use_attn_in in
- * TransformerLens). So there a mask at blocks.*.hook_attn_in does nothing, mask_gradient fails on an
- * assertion and eap on a key. Here such a graph works as it reads (the noqkv cases of the other
- * programs); what is tested is that it differs by nothing else:
+ * The "asis" cases: AutoCircuit with separate_qkv=False on a model from its own load_tl_model,
+ * whose flags leave hook_attn_in out of the computation (use_split_qkv_input goes before
+ * use_attn_in in TransformerLens). So there a mask at blocks.*.hook_attn_in does nothing,
+ * mask_gradient fails on an assertion and eap on a key. Here such a graph works as it reads (the
+ * noqkv cases of the other programs); what is tested is that it differs by nothing else:
  *
  *   - every recorded output is ours once the masks at hook_attn_in are 0;
  *   - with those masks as given ours is another output;

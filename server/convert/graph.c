@@ -119,6 +119,9 @@ Ablate__V1__Graph *abl_convert_graph(abl_arena *arena, const abl_resident_graph 
             return NULL;
         }
     }
+    message->mask_function = (Ablate__V1__MaskFunction)((int)graph->mask_function + 1);
+    message->mask_dropout_p = graph->mask_dropout;
+    message->mask_batch_size = graph->mask->batch;
     message->modules = modules;
     message->n_modules = count;
     return message->options == NULL ? NULL : message;

@@ -10,6 +10,7 @@
 
 #include "ablate/v1/mask.pb-c.h"
 #include "server/convert/common.h"
+#include "server/convert/run.h"
 #include "server/runtime/resident.h"
 
 ABL_BEGIN_DECLS
@@ -28,6 +29,17 @@ ABL_MUST_CHECK abl_code abl_convert_mask(const Ablate__V1__SetPatchMaskRequest *
                                          const abl_graph *graph, const abl_values *current,
                                          const abl_values *scores, abl_values *ret_values,
                                          abl_status *ret_status);
+
+/*   INVALID_ARGUMENT  MASK_FUNCTION_INVALID */
+ABL_MUST_CHECK abl_code
+abl_convert_mask_function_checked(const Ablate__V1__SetMaskFunctionRequest *message,
+                                  abl_mask_function *ret_function, abl_status *ret_status);
+
+/* As abl_convert_forward(), and
+ *   INVALID_ARGUMENT  GRADIENT_SHAPE, ABLATION_MISSING, TENSOR_BYTES, ... */
+ABL_MUST_CHECK abl_code abl_convert_mask_backward(const Ablate__V1__MaskBackwardRequest *message,
+                                                  abl_arena *arena, abl_run_request *ret_request,
+                                                  abl_status *ret_status);
 
 ABL_END_DECLS
 #endif

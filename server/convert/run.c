@@ -28,7 +28,8 @@ static abl_code convert_prefix(const Ablate__V1__ForwardRequest *message, abl_ru
 
 abl_code abl_convert_forward(const Ablate__V1__ForwardRequest *message, abl_arena *arena,
                              abl_run_request *ret_request, abl_status *ret_status) {
-    abl_run_request request = {.out_slice = message->out_slice, .top_k = message->top_k};
+    abl_run_request request = {
+        .out_slice = message->out_slice, .top_k = message->top_k, .seed = message->seed};
     if (message->target_case == ABLATE__V1__FORWARD_REQUEST__TARGET_MODEL_ID) {
         request.model_id = message->model_id;
     } else if (message->target_case == ABLATE__V1__FORWARD_REQUEST__TARGET_GRAPH_ID) {

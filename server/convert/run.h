@@ -21,6 +21,7 @@ typedef struct abl_run_request {
     abl_prompts ablated; /* RESAMPLE */
     Ablate__V1__OutSlice out_slice;
     int32_t top_k;
+    uint64_t seed;           /* of random masks */
     const char *kv_cache_id; /* NULL: none */
     bool use_prefix_cache;
 

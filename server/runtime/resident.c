@@ -102,6 +102,7 @@ abl_resident_kv_cache *abl_resident_graph_kv_cache(const abl_resident_graph *gra
 void abl_resident_graph_set_mask(abl_resident_graph *graph, abl_values *mask) {
     abl_values_unref(graph->mask);
     graph->mask = mask;
+    graph_count_bytes(graph); /* it may have other rows */
 }
 
 static void kv_cache_destroy(abl_object *object) {

@@ -14,6 +14,7 @@
 #include "core/model/forward.h"
 #include "core/model/model.h"
 #include "core/model/prefix.h"
+#include "core/patch/patch.h"
 #include "server/runtime/registry.h"
 
 ABL_BEGIN_DECLS
@@ -22,7 +23,8 @@ ABL_BEGIN_DECLS
  * a pass that runs under a mask holds on to it, whatever the graph's mask becomes meanwhile. */
 typedef struct abl_values {
     uint32_t refs;
-    int64_t count;
+    int32_t batch; /* rows of a mask, one a prompt; 0: one row, for all prompts */
+    int64_t count; /* in all rows */
     int64_t nonzero_count;
     float values[];
 } abl_values;
@@ -48,6 +50,8 @@ typedef struct abl_resident_graph {
     abl_graph *graph;
     abl_out_slice out_slice;
     abl_values *mask;
+    abl_mask_function mask_function; /* what it goes through in a pass, then dropout */
+    float mask_dropout;
 } abl_resident_graph;
 
 /* Takes `graph` over on success. */

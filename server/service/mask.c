@@ -5,10 +5,11 @@
  * from that one, so two calls that each set some edges both keep what they set. */
 #include "server/convert/mask.h"
 #include "ablate/v1/mask.pb-c.h"
-#include "core/base/mem.h"
-#include "core/graph/scores.h"
+#include "core/base/limits.h"
 #include "server/runtime/job.h"
+#include "server/service/module_stream.h"
 #include "server/service/rpc.h"
+#include "server/service/run_pass.h"
 
 #include <string.h>
 
@@ -20,6 +21,7 @@ typedef struct set_state {
     abl_values *scores; /* of the circuit's job, or NULL */
     abl_values *current;
     abl_values *built;
+    int32_t batch_size; /* SetMaskBatchSize */
 } set_state;
 
 static void set_end(abl_rpc *rpc) {
@@ -68,25 +70,35 @@ static abl_step set_work(abl_rpc *rpc) {
         (void)abl_fail_oom(&rpc->status);
         return ABL_STEP_DONE;
     }
+    state->built->batch = state->current->batch;
     (void)!abl_convert_mask(state->request, state->graph->graph, state->current, state->scores,
                             state->built, &rpc->status);
     return ABL_STEP_DONE;
+}
+
+/* The built mask takes its place, unless somebody was faster: then nothing is left of it. */
+static bool set_apply(set_state *state) {
+    if (state->current != state->graph->mask) {
+        abl_values_unref(state->built);
+        abl_values_unref(state->current);
+        state->built = NULL;
+        state->current = NULL;
+        return false;
+    }
+    abl_resident_graph_set_mask(state->graph, abl_values_ref(state->built));
+    return true;
 }
 
 static void set_start(abl_rpc *rpc);
 
 static void set_done(abl_rpc *rpc) {
     set_state *state = rpc->state;
-    if (state->current != state->graph->mask) { /* somebody was faster */
-        abl_values_unref(state->built);
-        abl_values_unref(state->current);
-        state->built = NULL;
+    if (!set_apply(state)) {
         set_start(rpc);
         return;
     }
     Ablate__V1__SetPatchMaskResponse response = ABLATE__V1__SET_PATCH_MASK_RESPONSE__INIT;
     response.masked_edge_count = state->built->nonzero_count;
-    abl_resident_graph_set_mask(state->graph, abl_values_ref(state->built));
     abl_rpc_reply(rpc, &response.base);
 }
 
@@ -134,78 +146,121 @@ static void reset_patch_mask(abl_rpc *rpc, const ProtobufCMessage *message) {
         abl_rpc_fail_status(rpc);
         return;
     }
+    zeros->batch = graph->mask->batch;
     abl_resident_graph_set_mask(graph, zeros);
     abl_rpc_reply(rpc, &response.base);
 }
 
-/* ---- reading ------------------------------------------------------------------------------ */
+/* ---- rows for prompts, and what the mask goes through ------------------------------------- */
 
-typedef struct get_state {
-    const abl_graph *graph;
-    abl_values *mask; /* as it was when the call began */
-    int32_t module;   /* being sent */
-    float *tensor;    /* its values; NULL: not fetched */
-    abl_scores_shape shape;
-    abl_chunk_source source;
-    size_t offset;
-} get_state;
-
-static void get_end(abl_rpc *rpc) {
-    get_state *state = rpc->state;
-    abl_values_unref(state->mask);
-    abl_free(state->tensor);
-}
-
-static bool get_fetch(get_state *state) {
-    state->shape = abl_scores_module_shape(state->graph, state->module);
-    size_t bytes = (size_t)state->shape.count * sizeof(float);
-    state->tensor = abl_malloc(bytes + 1); /* never of 0 bytes */
-    if (state->tensor == NULL) {
-        return false;
-    }
-    abl_scores_read_module(state->graph, state->mask->values, state->module, state->tensor);
-    state->source = (abl_chunk_source){
-        .name = abl_graph_module_at(state->graph, state->module)->name,
-        .dtype = ABLATE__V1__DTYPE__DTYPE_FLOAT32,
-        .shape = state->shape.dims,
-        .rank = (size_t)state->shape.rank,
-        .data = state->tensor,
-        .bytes = bytes,
-    };
-    state->offset = 0;
-    return true;
-}
-
-static void get_next(abl_rpc *rpc) {
-    get_state *state = rpc->state;
-    if (state->module == abl_graph_module_count(state->graph)) {
-        abl_rpc_finish_ok(rpc);
-        return;
-    }
-    if (state->tensor == NULL && !get_fetch(state)) {
-        (void)abl_fail_oom(&rpc->status);
+static void set_mask_function(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__SetMaskFunctionRequest *request =
+        (const Ablate__V1__SetMaskFunctionRequest *)message;
+    Ablate__V1__SetMaskFunctionResponse response = ABLATE__V1__SET_MASK_FUNCTION_RESPONSE__INIT;
+    abl_mask_function function = ABL_MASK_NONE;
+    abl_object *object = abl_rpc_use(rpc, ABL_OBJECT_GRAPH, request->graph_id);
+    if (object == NULL ||
+        abl_convert_mask_function_checked(request, &function, &rpc->status) != ABL_CODE_OK) {
         abl_rpc_fail_status(rpc);
         return;
     }
+    abl_resident_graph *graph = (abl_resident_graph *)object;
+    graph->mask_function = function;
+    graph->mask_dropout = request->dropout_p;
+    abl_rpc_reply(rpc, &response.base);
+}
+
+static void resize_start(abl_rpc *rpc);
+
+/* Every row is the first one of the mask that there was. */
+static abl_step resize_work(abl_rpc *rpc) {
+    set_state *state = rpc->state;
+    const int64_t edges = abl_graph_edge_count(state->graph->graph);
+    const int64_t rows = state->batch_size == 0 ? 1 : state->batch_size;
+    if (abl_server_admit(rpc->server, (uint64_t)(rows * edges) * sizeof(float),
+                         "use a smaller batch_size", &rpc->status) != ABL_CODE_OK) {
+        return ABL_STEP_DONE;
+    }
+    state->built = abl_values_create(rows * edges);
+    if (state->built == NULL) {
+        (void)abl_fail_oom(&rpc->status);
+        return ABL_STEP_DONE;
+    }
+    state->built->batch = state->batch_size;
+    for (int64_t row = 0; row < rows; row++) {
+        memcpy(state->built->values + row * edges, state->current->values,
+               (size_t)edges * sizeof(float));
+    }
+    for (int64_t i = 0; i < rows * edges; i++) {
+        state->built->nonzero_count += state->built->values[i] != 0.0F;
+    }
+    return ABL_STEP_DONE;
+}
+
+static void resize_done(abl_rpc *rpc) {
+    set_state *state = rpc->state;
+    if (!set_apply(state)) {
+        resize_start(rpc);
+        return;
+    }
+    Ablate__V1__SetMaskBatchSizeResponse response = ABLATE__V1__SET_MASK_BATCH_SIZE_RESPONSE__INIT;
+    response.masked_edge_count = state->built->nonzero_count;
+    abl_rpc_reply(rpc, &response.base);
+}
+
+static void resize_start(abl_rpc *rpc) {
+    set_state *state = rpc->state;
+    state->current = abl_values_ref(state->graph->mask);
+    abl_rpc_pool(rpc, resize_work, resize_done);
+}
+
+static void set_mask_batch_size(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__SetMaskBatchSizeRequest *request =
+        (const Ablate__V1__SetMaskBatchSizeRequest *)message;
+    set_state *state = abl_rpc_alloc(rpc, sizeof *state);
+    abl_object *object =
+        state == NULL ? NULL : abl_rpc_use(rpc, ABL_OBJECT_GRAPH, request->graph_id);
+    if (object == NULL) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    if (request->batch_size < 0 || request->batch_size > ABL_BATCH_MAX) {
+        abl_rpc_fail(rpc, ABL_CODE_INVALID_ARGUMENT, "MASK_BATCH_INVALID",
+                     "batch_size is %d; it must be 0 (one mask for all prompts) to %d",
+                     request->batch_size, ABL_BATCH_MAX);
+        return;
+    }
+    state->graph = (abl_resident_graph *)object;
+    state->batch_size = request->batch_size;
+    rpc->state = state;
+    rpc->end_cb = set_end;
+    resize_start(rpc);
+}
+
+/* ---- reading ------------------------------------------------------------------------------ */
+
+static void get_end(abl_rpc *rpc) {
+    abl_module_stream_finish(rpc->state);
+}
+
+static void get_next(abl_rpc *rpc) {
     Ablate__V1__GetPatchMaskResponse response = ABLATE__V1__GET_PATCH_MASK_RESPONSE__INIT;
     Ablate__V1__TensorChunk chunk;
-    int64_t shape[ABL_TENSOR_RANK_MAX];
-    abl_convert_chunk(&state->source, state->offset, shape, &chunk, &state->offset);
-    response.chunk = &chunk;
-    float *sent = NULL;
-    if (chunk.is_last) {
-        sent = state->tensor;
-        state->tensor = NULL;
-        state->module++;
+    bool end = false;
+    if (abl_module_stream_next(rpc->state, &chunk, &end, &rpc->status) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+    } else if (end) {
+        abl_rpc_finish_ok(rpc);
+    } else {
+        response.chunk = &chunk;
+        abl_rpc_send(rpc, &response.base);
     }
-    abl_rpc_send(rpc, &response.base); /* packs, and may end the rpc */
-    abl_free(sent);
 }
 
 static void get_patch_mask(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__GetPatchMaskRequest *request =
         (const Ablate__V1__GetPatchMaskRequest *)message;
-    get_state *state = abl_rpc_alloc(rpc, sizeof *state);
+    abl_module_stream *state = abl_rpc_alloc(rpc, sizeof *state);
     abl_object *object =
         state == NULL ? NULL : abl_rpc_use(rpc, ABL_OBJECT_GRAPH, request->graph_id);
     if (object == NULL) {
@@ -213,22 +268,97 @@ static void get_patch_mask(abl_rpc *rpc, const ProtobufCMessage *message) {
         return;
     }
     abl_resident_graph *graph = (abl_resident_graph *)object;
-    state->graph = graph->graph;
-    state->mask = abl_values_ref(graph->mask);
+    abl_module_stream_init(state, graph->graph, graph->mask); /* as it is when the call begins */
     rpc->state = state;
     rpc->end_cb = get_end;
     abl_rpc_stream(rpc, get_next);
+}
+
+/* ---- gradients ---------------------------------------------------------------------------- */
+
+typedef struct backward_state {
+    abl_pass pass; /* first: run_pass.c's */
+    abl_module_stream stream;
+} backward_state;
+
+static void backward_end(abl_rpc *rpc) {
+    backward_state *state = rpc->state;
+    abl_module_stream_finish(&state->stream);
+    abl_pass_end(rpc, &state->pass);
+}
+
+static abl_step backward_work(abl_rpc *rpc) {
+    abl_pass_run(rpc, rpc->state);
+    return ABL_STEP_DONE;
+}
+
+static void backward_next(abl_rpc *rpc) {
+    backward_state *state = rpc->state;
+    Ablate__V1__MaskBackwardResponse response = ABLATE__V1__MASK_BACKWARD_RESPONSE__INIT;
+    Ablate__V1__TensorChunk chunk;
+    bool end = false;
+    if (abl_module_stream_next(&state->stream, &chunk, &end, &rpc->status) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+    } else if (end) {
+        abl_rpc_finish_ok(rpc);
+    } else {
+        response.chunk = &chunk;
+        abl_rpc_send(rpc, &response.base);
+    }
+}
+
+static void backward_done(abl_rpc *rpc) {
+    backward_state *state = rpc->state;
+    abl_module_stream_init(&state->stream, state->pass.graph->graph, state->pass.mask_gradient);
+    abl_rpc_stream(rpc, backward_next);
+}
+
+static void backward_start(abl_rpc *rpc) {
+    backward_state *state = rpc->state;
+    abl_rpc_run(rpc, state->pass.slot, ABL_TASK_CLASS_INTERACTIVE, backward_work, backward_done);
+}
+
+static void mask_backward(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__MaskBackwardRequest *request =
+        (const Ablate__V1__MaskBackwardRequest *)message;
+    backward_state *state = abl_rpc_alloc(rpc, sizeof *state);
+    if (state == NULL) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    rpc->state = state;
+    rpc->end_cb = backward_end;
+    if (abl_convert_mask_backward(request, rpc->arena, &state->pass.request, &rpc->status) !=
+            ABL_CODE_OK ||
+        !abl_pass_prepare(rpc, &state->pass)) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    if (state->pass.out_slice != ABL_OUT_SLICE_LAST) {
+        abl_rpc_fail(rpc, ABL_CODE_INVALID_ARGUMENT, "SLICE_INVALID",
+                     "forward.out_slice must be OUT_SLICE_LAST_SEQ, whose logits the gradient is "
+                     "at");
+        return;
+    }
+    state->pass.logits_gradient = request->logits_gradient;
+    abl_pass_start(rpc, backward_start);
 }
 
 static const abl_method methods[] = {
     {"/ablate.v1.MaskService/SetPatchMask", false, false, false, abl_rpc_start},
     {"/ablate.v1.MaskService/GetPatchMask", false, true, false, abl_rpc_start},
     {"/ablate.v1.MaskService/ResetPatchMask", false, false, false, abl_rpc_start},
+    {"/ablate.v1.MaskService/SetMaskFunction", false, false, false, abl_rpc_start},
+    {"/ablate.v1.MaskService/SetMaskBatchSize", false, false, false, abl_rpc_start},
+    {"/ablate.v1.MaskService/MaskBackward", false, true, false, abl_rpc_start},
 };
 static const abl_rpc_handler handlers[] = {
     {&ablate__v1__set_patch_mask_request__descriptor, set_patch_mask},
     {&ablate__v1__get_patch_mask_request__descriptor, get_patch_mask},
     {&ablate__v1__reset_patch_mask_request__descriptor, reset_patch_mask},
+    {&ablate__v1__set_mask_function_request__descriptor, set_mask_function},
+    {&ablate__v1__set_mask_batch_size_request__descriptor, set_mask_batch_size},
+    {&ablate__v1__mask_backward_request__descriptor, mask_backward},
 };
 
 abl_service abl_mask_service(abl_server *server) {

@@ -22,19 +22,27 @@ void abl_module_stream_finish(abl_module_stream *stream) {
 static abl_code take_module(abl_module_stream *stream, abl_status *ret_status) {
     const abl_graph_module *module = abl_graph_module_at(stream->graph, stream->module);
     abl_scores_shape shape = abl_scores_module_shape(stream->graph, stream->module);
+    const abl_values *values = stream->values;
+    const int64_t edges = abl_graph_edge_count(stream->graph);
+    const int64_t rows = values->batch == 0 ? 1 : values->batch;
+    const size_t leading = values->batch == 0 ? 0 : 1;
     abl_free(stream->tensor);
-    stream->tensor = abl_calloc((size_t)shape.count, sizeof *stream->tensor);
+    stream->tensor = abl_calloc((size_t)(rows * shape.count), sizeof *stream->tensor);
     if (stream->tensor == NULL) {
         return abl_fail_oom(ret_status);
     }
-    abl_scores_read_module(stream->graph, stream->values->values, stream->module, stream->tensor);
-    memcpy(stream->shape, shape.dims, sizeof stream->shape);
+    for (int64_t row = 0; row < rows; row++) {
+        abl_scores_read_module(stream->graph, values->values + row * edges, stream->module,
+                               stream->tensor + row * shape.count);
+    }
+    stream->shape[0] = rows; /* overwritten where there is no leading dimension */
+    memcpy(stream->shape + leading, shape.dims, sizeof shape.dims);
     stream->view = (abl_chunk_source){.name = module->name,
                                       .dtype = ABLATE__V1__DTYPE__DTYPE_FLOAT32,
                                       .shape = stream->shape,
-                                      .rank = (size_t)shape.rank,
+                                      .rank = leading + (size_t)shape.rank,
                                       .data = stream->tensor,
-                                      .bytes = (size_t)shape.count * sizeof(float)};
+                                      .bytes = (size_t)(rows * shape.count) * sizeof(float)};
     stream->module++;
     stream->offset = 0;
     return ABL_CODE_OK;

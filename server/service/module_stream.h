@@ -17,7 +17,7 @@ typedef struct abl_module_stream {
     abl_values *values;
     int32_t module; /* the next one */
     float *tensor;  /* of the module that is being sent */
-    int64_t shape[3];
+    int64_t shape[4];
     int64_t shape_scratch[ABL_TENSOR_RANK_MAX];
     abl_chunk_source view;
     size_t offset;

@@ -6,6 +6,7 @@
 #include "server/service/run_pass.h"
 
 #include "core/base/mem.h"
+#include "core/patch/backward.h"
 #include "core/patch/hooked.h"
 #include "core/patch/patch.h"
 #include "server/service/kv_cache.h"
@@ -146,6 +147,8 @@ bool abl_pass_prepare(abl_rpc *rpc, abl_pass *pass) {
         pass->model = abl_resident_graph_model(pass->graph);
         abl_rpc_pin(rpc, &pass->model->object);
         pass->mask = abl_values_ref(pass->graph->mask);
+        pass->mask_function = pass->graph->mask_function;
+        pass->mask_dropout = pass->graph->mask_dropout;
         unspecified = pass->graph->out_slice;
     } else {
         abl_object *object = abl_rpc_use(rpc, ABL_OBJECT_MODEL, request->model_id);
@@ -247,11 +250,44 @@ static bool is_hooked(const abl_pass *pass) {
 static uint64_t patched_bytes(abl_rpc *rpc, const abl_pass *pass,
                               const abl_patch_options *options) {
     const abl_forward_options hooks = hooks_of(rpc, pass);
+    if (pass->logits_gradient != NULL) {
+        return (uint64_t)abl_patch_backward_bytes(options);
+    }
     return is_hooked(pass) ? abl_patch_hooked_bytes(options, &hooks)
                            : (uint64_t)abl_patch_bytes_estimate(options);
 }
 
+static abl_tensor *given_gradient(abl_scope *scope, const abl_tensor *logits, void *user_data) {
+    const Ablate__V1__Tensor *gradient = user_data;
+    (void)logits;
+    return abl_tensor_from_host(scope, ABL_DTYPE_F32, 2, gradient->shape, gradient->data.data);
+}
+
+static void run_backward(abl_rpc *rpc, abl_pass *pass, const abl_patch_options *options) {
+    Ablate__V1__Tensor gradient = *pass->logits_gradient;
+    if (gradient.shape[0] != pass->logit_shape[0] || gradient.shape[1] != pass->logit_shape[1]) {
+        (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "GRADIENT_SHAPE",
+                       "logits_gradient is [%lld, %lld]; the logits at the last position are "
+                       "[%lld, %lld]",
+                       (long long)gradient.shape[0], (long long)gradient.shape[1],
+                       (long long)pass->logit_shape[0], (long long)pass->logit_shape[1]);
+        return;
+    }
+    pass->mask_gradient = abl_values_create(pass->mask->count);
+    if (pass->mask_gradient == NULL) {
+        (void)abl_fail_oom(&rpc->status);
+        return;
+    }
+    pass->mask_gradient->batch = pass->mask->batch;
+    (void)!abl_patch_backward(options, given_gradient, &gradient, NULL, pass->mask_gradient->values,
+                              &rpc->status);
+}
+
 static void run_patch(abl_rpc *rpc, abl_pass *pass, const abl_patch_options *options) {
+    if (pass->logits_gradient != NULL) {
+        run_backward(rpc, pass, options);
+        return;
+    }
     if (is_hooked(pass)) {
         const abl_forward_options hooks = hooks_of(rpc, pass);
         if (abl_patch_hooked(options, &hooks, &pass->result, &rpc->status) == ABL_CODE_OK) {
@@ -278,8 +314,19 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
         .batch = (int32_t)pass->batch.batch,
         .seq = (int32_t)pass->batch.seq,
         .mask = pass->mask->values,
+        .mask_batch = pass->mask->batch,
+        .mask_function = pass->mask_function,
+        .mask_dropout = pass->mask_dropout,
+        .seed = pass->request.seed,
         .slice = abl_convert_patch_slice(pass->out_slice),
     };
+    if (pass->mask->batch != 0 && pass->mask->batch != pass->batch.batch) {
+        (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "MASK_BATCH_MISMATCH",
+                       "the graph's mask is for batches of %d prompts (SetMaskBatchSize), and this "
+                       "pass has %lld",
+                       pass->mask->batch, (long long)pass->batch.batch);
+        return;
+    }
     int32_t seq_len = abl_graph_options_of(pass->graph->graph)->seq_len;
     if (seq_len != 0 && seq_len != pass->batch.seq) {
         (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "SEQ_LEN_MISMATCH",
@@ -358,6 +405,7 @@ static void drop_done(abl_task *task) {
 
 void abl_pass_end(abl_rpc *rpc, abl_pass *pass) {
     abl_values_unref(pass->mask);
+    abl_values_unref(pass->mask_gradient);
     abl_free(pass->logits);
     if (pass->kv_cache != NULL && rpc->status.code == ABL_CODE_OK) {
         abl_kv_cache_hit(rpc->server, pass->kv_cache);

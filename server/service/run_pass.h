@@ -18,7 +18,9 @@ typedef struct abl_pass {
     abl_resident_model *model;
     abl_resident_graph *graph; /* NULL: a plain pass of the model */
     abl_device_slot *slot;
-    abl_values *mask; /* as it was when the call came */
+    abl_values *mask; /* as it was when the call came, as are the next two */
+    abl_mask_function mask_function;
+    float mask_dropout;
     abl_out_slice out_slice;
     int stop_at_layer;
     size_t logit_bytes_max; /* refuse more; 0: no limit */
@@ -33,6 +35,11 @@ typedef struct abl_pass {
     size_t logit_rank;
     int64_t logit_count;
     abl_forward_result result; /* captured activations */
+
+    /* MaskBackward: from the one to the other, instead of logits */
+    const Ablate__V1__Tensor *logits_gradient;
+    abl_values *mask_gradient;
+
     double elapsed_ms;
 } abl_pass;
 

@@ -21,6 +21,7 @@ from ._jobs import (
     follow,
     make_spec,
 )
+from ._masks import MaskModes
 from ._model import ActivationCache, Model, NamesFilter, SliceOutput, out_slice
 from .v1 import common_pb2, evaluate_pb2, graph_pb2, mask_pb2, prune_pb2, run_pb2
 
@@ -74,7 +75,7 @@ EdgeKey = Union[str, Edge, tuple[str, int]]
 """An edge by name, as an :class:`Edge`, or as (name, token position)."""
 
 
-class Graph:
+class Graph(MaskModes):
     """A graph, from :meth:`Model.graph`. Its topology never changes; its patch mask is its state.
 
     A mask of 1 means ablated, 0 kept; fractions interpolate. All masks start at 0.
@@ -174,8 +175,9 @@ class Graph:
         """Sets the mask, whole or in part; returns how many edges are masked now.
 
         ``mask`` is one number for every edge; or edges (:data:`EdgeKey`) with a number each; or module
-        names with an array each, shaped as in :attr:`modules`. What is not named keeps its value;
-        ``reset_others`` sets it to 0.
+        names with an array each, shaped as in :attr:`modules`, behind a leading dimension where the mask
+        has rows for prompts (without it: every row). What is not named keeps its value; ``reset_others``
+        sets it to 0.
 
         Raises :class:`ablate.InvalidArgumentError` (``EDGE_NOT_IN_GRAPH``, ``MASK_NOT_FINITE``,
         ``TENSOR_SHAPE``) and :class:`ablate.NotFoundError` (``NODE_UNKNOWN``); nothing is set then.
@@ -272,6 +274,7 @@ class Graph:
         slice_output: SliceOutput | Literal["graph"] = "graph",
         prepend_bos: bool | None = None,
         kv_cache: KvCacheLike = None,
+        seed: int = 0,
     ) -> Array:
         """Logits of a pass in which masked edges carry an ablation: float32 ``[batch, d_vocab]``, or
         with positions as ``slice_output`` says (``"graph"``: as the graph was made).
@@ -279,10 +282,14 @@ class Graph:
         ``ablation`` ``"resample"`` takes the activations of ``ablation_input``, prompts of the same
         shape; ``"zero"`` takes none. Without either, the plain model runs. ``kv_cache``: prompts, those
         of ``ablation_input`` too, begin with its tokens, and the pass covers what is behind them.
+        ``seed``: what random masks (:meth:`set_mask_fn`) are drawn from.
         """
         request = self._request(
             input, ablation, ablation_input, slice_output, prepend_bos, kv_cache
         )
+        request.seed = seed
+        if self._trained is not None and request.HasField("ablation"):
+            return self._trained.forward(request)
         return self.model._forward(request)
 
     __call__ = forward
@@ -305,6 +312,19 @@ class Graph:
             input, ablation, ablation_input, slice_output, prepend_bos, kv_cache
         )
         return self.model._run_with_cache(request, names_filter, stop_at_layer, per_head_inputs)
+
+    def _pass_request(
+        self,
+        input: Prompt,
+        seed: int,
+        ablation: Ablation | None = None,
+        ablation_input: Prompt | None = None,
+        prepend_bos: bool | None = None,
+        kv_cache: KvCacheLike = None,
+    ) -> run_pb2.ForwardRequest:
+        request = self._request(input, ablation, ablation_input, "last_seq", prepend_bos, kv_cache)
+        request.seed = seed
+        return request
 
     def _request(
         self,

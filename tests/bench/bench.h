@@ -19,7 +19,7 @@ typedef struct bench_args {
     const char *mask_path;
     const char *edges_path;
     const char *out_path;
-    double tau; /* acdc */
+    double tau;       /* acdc */
     const char *mode; /* "hf" or "tl" */
     int reps;
     int threads;
@@ -50,7 +50,6 @@ void bench_emit(const abl_model_config *config, const bench_args *args, const ch
 /* prune_bench.c: the benches that need a graph. */
 void bench_attribution(const bench_args *args, const char *op);
 void bench_exact(const bench_args *args, const char *op);
-void bench_acdc(const bench_args *args, const char *op);
 void bench_masked(const bench_args *args, const char *op);
 void bench_sweep(const bench_args *args, const char *op);
 

@@ -32,6 +32,7 @@ VENV = Path(os.environ.get("ABLATE_BENCH_VENV", ROOT / "build" / "bench-venv")).
 BATCH, SEQ, SEED = 8, 16, 0
 EXACT_EDGES, EXACT_EDGES_PEER = 192, 6
 SWEEP_SIZES = 20
+ACDC_DEPTHS, ACDC_EDGES, ACDC_EDGES_PEER = 5, 32, 4
 AUTOGRAD_MB = 6800  # what autograd straight on SmolLM2's 70,651-entry mask needs, as measured once
 TOLERANCE = 1e-4  # of the largest value; of the largest logit for exact effects
 
@@ -108,6 +109,35 @@ def write_gpt2() -> Path:
     return folder
 
 
+def sample_acdc(shape, count: int) -> list[int]:
+    """The first `count` edges into the heads of five blocks, down the layers as ACDC goes."""
+    blocks = {round(i * (shape.layers - 1) / (ACDC_DEPTHS - 1)) for i in range(ACDC_DEPTHS)}
+    edges, start = {}, 0
+    for name, heads, sources in shape.modules():
+        block = int(name.split(".")[1])
+        if block in blocks and len(edges.get(block, [])) < count and "_input" in name:
+            edges.setdefault(block, []).extend(range(start, start + heads * sources))
+        start += heads * sources
+    return [edge for block in sorted(edges, reverse=True) for edge in edges[block][:count]]
+
+
+def write_tiny_inputs(model: Path) -> dict[str, str]:
+    """Four prompts of the recorded task, by the ids recorded with it; every edge."""
+    from layout import Shape
+    from safetensors.numpy import load_file
+
+    recorded = load_file(model.parents[1] / "cases" / model.name / "a_logits.safetensors")
+    rows = slice(0, 4)
+    answers = [[a, w] for a, w in zip(recorded["answers"][rows, 0], recorded["wrong_answers"][rows, 0])]
+    order = Shape.of(model).acdc_order()
+    return {
+        "tokens": str(write_ids(WORK / "tiny-clean.ids", recorded["tokens_clean"][rows])),
+        "corrupt": str(write_ids(WORK / "tiny-corrupt.ids", recorded["tokens_corrupt"][rows])),
+        "answers": str(write_ids(WORK / "tiny-answers.ids", answers)),
+        "edges": str(write_ids(WORK / "tiny-edges.ids", [[edge] for edge in order])),
+    }
+
+
 def write_inputs() -> dict[str, str]:
     import numpy as np
     from layout import Shape
@@ -118,9 +148,9 @@ def write_inputs() -> dict[str, str]:
     # Scores of a sweep, all different, and its sizes: few, then more and more edges.
     rng.permutation(shape.edge_count).astype("<f4").tofile(WORK / "scores.f32")
     sizes = [1 + int((shape.edge_count - 1) * (i / (SWEEP_SIZES - 1)) ** 3) for i in range(SWEEP_SIZES)]
-    edges = rng.choice(shape.edge_count, EXACT_EDGES, replace=False)
-    # The first few are both sides'; sorted by themselves, so that both write them in one order.
-    edges = np.concatenate([np.sort(edges[:EXACT_EDGES_PEER]), np.sort(edges[EXACT_EDGES_PEER:])])
+    edges = np.sort(rng.choice(shape.edge_count, EXACT_EDGES, replace=False))
+    edges_peer = np.sort(rng.choice(edges, EXACT_EDGES_PEER, replace=False))
+    acdc, acdc_peer = sample_acdc(shape, ACDC_EDGES), sample_acdc(shape, ACDC_EDGES_PEER)
     return {
         "tokens": str(write_ids(WORK / "clean.ids", rng.integers(0, shape.vocab, (BATCH, SEQ)))),
         "corrupt": str(write_ids(WORK / "corrupt.ids", rng.integers(0, shape.vocab, (BATCH, SEQ)))),
@@ -129,7 +159,9 @@ def write_inputs() -> dict[str, str]:
         "edges": str(write_ids(WORK / "edges.ids", edges[:, None])),
         "scores": str(WORK / "scores.f32"),
         "sizes": str(write_ids(WORK / "sizes.ids", [[size] for size in sizes])),
-        "peer_edges": [int(e) for e in edges[:EXACT_EDGES_PEER]],
+        "edges_peer": str(write_ids(WORK / "edges-peer.ids", edges_peer[:, None])),
+        "acdc": str(write_ids(WORK / "acdc.ids", [[edge] for edge in acdc])),
+        "acdc_peer": str(write_ids(WORK / "acdc-peer.ids", [[edge] for edge in acdc_peer])),
     }
 
 
@@ -244,12 +276,10 @@ class Row:
     failed: bool = False
 
 
-def difference(ours, peer, count: int | None = None, scale: float | None = None) -> float:
+def difference(ours, peer, scale: float | None = None) -> float:
     import numpy as np
 
     a, b = np.fromfile(ours, dtype="<f4"), np.fromfile(peer, dtype="<f4")
-    if count is not None:
-        a, b = a[:count], b[:count]
     if a.shape != b.shape:
         raise Unable(f"{a.size} numbers of ours, {b.size} of the peer's")
     return float(np.abs(a - b).max() / (scale or np.abs(b).max()))
@@ -275,21 +305,34 @@ class Op:
     goal: float
     reps: int = 5
     peer_reps: int = 5
-    more: dict = field(default_factory=dict)
+    peer_names: list[str] | None = None  # where they are not ours
+    more: dict = field(default_factory=dict)  # for the peer
+    units: int = 1  # our time is that of so many
+    peer_units: int = 1
+    check: tuple[str, list[str]] | None = None  # the run of ours whose numbers the peer's are like
 
 
+PROMPTS = ["corrupt", "answers"]
 OPS = [
     Op("forward", "forward, all logits", "forward", [], "forward", 1.5),
     Op("forward-last", "forward, last position", "forward_last", [], "forward", 2.0),
     Op("cache", "run_with_cache, all hooks", "cache", [], "cache", 1.5),
     Op("masked", "masked forward", "masked", ["corrupt", "mask"], "masked", 3.0, peer_reps=2),
-    Op("eap", "EAP, a batch of 8 x 16", "eap", ["corrupt", "answers"], "eap", 8.0, 3, 1),
-    Op("ig", "mask gradient, 11 points", "ig", ["corrupt", "answers"], "ig", 8.0, 1, 1),
-    Op("exact", "exact single edge, an edge", "exact", ["corrupt", "answers", "edges"], "exact", 22.0,
-       1, 1),
-    Op("sweep", "run_circuits, 20 sizes", "sweep", ["corrupt", "answers", "mask=scores", "edges=sizes"],
+    Op("eap", "EAP, a batch of 8 x 16", "eap", PROMPTS, "eap", 8.0, 3, 1),
+    Op("ig", "mask gradient, 11 points", "ig", PROMPTS, "ig", 8.0, 1, 1),
+    Op("exact", "exact single edge, an edge", "exact", [*PROMPTS, "edges"], "exact", 22.0, 1, 1,
+       peer_names=[*PROMPTS, "edges=edges_peer"], units=EXACT_EDGES,
+       check=("exact", [*PROMPTS, "edges=edges_peer"])),
+    Op("sweep", "run_circuits, 20 sizes", "sweep", [*PROMPTS, "mask=scores", "edges=sizes"],
        "sweep", 3.0, 1, 1),
-]
+    Op("acdc", "ACDC, an edge, at five depths", "acdc", [*PROMPTS, "edges=acdc"], "acdc", 12.0, 1, 1,
+       peer_names=[*PROMPTS, "edges=acdc_peer"], more={"less_setup": True},
+       units=ACDC_DEPTHS * ACDC_EDGES, peer_units=ACDC_DEPTHS * ACDC_EDGES_PEER,
+       check=("acdc", [*PROMPTS, "edges=acdc_peer"])),
+    Op("probing", "subnetwork probing, a step", "probing", PROMPTS, "probing", 7.0, 1, 1, units=4,
+       check=("probing_sigmoid", PROMPTS)),
+]  # fmt: skip
+TINY_ACDC = Op("acdc-tiny", "ACDC on tiny-ioi, whole", "acdc", [*PROMPTS, "edges"], "acdc", 40.0, 3, 1)
 
 
 class Bench:
@@ -308,32 +351,29 @@ class Bench:
 
     def compare(self, op: Op, model: Path, inputs: dict, peer: Peer, installed: Peer | None) -> None:
         row = Row(op.title, goal=f"{op.goal:g}x")
+        quick, threads = self.settings.quick, self.settings.threads
         ours_times, peer_times = [], []
-        reps = 1 if self.settings.quick else op.reps
-        peer_reps = 1 if self.settings.quick else op.peer_reps
-        more = resolve(inputs, op.names)
-        if op.key == "exact":
-            more["edges"] = inputs["peer_edges"]
+        more = resolve(inputs, op.peer_names or op.names) | op.more
         try:
-            for turn in range(1 if self.settings.quick else self.settings.reps):
-                ours = run_ours(op.ours, model, inputs, op.names, reps, self.settings.threads)
-                theirs = peer.run(op.peer, inputs, reps=peer_reps, warm=int(turn == 0), **more)
-                ours_times.append(ours["min_s"])
-                peer_times.append(theirs["min_s"])
+            for turn in range(1 if quick else self.settings.reps):
+                ours = run_ours(op.ours, model, inputs, op.names, 1 if quick else op.reps, threads)
+                theirs = peer.run(op.peer, inputs, reps=1 if quick else op.peer_reps,
+                                  warm=int(turn == 0), **more)  # fmt: skip
+                ours_times.append(ours["min_s"] / op.units)
+                peer_times.append(theirs["min_s"] / op.peer_units)
             row.ours, row.peer = min(ours_times), min(peer_times)
-            if op.key == "exact":
-                row.ours /= EXACT_EDGES
             row.ratio = row.peer / row.ours
             row.met = row.ratio >= op.goal
             row.peaks = (ours["peak_rss_mb"], theirs["peak_rss_mb"])
+            if op.check is not None:
+                ours = run_ours(op.check[0], model, inputs, op.check[1], 1, threads)
             their_out = last_position(theirs["out"]) if op.key == "forward-last" else theirs["out"]
-            count = EXACT_EDGES_PEER if op.key == "exact" else None
-            row.difference = difference(ours["out"], their_out, count, theirs.get("scale"))
+            row.difference = difference(ours["out"], their_out, theirs.get("scale"))
             row.failed = row.difference > TOLERANCE
             row.note = "NUMBERS DISAGREE" if row.failed else ""
             if installed is not None and not self.settings.no_installed:
                 as_is = installed.run(op.peer, inputs, reps=1, warm=0, **more)
-                row.installed = as_is["min_s"] / row.ours
+                row.installed = as_is["min_s"] / op.peer_units / row.ours
         except Unable as error:
             row.note, row.failed = str(error), True
         self.add(row)
@@ -353,6 +393,35 @@ class Bench:
             self.compare(op, model, inputs, peer, installed)
             installed.stop()  # it holds gigabytes
         peer.stop()
+
+    def eap_ig(self) -> None:
+        """EAP-IG with n steps costs at most n + 1 plain EAP passes: ours against ours."""
+        if not self.wanted("eap-ig"):
+            return
+        model, inputs = write_gpt2(), write_inputs()
+        row = Row("EAP-IG, 5 steps; peer: 6 x EAP", goal="1x")
+        try:
+            turns = [[run_ours(op, model, inputs, PROMPTS, 1, self.settings.threads)["min_s"]
+                      for op in ("eap_ig", "eap")]
+                     for _ in range(1 if self.settings.quick else self.settings.reps)]  # fmt: skip
+            row.ours, plain = (min(side) for side in zip(*turns))
+            row.peer = 6 * plain
+            row.ratio = row.peer / row.ours
+            row.met = row.ratio >= 1
+        except Unable as error:
+            row.note, row.failed = str(error), True
+        self.add(row)
+
+    def tiny_acdc(self) -> None:
+        """A whole ACDC run on the trained model of four layers that the tests carry."""
+        if not self.wanted(TINY_ACDC.key):
+            return
+        model = ROOT / "tests" / "golden" / "data" / "models" / "tiny-ioi"
+        peer = Peer("einsum", model, self.settings.threads)
+        installed = Peer("installed", model, self.settings.threads)
+        self.compare(TINY_ACDC, model, write_tiny_inputs(model), peer, installed)
+        peer.stop()
+        installed.stop()
 
     def real_model(self) -> None:
         if not self.wanted("smollm2"):
@@ -440,7 +509,7 @@ def print_table(rows: list[Row]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    keys = [op.key for op in OPS] + ["smollm2", "rpc"]
+    keys = [*(op.key for op in OPS), "eap-ig", TINY_ACDC.key, "smollm2", "rpc"]
     parser.add_argument("--only", nargs="+", choices=keys, help="only these rows")
     parser.add_argument("--reps", type=int, default=3, help="turns of both sides [3]")
     parser.add_argument("--threads", type=int, default=2, help="compute threads of either side [2]")
@@ -455,6 +524,8 @@ def main() -> int:
                    stdout=subprocess.DEVNULL)
     bench = Bench(settings)
     bench.gpt2()
+    bench.eap_ig()
+    bench.tiny_acdc()
     bench.real_model()
     bench.rpc()
     print_table(bench.rows)

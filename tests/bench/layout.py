@@ -4,7 +4,9 @@ as AutoCircuit keeps them, a tensor a destination module."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,15 @@ class Shape:
     d_model: int = 768
     vocab: int = 50257
     n_ctx: int = 1024
+
+    @staticmethod
+    def of(folder: str | Path) -> Shape:
+        """That of a Hugging Face folder with a GPT-2, else GPT-2 small's."""
+        config = json.loads((Path(folder) / "config.json").read_text())
+        if config["model_type"] != "gpt2":
+            return Shape()
+        return Shape(config["n_layer"], config["n_head"], config["n_embd"], config["vocab_size"],
+                     config["n_positions"])
 
     @property
     def d_head(self) -> int:
@@ -36,6 +47,16 @@ class Shape:
     @property
     def edge_count(self) -> int:
         return sum(heads * sources for _, heads, sources in self.modules())
+
+    def acdc_order(self) -> list[int]:
+        """All edges as ACDC tries them: down the destinations' layers, each in canonical order."""
+        layers, edge = {}, 0
+        for index, (_, heads, sources) in enumerate(self.modules()):
+            # Query, key and value inputs of a block are one layer.
+            layer = (index // 4, index % 4 == 3)
+            layers.setdefault(layer, []).extend(range(edge, edge + heads * sources))
+            edge += heads * sources
+        return [edge for layer in sorted(layers, reverse=True) for edge in layers[layer]]
 
     def locate(self, edge: int) -> tuple[str, int, int]:
         """(module, destination head, source) of a flat index."""

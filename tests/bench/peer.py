@@ -124,6 +124,7 @@ def lens_model(folder: str, split: bool):
         )
     )
     raw = load_file(Path(folder) / "model.safetensors")
+    raw = {name.removeprefix("transformer."): tensor for name, tensor in raw.items()}
     state = {
         "embed.W_E": raw["wte.weight"],
         "pos_embed.W_pos": raw["wpe.weight"],
@@ -162,7 +163,7 @@ def lens_model(folder: str, split: bool):
 class Peers:
     def __init__(self, settings):
         self.settings = settings
-        self.shape = Shape()
+        self.shape = Shape.of(settings.model)
         self.lens = None
         self.circuit = None
 
@@ -320,6 +321,56 @@ class Peers:
         np.asarray(effects, dtype="<f4").tofile(command["out"])
         # An effect is a small difference of losses, which round like the logits they are made of.
         return {"min_s": min(seconds), "peak_rss_mb": peak_mb(), "scale": scale}
+
+    def acdc(self, command):
+        """The edges asked for, in that order, at tau 0.01. Seconds are the whole run's, less those of
+        a run without edges; the answer is a 1 for each edge that was removed."""
+        from auto_circuit.prune_algos.ACDC import acdc_prune_scores
+
+        model, loader = self._circuit(), self._loader(command)
+        place = {}
+        for edge in model.edges:
+            place[edge.dest.module_name, edge.dest.head_idx or 0, edge.src.src_idx] = edge
+        edges = [place[self.shape.locate(int(line))] for line in Path(command["edges"]).read_text().split()]
+        everything, scores = model.edges, {}
+
+        def run(some):
+            model.edges = some  # sorted by layer, stably, before they are tried
+            scores.update(acdc_prune_scores(model, loader, None, tao_exps=[-2], tao_bases=[1]))
+
+        setup = timed(lambda: run([]), 1, 1)["min_s"] if command.get("less_setup") else 0
+        result = timed(lambda: run(edges), command["reps"], 0)
+        result["min_s"] -= setup
+        model.edges = everything
+        removed = [float(np.isfinite(scores[e.dest.module_name][e.patch_idx].item())) for e in edges]
+        np.asarray(removed, dtype="<f4").tofile(command["out"])
+        return result
+
+    def probing(self, command):
+        """Seconds are a step's: three epochs of the one batch less one epoch. The answer is the scores
+        after two steps with sigmoid masks, which draw nothing."""
+        from types import SimpleNamespace
+
+        from auto_circuit.prune_algos.subnetwork_probing import subnetwork_probing_prune_scores
+
+        if not hasattr(torch.optim, "adam"):  # gone from recent torch; AutoCircuit 1.0.1 wants it
+            torch.optim.adam = SimpleNamespace(Adam=torch.optim.Adam)
+        model, loader = self._circuit(), self._loader(command)
+
+        def run(epochs, mask_fn):
+            return subnetwork_probing_prune_scores(
+                model, loader, None, learning_rate=0.1, epochs=epochs, mask_fn=mask_fn
+            )
+
+        one = timed(lambda: run(1, "hard_concrete"), 1, 0)
+        three = timed(lambda: run(3, "hard_concrete"), 1, 0)
+        three["min_s"] = (three["min_s"] - one["min_s"]) / 2
+        scores = run(2, "sigmoid")
+        flat = [
+            scores[name].detach().numpy().astype("<f4").ravel() for name, _, _ in self.shape.modules()
+        ]
+        np.concatenate(flat).tofile(command["out"])
+        return three
 
     # --- The independent reference on a grouped-query model ----------------------------------------
 

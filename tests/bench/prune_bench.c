@@ -10,10 +10,13 @@
  *   ig      mask gradients at 0, 0.1, ..., 1, summed: eleven passes
  *   exact   exact effects of the edges in --edges FILE (an index a line); --out has them in that
  *           order; the cached clean and corrupt runs are part of the time
- *   acdc    ACDC at --tau (0.01), KL, all edges or those in --edges FILE in that order; --out has
- *           the scores; the cached runs are part of the time
+ *   eap_ig  EAP-IG's inputs method, five steps
+ *   acdc    ACDC at --tau (0.01), KL, over the edges in --edges FILE, in that order; --out has a 1 for each
+ *           that was removed
+ *   probing subnetwork probing, four steps of one batch, hard concrete masks; probing_sigmoid: two
+ *           steps, whose scores --out has
  *
- * All need --corrupt; eap, ig and exact need --answers, "right wrong" a line. */
+ * All need --corrupt; those from eap on need --answers, "right wrong" a line. */
 #include "tests/bench/bench.h"
 
 #include "core/base/mem.h"
@@ -23,6 +26,7 @@
 #include "core/patch/patch.h"
 #include "core/prune/prune.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,19 +171,54 @@ static void exact_once(void *user_data) {
     prune_once(s, &options);
 }
 
-static void acdc_once(void *user_data) {
+static void eap_ig_once(void *user_data) {
     setting *s = user_data;
-    abl_prune_options options = prune_options(s, ABL_PRUNE_ACDC);
-    options.exact_metric = ABL_EXACT_KL_DIV;
-    options.acdc.taus = &s->args->tau;
-    options.acdc.tau_count = 1;
+    abl_prune_options options = prune_options(s, ABL_PRUNE_EAP_IG);
+    options.eap_ig.method = ABL_EAP_IG_INPUTS;
+    options.eap_ig.steps = 5;
     prune_once(s, &options);
 }
 
+/* AutoCircuit's defaults. */
+static void probe(setting *s, int32_t epochs, abl_mask_function mask_function) {
+    abl_prune_options options = prune_options(s, ABL_PRUNE_SUBNETWORK_PROBING);
+    options.ablation = ABL_ABLATION_TOKENWISE_MEAN_CORRUPT;
+    options.subnetwork_probing = (abl_mask_training_options){
+        .learning_rate = 0.1F,
+        .epochs = epochs,
+        .regularize_lambda = 10,
+        .mask_function = mask_function,
+        .init_value = ABL_MASK_INIT_DEFAULT,
+        .faithfulness_target = ABL_FAITHFULNESS_KL_DIV,
+    };
+    prune_once(s, &options);
+}
+
+static void probing_once(void *user_data) {
+    probe(user_data, 4, ABL_MASK_HARD_CONCRETE);
+}
+
+static void probing_sigmoid_once(void *user_data) {
+    probe(user_data, 2, ABL_MASK_SIGMOID);
+}
+
 void bench_attribution(const bench_args *args, const char *op) {
+    static const struct {
+        const char *op;
+        void (*once)(void *user_data);
+    } algorithms[] = {
+        {"eap", eap_once},
+        {"ig", ig_once},
+        {"eap_ig", eap_ig_once},
+        {"probing", probing_once},
+        {"probing_sigmoid", probing_sigmoid_once},
+    };
+    void (*once)(void *user_data) = NULL;
+    for (size_t i = 0; i < ABL_COUNT_OF(algorithms); i++) {
+        once = strcmp(algorithms[i].op, op) == 0 ? algorithms[i].once : once;
+    }
     setting s = make_setting(args);
-    bool integrated = strcmp(op, "ig") == 0;
-    bench_timing timing = bench_time(integrated ? ig_once : eap_once, &s, args->reps);
+    bench_timing timing = bench_time(once, &s, args->reps);
     bench_emit(abl_model_get_config(s.model), args, op, s.edge_count, &timing);
     write_floats(args->out_path, s.scores, (size_t)s.edge_count);
     finish_setting(&s);
@@ -198,29 +237,28 @@ static void read_edges(setting *s) {
     (void)fclose(file);
 }
 
+static void acdc_once(void *user_data) {
+    setting *s = user_data;
+    abl_prune_options options = prune_options(s, ABL_PRUNE_ACDC);
+    options.exact_metric = ABL_EXACT_KL_DIV;
+    options.acdc.taus = &s->args->tau;
+    options.acdc.tau_count = 1;
+    prune_once(s, &options);
+}
+
 void bench_exact(const bench_args *args, const char *op) {
+    bool acdc = strcmp(op, "acdc") == 0;
     setting s = make_setting(args);
     read_edges(&s);
-    bench_timing timing = bench_time(exact_once, &s, args->reps);
+    bench_timing timing = bench_time(acdc ? acdc_once : exact_once, &s, args->reps);
     bench_emit(abl_model_get_config(s.model), args, op, s.asked, &timing);
     float *effects = need(abl_calloc((size_t)s.asked + 1, sizeof *effects));
     for (int64_t i = 0; i < s.asked; i++) {
-        effects[i] = s.scores[s.edges[i]];
+        float score = s.scores[s.edges[i]];
+        effects[i] = acdc ? (float)isfinite(score) : score;
     }
     write_floats(args->out_path, effects, (size_t)s.asked);
     abl_free(effects);
-    finish_setting(&s);
-}
-
-void bench_acdc(const bench_args *args, const char *op) {
-    setting s = make_setting(args);
-    if (args->edges_path != NULL) {
-        read_edges(&s);
-    }
-    bench_timing timing = bench_time(acdc_once, &s, args->reps);
-    bench_emit(abl_model_get_config(s.model), args, op,
-               args->edges_path == NULL ? s.edge_count : s.asked, &timing);
-    write_floats(args->out_path, s.scores, (size_t)s.edge_count);
     finish_setting(&s);
 }
 

@@ -11,8 +11,8 @@
  *   exact   exact effects of the edges in --edges FILE (an index a line); --out has them in that
  *           order; the cached clean and corrupt runs are part of the time
  *   eap_ig  EAP-IG's inputs method, five steps
- *   acdc    ACDC at --tau (0.01), KL, over the edges in --edges FILE, in that order; --out has a 1 for each
- *           that was removed
+ *   acdc    ACDC at --tau (0.01), KL, over the edges in --edges FILE, in that order; --out has a 1
+ *           for each that was removed
  *   probing subnetwork probing, four steps of one batch, hard concrete masks; probing_sigmoid: two
  *           steps, whose scores --out has
  *

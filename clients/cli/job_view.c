@@ -41,6 +41,8 @@ const char *abl_job_algorithm(const Ablate__V1__PruneJobSpec *spec) {
         return "subnetwork-probing";
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_CIRCUIT_PROBING:
         return "circuit-probing";
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_UPLOADED:
+        return "uploaded";
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__NOT_SET:
     case _ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__CASE_IS_INT_SIZE:
         break;

@@ -95,6 +95,15 @@ const abl_graph_options *abl_graph_options_of(const abl_graph *graph) {
     return &graph->options;
 }
 
+bool abl_graph_same_edges(const abl_graph *left, const abl_graph *right) {
+    const abl_graph_options *a = abl_graph_options_of(left);
+    const abl_graph_options *b = abl_graph_options_of(right);
+    return a->layer_count == b->layer_count && a->head_count == b->head_count &&
+           a->kv_head_count == b->kv_head_count && a->parallel_attn_mlp == b->parallel_attn_mlp &&
+           a->attn_only == b->attn_only && a->simple == b->simple &&
+           a->joined_qkv == b->joined_qkv && a->seq_len == b->seq_len && a->gqa == b->gqa;
+}
+
 int64_t abl_graph_bytes(const abl_graph *graph) {
     return (int64_t)(sizeof *graph + abl_arena_bytes(graph->arena));
 }

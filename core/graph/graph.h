@@ -132,6 +132,8 @@ ABL_MUST_CHECK abl_code abl_graph_create(const abl_graph_options *options, abl_g
 void abl_graph_destroy(abl_graph *graph); /* NULL is allowed */
 
 const abl_graph_options *abl_graph_options_of(const abl_graph *graph);
+/* Whether two graphs have the same edges, so that values over one are values over the other. */
+bool abl_graph_same_edges(const abl_graph *a, const abl_graph *b);
 int64_t abl_graph_bytes(const abl_graph *graph); /* resident, host */
 
 int32_t abl_graph_src_count(const abl_graph *graph);

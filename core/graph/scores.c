@@ -205,6 +205,36 @@ abl_code abl_scores_thresholds(const float *values, int64_t count, const int64_t
     return ABL_CODE_OK;
 }
 
+/* Bits that order as the value does; the zeros are one, and a NaN is below everything. */
+static uint32_t signed_bits(float value) {
+    if (isnan(value)) {
+        return 0;
+    }
+    float plain = value == 0.0F ? 0.0F : value;
+    uint32_t bits;
+    memcpy(&bits, &plain, sizeof bits);
+    return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
+}
+
+abl_code abl_scores_by_value(const float *values, int64_t count, float *ret_values,
+                             abl_status *ret_status) {
+    ABL_CLEANUP(abl_freep) uint64_t *keys = abl_calloc((size_t)count + 1, sizeof *keys);
+    if (keys == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    for (int64_t i = 0; i < count; i++) {
+        keys[i] = ((uint64_t)signed_bits(values[i]) << 32) | (uint32_t)i;
+    }
+    qsort(keys, (size_t)count, sizeof *keys, key_compare_descending);
+    /* Normal floats whose bits count down: neighbours differ, and none is subnormal. */
+    uint32_t bits = 0x00800000U + (uint32_t)count;
+    for (int64_t i = 0; i < count; i++) {
+        bits -= i > 0 && (keys[i] >> 32) != (keys[i - 1] >> 32);
+        memcpy(&ret_values[(uint32_t)keys[i]], &bits, sizeof bits);
+    }
+    return ABL_CODE_OK;
+}
+
 int64_t abl_scores_circuit(const float *values, int64_t count, float threshold,
                            uint8_t *ret_in_circuit) {
     int64_t in_count = 0;

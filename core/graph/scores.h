@@ -49,6 +49,12 @@ ABL_MUST_CHECK abl_code abl_scores_thresholds(const float *values, int64_t count
 int64_t abl_scores_circuit(const float *values, int64_t count, float threshold,
                            uint8_t *ret_in_circuit);
 
+/* Values that rank by |value| as `values` rank by themselves, the largest first (ties kept, a NaN
+ * last): for circuits by signed scores. They are ranks in the clothes of floats, for nothing else.
+ *   RESOURCE_EXHAUSTED  OUT_OF_HOST_MEMORY */
+ABL_MUST_CHECK abl_code abl_scores_by_value(const float *values, int64_t count, float *ret_values,
+                                            abl_status *ret_status);
+
 /* Circuit sizes, as AutoCircuit's edge_counts_util() makes them. */
 typedef enum abl_edge_counts_kind {
     ABL_EDGE_COUNTS_DEFAULT = 0, /* GROUPS when the values have few ties groups (fewer than 100, and

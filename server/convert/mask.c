@@ -44,12 +44,13 @@ static int64_t row_count(const abl_values *values) {
     return values->batch == 0 ? 1 : values->batch;
 }
 
-static abl_code set_edges(const Ablate__V1__EdgeMask *message, const abl_graph *graph,
-                          abl_values *values, abl_status *ret_status) {
+abl_code abl_convert_edge_values(Ablate__V1__EdgeValue *const *entries, size_t count,
+                                 const abl_graph *graph, abl_values *values,
+                                 abl_status *ret_status) {
     const int64_t edges = abl_graph_edge_count(graph);
     int32_t positions = abl_graph_seq_count(graph);
-    for (size_t i = 0; i < message->n_edges; i++) {
-        const Ablate__V1__EdgeValue *entry = message->edges[i];
+    for (size_t i = 0; i < count; i++) {
+        const Ablate__V1__EdgeValue *entry = entries[i];
         abl_edge edge;
         abl_code code = abl_convert_edge(graph, entry->edge, entry->seq_number, &edge, ret_status);
         if (code != ABL_CODE_OK) {
@@ -95,7 +96,7 @@ static abl_code check_module_tensor(const Ablate__V1__Tensor *tensor, const char
     }
     if (tensor->dtype != ABLATE__V1__DTYPE__DTYPE_FLOAT32) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TENSOR_DTYPE",
-                        "%.100s.dtype is not float32; masks are", name);
+                        "%.100s.dtype is not float32; values of edges are", name);
     }
     *ret_by_row = batch != 0 && shape_is(tensor, shape, 1, batch);
     if (*ret_by_row || shape_is(tensor, shape, 0, 0)) {
@@ -115,8 +116,8 @@ static abl_code check_module_tensor(const Ablate__V1__Tensor *tensor, const char
                     "%.100s.shape is another one than the module's, [%s]%s", name, wanted, rows);
 }
 
-static abl_code set_module(const Ablate__V1__NamedTensor *message, const abl_graph *graph,
-                           abl_values *values, abl_status *ret_status) {
+abl_code abl_convert_module_values(const Ablate__V1__NamedTensor *message, const abl_graph *graph,
+                                   abl_values *values, abl_status *ret_status) {
     int32_t module = 0;
     bool by_row = false;
     abl_code code =
@@ -197,12 +198,14 @@ abl_code abl_convert_mask(const Ablate__V1__SetPatchMaskRequest *message, const 
         } else {
             memcpy(ret_values->values, current->values, bytes);
         }
-        code = set_edges(message->edges, graph, ret_values, ret_status);
+        code = abl_convert_edge_values(message->edges->edges, message->edges->n_edges, graph,
+                                       ret_values, ret_status);
         break;
     case ABLATE__V1__SET_PATCH_MASK_REQUEST__MASK_MODULES:
         memcpy(ret_values->values, current->values, bytes);
         for (size_t i = 0; code == ABL_CODE_OK && i < message->modules->n_tensors; i++) {
-            code = set_module(message->modules->tensors[i], graph, ret_values, ret_status);
+            code = abl_convert_module_values(message->modules->tensors[i], graph, ret_values,
+                                             ret_status);
         }
         break;
     case ABLATE__V1__SET_PATCH_MASK_REQUEST__MASK_CIRCUIT:

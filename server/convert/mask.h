@@ -41,5 +41,17 @@ ABL_MUST_CHECK abl_code abl_convert_mask_backward(const Ablate__V1__MaskBackward
                                                   abl_arena *arena, abl_run_request *ret_request,
                                                   abl_status *ret_status);
 
+/* Values of edges by name (at every position unless the entry says one), and of a module's tensor,
+ * written into `values`: what masks and scores share. Not finite is allowed.
+ *   INVALID_ARGUMENT  EDGE_NAME_MALFORMED, EDGE_NOT_IN_GRAPH, EDGE_POSITION_INVALID, and those of a
+ *                     tensor
+ *   NOT_FOUND         NODE_UNKNOWN, MODULE_UNKNOWN */
+ABL_MUST_CHECK abl_code abl_convert_edge_values(Ablate__V1__EdgeValue *const *entries, size_t count,
+                                                const abl_graph *graph, abl_values *values,
+                                                abl_status *ret_status);
+ABL_MUST_CHECK abl_code abl_convert_module_values(const Ablate__V1__NamedTensor *message,
+                                                  const abl_graph *graph, abl_values *values,
+                                                  abl_status *ret_status);
+
 ABL_END_DECLS
 #endif

@@ -134,6 +134,9 @@ static abl_code convert_algorithm(const Ablate__V1__PruneJobSpec *message, abl_j
             request->edge_name_count = message->circuit_probing->training->n_avoid_edges;
         }
         return abl_convert_circuit_probing(message->circuit_probing, options, ret_status);
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_UPLOADED:
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS",
+                        "uploaded is no algorithm; CreatePruneScores takes scores");
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__NOT_SET:
     case _ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM__CASE_IS_INT_SIZE:
         break;

@@ -49,6 +49,7 @@ abl_code abl_convert_sweep(const Ablate__V1__CircuitSweep *message, abl_sweep_re
         .patch_type = abl_convert_patch_type(message->patch_type),
         .ablation = abl_convert_ablation_type(message->ablation_type),
         .reverse_clean_corrupt = message->reverse_clean_corrupt != 0,
+        .signed_scores = message->signed_scores != 0,
         .batch_size = message->batch_size,
         .prompt_count = message->prompt_count,
         .tail_divergence = message->tail_divergence != 0,
@@ -95,31 +96,28 @@ abl_code abl_convert_sweep_sizes(const abl_sweep_request *request, int64_t edge_
     return ABL_CODE_OK;
 }
 
-/* False: no metric that can be measured. */
-static bool metric_of(Ablate__V1__Metric name, abl_metric *ret_metric) {
-    switch ((int)name) {
-    case ABLATE__V1__METRIC__METRIC_KL_DIV:
-        *ret_metric = ABL_METRIC_CLEAN_KL_DIV;
-        return true;
-    case ABLATE__V1__METRIC__METRIC_ANSWER_DIFF:
-        *ret_metric = ABL_METRIC_ANSWER_DIFF;
-        return true;
-    case ABLATE__V1__METRIC__METRIC_ANSWER_DIFF_PERCENT:
-        *ret_metric = ABL_METRIC_ANSWER_DIFF_PERCENT;
-        return true;
-    case ABLATE__V1__METRIC__METRIC_ANSWER_VALUE:
-        *ret_metric = ABL_METRIC_ANSWER_VALUE;
-        return true;
-    case ABLATE__V1__METRIC__METRIC_CORRECT_ANSWER_PERCENT:
-        *ret_metric = ABL_METRIC_CORRECT_PERCENT;
-        return true;
-    case ABLATE__V1__METRIC__METRIC_CORRECT_ANSWER_GREATER_THAN_INCORRECT_PERCENT:
-        *ret_metric = ABL_METRIC_CORRECT_OVER_WRONG_PERCENT;
-        return true;
-    default:
-        return false;
-    }
-}
+/* By the protocol's number; 0 is no metric. */
+static const abl_metric METRICS[] = {
+    [ABLATE__V1__METRIC__METRIC_KL_DIV] = ABL_METRIC_CLEAN_KL_DIV,
+    [ABLATE__V1__METRIC__METRIC_ANSWER_DIFF] = ABL_METRIC_ANSWER_DIFF,
+    [ABLATE__V1__METRIC__METRIC_ANSWER_DIFF_PERCENT] = ABL_METRIC_ANSWER_DIFF_PERCENT,
+    [ABLATE__V1__METRIC__METRIC_ANSWER_VALUE] = ABL_METRIC_ANSWER_VALUE,
+    [ABLATE__V1__METRIC__METRIC_CORRECT_ANSWER_PERCENT] = ABL_METRIC_CORRECT_PERCENT,
+    [ABLATE__V1__METRIC__METRIC_CORRECT_ANSWER_GREATER_THAN_INCORRECT_PERCENT] =
+        ABL_METRIC_CORRECT_OVER_WRONG_PERCENT,
+    [ABLATE__V1__METRIC__METRIC_CORRUPT_KL_DIV] = ABL_METRIC_CORRUPT_KL_DIV,
+    [ABLATE__V1__METRIC__METRIC_WRONG_ANSWER_VALUE] = ABL_METRIC_WRONG_ANSWER_VALUE,
+    [ABLATE__V1__METRIC__METRIC_ANSWER_PROB] = ABL_METRIC_ANSWER_PROB,
+    [ABLATE__V1__METRIC__METRIC_ANSWER_LOGPROB] = ABL_METRIC_ANSWER_LOGPROB,
+    [ABLATE__V1__METRIC__METRIC_ANSWER_PROB_DIFF] = ABL_METRIC_ANSWER_PROB_DIFF,
+    [ABLATE__V1__METRIC__METRIC_ANSWER_LOGPROB_DIFF] = ABL_METRIC_ANSWER_LOGPROB_DIFF,
+    [ABLATE__V1__METRIC__METRIC_ANSWER_PROB_DIFF_PERCENT] = ABL_METRIC_ANSWER_PROB_DIFF_PERCENT,
+    [ABLATE__V1__METRIC__METRIC_ANSWER_LOGPROB_DIFF_PERCENT] =
+        ABL_METRIC_ANSWER_LOGPROB_DIFF_PERCENT,
+    [ABLATE__V1__METRIC__METRIC_ANSWER_DIFF_PERCENT_BY_ROW] = ABL_METRIC_ANSWER_DIFF_PERCENT_BY_ROW,
+    [ABLATE__V1__METRIC__METRIC_MSE] = ABL_METRIC_MSE,
+};
+_Static_assert(ABL_COUNT_OF(METRICS) == ABL_METRIC_COUNT + 1, "every metric has a number");
 
 abl_code abl_convert_metrics(const Ablate__V1__Metric *metrics, size_t count,
                              abl_sweep_metrics *ret_metrics, abl_status *ret_status) {
@@ -137,14 +135,12 @@ abl_code abl_convert_metrics(const Ablate__V1__Metric *metrics, size_t count,
     abl_sweep_metrics converted = {.count = (int32_t)count};
     for (size_t i = 0; i < count; i++) {
         converted.names[i] = metrics[i];
-        if (!metric_of(metrics[i], &converted.metrics[i])) {
+        if ((int)metrics[i] < 1 || (int)metrics[i] >= (int)ABL_COUNT_OF(METRICS)) {
             return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "METRIC_UNKNOWN",
-                            "metrics[%zu] is %d, which is no metric; there are KL_DIV, "
-                            "ANSWER_DIFF, ANSWER_DIFF_PERCENT, ANSWER_VALUE, "
-                            "CORRECT_ANSWER_PERCENT and "
-                            "CORRECT_ANSWER_GREATER_THAN_INCORRECT_PERCENT",
-                            i, (int)metrics[i]);
+                            "metrics[%zu] is %d, which is no metric; Metric has 1 to %d", i,
+                            (int)metrics[i], ABL_METRIC_COUNT);
         }
+        converted.metrics[i] = METRICS[(int)metrics[i]];
     }
     *ret_metrics = converted;
     return ABL_CODE_OK;

@@ -21,6 +21,7 @@ typedef struct abl_sweep_request {
     abl_patch_type patch_type;
     abl_ablation ablation;
     bool reverse_clean_corrupt;
+    bool signed_scores;
     int32_t batch_size;   /* 0: the job's */
     int32_t prompt_count; /* 0: all */
     bool tail_divergence;

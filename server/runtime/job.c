@@ -72,31 +72,50 @@ static void job_destroy(abl_object *object) {
     abl_values_unref(job->scores);
     abl_values_unref(job->running_scores);
     abl_object_unref(&job->graph->object);
-    abl_object_unref(&job->dataset->object);
+    if (job->dataset != NULL) {
+        abl_object_unref(&job->dataset->object);
+    }
     abl_free(job);
 }
 
-abl_job *abl_job_create(abl_resident_graph *graph, abl_resident_dataset *dataset, abl_prune *prune,
-                        abl_dataset *tokenized) {
+static abl_job *job_alloc(abl_resident_graph *graph) {
     abl_job *job = abl_calloc(1, sizeof *job);
-    abl_values *room = abl_values_create(abl_graph_edge_count(graph->graph));
-    if (job == NULL || room == NULL) {
-        abl_free(job);
-        abl_values_unref(room);
+    if (job == NULL) {
         return NULL;
     }
     abl_object_init(&job->object, ABL_OBJECT_JOB, job->name, job_destroy);
     job->graph = (abl_resident_graph *)abl_object_ref(&graph->object);
-    job->dataset = (abl_resident_dataset *)abl_object_ref(&dataset->object);
     const abl_resident_model *model = abl_resident_graph_model(graph);
     (void)snprintf(job->model_name_text, sizeof job->model_name_text, "%s", model->name);
     (void)snprintf(job->model_id, sizeof job->model_id, "%s", model->object.id);
     job->model_name = job->model_name_text;
+    job->created_ms = abl_time_ms();
+    return job;
+}
+
+abl_job *abl_job_create(abl_resident_graph *graph, abl_resident_dataset *dataset, abl_prune *prune,
+                        abl_dataset *tokenized) {
+    abl_values *room = abl_values_create(abl_graph_edge_count(graph->graph));
+    abl_job *job = room == NULL ? NULL : job_alloc(graph);
+    if (job == NULL) {
+        abl_values_unref(room);
+        return NULL;
+    }
+    job->dataset = (abl_resident_dataset *)abl_object_ref(&dataset->object);
     job->running_scores = room;
     job->prune = prune;
     job->tokenized = tokenized;
     job->state = ABL_JOB_QUEUED;
-    job->created_ms = abl_time_ms();
+    return job;
+}
+
+abl_job *abl_job_create_ended(abl_resident_graph *graph, abl_values *scores) {
+    abl_job *job = job_alloc(graph);
+    if (job != NULL) {
+        job->scores = scores;
+        job->state = ABL_JOB_SUCCEEDED;
+        job->done = job->total = job->steps_done = 1;
+    }
     return job;
 }
 
@@ -385,6 +404,16 @@ abl_code abl_job_start(abl_job *job, const abl_job_place *place, abl_status *ret
     (void)abl_object_ref(&job->object); /* the run's own */
     add_event(job, (abl_job_findings){0});
     return ABL_CODE_OK;
+}
+
+abl_code abl_job_keep(abl_job *job, abl_registry *registry, abl_status *ret_status) {
+    make_room(registry);
+    abl_code code = abl_registry_add(registry, &job->object, NULL, 0, ret_status);
+    if (code == ABL_CODE_OK) {
+        (void)snprintf(job->name, sizeof job->name, "%s", job->object.id);
+        add_event(job, NULL, 0);
+    }
+    return code;
 }
 
 void abl_job_cancel(abl_job *job, const char *why) {

@@ -70,7 +70,7 @@ typedef struct abl_job {
 
     /* what it does: set by its maker, constant */
     abl_resident_graph *graph;     /* a reference; the graph itself may be unlisted later */
-    abl_resident_dataset *dataset; /* a reference */
+    abl_resident_dataset *dataset; /* a reference; NULL: abl_job_create_ended() */
     abl_object *kv_cache;          /* set before start; NULL: none. Needed until the job ends */
     const char *model_name;        /* the job's copy, as the next */
     char model_id[ABL_ID_BYTES];
@@ -125,6 +125,12 @@ typedef struct abl_job {
  * NULL: no memory; prune and tokenized are then still the caller's. */
 ABL_MUST_CHECK abl_job *abl_job_create(abl_resident_graph *graph, abl_resident_dataset *dataset,
                                        abl_prune *prune, abl_dataset *tokenized);
+/* A job that has succeeded with scores from elsewhere, whose reference it takes over: no dataset,
+ * nothing to run. List it with abl_job_keep(). */
+ABL_MUST_CHECK abl_job *abl_job_create_ended(abl_resident_graph *graph, abl_values *scores);
+/* The registry takes the caller's reference over; on failure the caller still holds it.
+ *   RESOURCE_EXHAUSTED  TOO_MANY_JOBS */
+ABL_MUST_CHECK abl_code abl_job_keep(abl_job *job, abl_registry *registry, abl_status *ret_status);
 
 typedef struct abl_job_place {
     abl_registry *registry;

@@ -5,7 +5,9 @@
  * are copied when the sweep ends, because the sweep ends on the device's thread. */
 #include "ablate/v1/evaluate.pb-c.h"
 #include "core/base/mem.h"
+#include "core/metric/area.h"
 #include "core/metric/sweep.h"
+#include "server/service/evaluate_rpcs.h"
 #include "server/service/sweep.h"
 
 typedef struct evaluate_state {
@@ -69,6 +71,40 @@ static abl_step evaluate_work(abl_rpc *rpc) {
     return ABL_STEP_DONE;
 }
 
+static void area_fill(const evaluate_state *state, int32_t metric, abl_point *points,
+                      Ablate__V1__MetricArea *area) {
+    for (int32_t i = 0; i < state->count; i++) {
+        points[i] = (abl_point){(double)state->rows[i].edge_count, state->rows[i].values[metric]};
+    }
+    const abl_axes linear = {.log_x = false};
+    ablate__v1__metric_area__init(area);
+    area->metric = state->metrics.names[metric];
+    area->auc = abl_area_auc(points, state->count, abl_metric_axes(state->metrics.metrics[metric]));
+    area->auc_linear = abl_area_auc(points, state->count, linear);
+    area->trapezoid = abl_area_trapezoid(points, state->count);
+    abl_area_faithfulness(points, state->count,
+                          (double)abl_graph_edge_count(state->run.graph->graph), &area->cpr,
+                          &area->cmd);
+}
+
+/* The areas of all metrics, in the memory of the message; false: no memory. */
+static bool areas_add(abl_rpc *rpc, const evaluate_state *state,
+                      Ablate__V1__EvaluateCircuitsResponse *response) {
+    size_t count = (size_t)state->metrics.count;
+    abl_point *points = abl_rpc_scratch(rpc, (size_t)state->count * sizeof *points);
+    Ablate__V1__MetricArea *areas = abl_rpc_scratch(rpc, count * sizeof *areas);
+    response->areas = abl_rpc_scratch(rpc, count * sizeof *response->areas);
+    if (points == NULL || areas == NULL || response->areas == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        area_fill(state, (int32_t)i, points, &areas[i]);
+        response->areas[i] = &areas[i];
+    }
+    response->n_areas = count;
+    return true;
+}
+
 static void evaluate_next(abl_rpc *rpc) {
     evaluate_state *state = rpc->state;
     if (state->sent == state->count) {
@@ -82,6 +118,7 @@ static void evaluate_next(abl_rpc *rpc) {
         ablate__v1__metric_value__init(&values[i]);
         values[i].metric = state->metrics.names[i];
         values[i].value = row->values[i];
+        values[i].std = row->stds[i];
         list[i] = &values[i];
     }
     Ablate__V1__EvaluateCircuitsResponse response = ABLATE__V1__EVALUATE_CIRCUITS_RESPONSE__INIT;
@@ -90,6 +127,11 @@ static void evaluate_next(abl_rpc *rpc) {
     response.edge_count = row->edge_count;
     response.values = list;
     response.n_values = (size_t)state->metrics.count;
+    if (state->sent == state->count && !areas_add(rpc, state, &response)) {
+        (void)abl_fail_oom(&rpc->status);
+        abl_rpc_fail_status(rpc);
+        return;
+    }
     abl_rpc_send(rpc, &response.base);
 }
 
@@ -119,9 +161,15 @@ static void evaluate_circuits(abl_rpc *rpc, const ProtobufCMessage *message) {
 
 static const abl_method methods[] = {
     {"/ablate.v1.EvaluateService/EvaluateCircuits", false, true, false, abl_rpc_start},
+    {"/ablate.v1.EvaluateService/MeasureCompleteness", false, true, false, abl_rpc_start},
+    {"/ablate.v1.EvaluateService/MeasureRoc", false, false, false, abl_rpc_start},
+    {"/ablate.v1.EvaluateService/CompareScores", false, false, false, abl_rpc_start},
 };
 static const abl_rpc_handler handlers[] = {
     {&ablate__v1__evaluate_circuits_request__descriptor, evaluate_circuits},
+    {&ablate__v1__measure_completeness_request__descriptor, abl_evaluate_completeness},
+    {&ablate__v1__measure_roc_request__descriptor, abl_evaluate_roc},
+    {&ablate__v1__compare_scores_request__descriptor, abl_evaluate_compare},
 };
 
 abl_service abl_evaluate_service(abl_server *server) {

@@ -6,10 +6,10 @@
 #include "server/convert/mask.h"
 #include "ablate/v1/mask.pb-c.h"
 #include "core/base/limits.h"
-#include "server/runtime/job.h"
 #include "server/service/module_stream.h"
 #include "server/service/rpc.h"
 #include "server/service/run_pass.h"
+#include "server/service/use_scores.h"
 
 #include <string.h>
 
@@ -29,38 +29,6 @@ static void set_end(abl_rpc *rpc) {
     abl_values_unref(state->scores);
     abl_values_unref(state->current);
     abl_values_unref(state->built);
-}
-
-static bool same_topology(const abl_graph_options *a, const abl_graph_options *b) {
-    return a->layer_count == b->layer_count && a->head_count == b->head_count &&
-           a->kv_head_count == b->kv_head_count && a->parallel_attn_mlp == b->parallel_attn_mlp &&
-           a->attn_only == b->attn_only && a->simple == b->simple &&
-           a->joined_qkv == b->joined_qkv && a->seq_len == b->seq_len && a->gqa == b->gqa;
-}
-
-/* The scores that a circuit is cut from; false: the status says why. */
-static bool find_scores(abl_rpc *rpc, set_state *state) {
-    abl_object *object = abl_rpc_use(rpc, ABL_OBJECT_JOB, state->request->circuit->job_id);
-    if (object == NULL) {
-        return false;
-    }
-    const abl_job *job = (const abl_job *)object;
-    if (!abl_job_ended(job) || job->scores == NULL) {
-        (void)abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "SCORES_NOT_READY",
-                       "job %s is %s and has %s; wait for it to end, or stop it", object->id,
-                       abl_job_state_name(job->state),
-                       job->scores == NULL ? "no scores" : "scores that change");
-        return false;
-    }
-    if (!same_topology(abl_graph_options_of(job->graph->graph),
-                       abl_graph_options_of(state->graph->graph))) {
-        (void)abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "GRAPH_MISMATCH",
-                       "the scores of job %s are over a graph with other options than %s",
-                       object->id, state->graph->object.id);
-        return false;
-    }
-    state->scores = abl_values_ref(job->scores);
-    return true;
 }
 
 static abl_step set_work(abl_rpc *rpc) {
@@ -122,10 +90,13 @@ static void set_patch_mask(abl_rpc *rpc, const ProtobufCMessage *message) {
     state->graph = (abl_resident_graph *)object;
     rpc->state = state;
     rpc->end_cb = set_end;
-    if (request->mask_case == ABLATE__V1__SET_PATCH_MASK_REQUEST__MASK_CIRCUIT &&
-        !find_scores(rpc, state)) {
-        abl_rpc_fail_status(rpc);
-        return;
+    if (request->mask_case == ABLATE__V1__SET_PATCH_MASK_REQUEST__MASK_CIRCUIT) {
+        const abl_job *job = abl_use_scores(rpc, request->circuit->job_id, state->graph->graph);
+        if (job == NULL) {
+            abl_rpc_fail_status(rpc);
+            return;
+        }
+        state->scores = abl_values_ref(job->scores);
     }
     set_start(rpc);
 }

@@ -14,6 +14,7 @@
 #include "server/runtime/job.h"
 #include "server/service/kv_cache.h"
 #include "server/service/module_stream.h"
+#include "server/service/prune_rpcs.h"
 #include "server/service/rpc.h"
 
 #include <stddef.h>
@@ -133,6 +134,12 @@ static bool pack_block(const ProtobufCMessage *message, void **ret_block, size_t
     return *ret_block != NULL;
 }
 
+bool abl_job_describe(abl_job *job, const Ablate__V1__PruneJobSpec *spec,
+                      const Ablate__V1__Provenance *provenance) {
+    return pack_block(&spec->base, &job->spec, &job->spec_bytes) &&
+           pack_block(&provenance->base, &job->provenance, &job->provenance_bytes);
+}
+
 static bool describe_job(abl_rpc *rpc, const submit *state, abl_job *job) {
     Ablate__V1__Provenance *provenance =
         abl_convert_provenance(rpc->arena, state->model, state->graph);
@@ -148,9 +155,7 @@ static bool describe_job(abl_rpc *rpc, const submit *state, abl_job *job) {
     job->prompt_count = state->prompt_count;
     job->top_k = state->request.top_k;
     job->estimated_bytes = state->estimated_bytes;
-    return provenance->algorithm_json != NULL &&
-           pack_block(&state->spec->base, &job->spec, &job->spec_bytes) &&
-           pack_block(&provenance->base, &job->provenance, &job->provenance_bytes);
+    return provenance->algorithm_json != NULL && abl_job_describe(job, state->spec, provenance);
 }
 
 static void prepare_done(abl_rpc *rpc) {
@@ -590,6 +595,7 @@ static const abl_method methods[] = {
     {"/ablate.v1.PruneService/ListJobs", false, false, false, abl_rpc_start},
     {"/ablate.v1.PruneService/CancelJob", false, false, false, abl_rpc_start},
     {"/ablate.v1.PruneService/GetPruneScores", false, true, false, abl_rpc_start},
+    {"/ablate.v1.PruneService/CreatePruneScores", false, false, false, abl_rpc_start},
 };
 static const abl_rpc_handler handlers[] = {
     {&ablate__v1__submit_job_request__descriptor, submit_job},
@@ -599,6 +605,7 @@ static const abl_rpc_handler handlers[] = {
     {&ablate__v1__list_jobs_request__descriptor, list_jobs},
     {&ablate__v1__cancel_job_request__descriptor, cancel_job},
     {&ablate__v1__get_prune_scores_request__descriptor, get_prune_scores},
+    {&ablate__v1__create_prune_scores_request__descriptor, abl_prune_create_scores},
 };
 
 abl_service abl_prune_service(abl_server *server) {

@@ -4,16 +4,12 @@
  * keeps those it found. The tokenized prompts hold no tensors, so the loop may end them. */
 #include "server/service/sweep.h"
 
+#include "core/graph/scores.h"
+#include "server/service/use_scores.h"
+
 static bool find_objects(abl_rpc *rpc, abl_sweep_run *run) {
-    abl_object *object = abl_rpc_use(rpc, ABL_OBJECT_JOB, run->request.job_id);
-    if (object == NULL) {
-        return false;
-    }
-    run->job = (abl_job *)object;
-    if (run->job->scores == NULL) {
-        (void)abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "SCORES_NOT_READY",
-                       "job '%s' is %s and has no scores; wait until it has ended, or use another",
-                       object->id, abl_job_state_name(run->job->state));
+    run->job = abl_use_scores(rpc, run->request.job_id, NULL);
+    if (run->job == NULL) {
         return false;
     }
     run->graph = run->job->graph;
@@ -22,11 +18,18 @@ static bool find_objects(abl_rpc *rpc, abl_sweep_run *run) {
         (void)abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "MODEL_NOT_RESIDENT",
                        "the graph of job '%s' was deleted, so its model '%s' can no longer be run "
                        "with these scores; prune again on a graph that is resident",
-                       object->id, run->job->model_name);
+                       run->job->object.id, run->job->model_name);
         return false;
     }
     abl_rpc_pin(rpc, &run->graph->object);
     abl_rpc_pin(rpc, &run->model->object);
+    if (run->request.dataset_id == NULL && run->job->dataset == NULL) {
+        (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "DATASET_MISSING",
+                       "sweep.dataset_id is empty, and the scores of '%s' were uploaded: they have "
+                       "no dataset of their own",
+                       run->job->object.id);
+        return false;
+    }
     if (run->request.dataset_id == NULL) {
         run->dataset = run->job->dataset;
         abl_rpc_pin(rpc, &run->dataset->object);
@@ -35,6 +38,22 @@ static bool find_objects(abl_rpc *rpc, abl_sweep_run *run) {
     run->dataset =
         (abl_resident_dataset *)abl_rpc_use(rpc, ABL_OBJECT_DATASET, run->request.dataset_id);
     return run->dataset != NULL;
+}
+
+/* The job's scores, or ones that rank as its signed scores do. */
+static bool take_scores(abl_rpc *rpc, abl_sweep_run *run) {
+    abl_values *scores = run->job->scores;
+    if (!run->request.signed_scores) {
+        run->scores = abl_values_ref(scores);
+        return true;
+    }
+    run->scores = abl_values_create(scores->count);
+    if (run->scores == NULL) {
+        (void)abl_fail_oom(&rpc->status);
+        return false;
+    }
+    return abl_scores_by_value(scores->values, scores->count, run->scores->values, &rpc->status) ==
+           ABL_CODE_OK;
 }
 
 bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
@@ -59,7 +78,9 @@ bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
         return false;
     }
     run->slot = abl_server_slot(rpc->server, abl_model_device(run->model->model));
-    run->scores = abl_values_ref(run->job->scores);
+    if (!take_scores(rpc, run)) {
+        return false;
+    }
     run->circuits = (abl_circuits_options){
         .model = run->model->model,
         .graph = run->graph->graph,

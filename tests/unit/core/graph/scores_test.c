@@ -208,6 +208,18 @@ static void bad_circuit_sizes_are_refused(void **state) {
     assert_string_equal(status.reason, "CIRCUIT_COUNT");
 }
 
+static void scores_by_value_put_the_largest_first_and_keep_ties(void **state) {
+    (void)state;
+    static const float values[] = {-3, 0.5F, -0.0F, 7, 0.0F, 0.5F, -1e30F, 1e-40F};
+    float ranked[8];
+    assert_int_equal(abl_scores_by_value(values, 8, ranked, NULL), ABL_CODE_OK);
+    static const int best_first[] = {3, 1, 7, 2, 0, 6};
+    for (int i = 1; i < 6; i++) {
+        assert_true(ranked[best_first[i - 1]] > ranked[best_first[i]]);
+    }
+    assert_true(ranked[1] == ranked[5] && ranked[2] == ranked[4] && ranked[6] > 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(top_ranks_by_magnitude_and_breaks_ties_by_index),
@@ -217,6 +229,7 @@ int main(void) {
         cmocka_unit_test(grouped_scores_are_sums_over_the_group),
         cmocka_unit_test(circuit_sizes_are_autocircuits),
         cmocka_unit_test(bad_circuit_sizes_are_refused),
+        cmocka_unit_test(scores_by_value_put_the_largest_first_and_keep_ties),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -152,8 +152,8 @@ typedef struct roc_walk {
 
 static void walk(const float *scores, const int64_t *order, int64_t count,
                  const uint8_t *in_reference, int64_t positives, roc_walk *out) {
-    double negatives = (double)(count - positives);
     int64_t hits = 0;
+    int64_t area = 0; /* times 2 positives negatives: whole, and below 2^55 */
     out->hits[0] = out->ends[0] = 0;
     for (int64_t begin = 0; begin < count;) {
         int64_t end = group_end(scores, order, count, begin);
@@ -165,10 +165,10 @@ static void walk(const float *scores, const int64_t *order, int64_t count,
             out->hits[i] = hits;
             out->ends[i] = end;
         }
-        double width = (double)(end - begin - (hits - before)) / negatives;
-        out->area += width * (double)(before + hits) / (2 * (double)positives);
+        area += (end - begin - (hits - before)) * (before + hits);
         begin = end;
     }
+    out->area = (double)area / (2 * (double)positives * (double)(count - positives));
 }
 
 static abl_code sizes_check(const int64_t *sizes, int32_t size_count, int64_t count,

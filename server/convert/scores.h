@@ -2,7 +2,7 @@
  *
  * OWNERSHIP  Texts point into the messages; sizes live in the arena.
  * THREADS    Pure functions of their arguments, arenas apart.
- * ERRORS     Fallible calls return a code, fill *ret_status; what is written into is then worthless.
+ * ERRORS     Fallible calls return a code, fill *ret_status; what they write into is then void.
  */
 #ifndef ABLATE_SERVER_CONVERT_SCORES_H
 #define ABLATE_SERVER_CONVERT_SCORES_H

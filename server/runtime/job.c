@@ -411,7 +411,7 @@ abl_code abl_job_keep(abl_job *job, abl_registry *registry, abl_status *ret_stat
     abl_code code = abl_registry_add(registry, &job->object, NULL, 0, ret_status);
     if (code == ABL_CODE_OK) {
         (void)snprintf(job->name, sizeof job->name, "%s", job->object.id);
-        add_event(job, NULL, 0);
+        add_event(job, (abl_job_findings){0});
     }
     return code;
 }

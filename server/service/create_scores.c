@@ -110,6 +110,14 @@ void abl_prune_create_scores(abl_rpc *rpc, const ProtobufCMessage *message) {
         abl_rpc_fail_status(rpc);
         return;
     }
+    if (request->scores_case == ABLATE__V1__CREATE_PRUNE_SCORES_REQUEST__SCORES_CURRENT_MASK &&
+        graph->mask->batch != 0) {
+        abl_rpc_fail(rpc, ABL_CODE_FAILED_PRECONDITION, "MASK_BATCH",
+                     "the mask of graph %s has a row for each of %d prompts; scores have one value "
+                     "an edge: SetMaskBatchSize 0 keeps the first row",
+                     graph->object.id, graph->mask->batch);
+        return;
+    }
     const abl_resident_model *model = abl_resident_graph_model(graph);
     state->request = request;
     state->graph = graph;

@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import ablate
 import numpy as np
-from ablate.v1 import cache_pb2, common_pb2, graph_pb2, mask_pb2, prune_pb2, run_pb2
+from ablate.v1 import cache_pb2, common_pb2, evaluate_pb2, graph_pb2, mask_pb2, prune_pb2, run_pb2
 
 NAN, INF = float("nan"), float("inf")
 
@@ -238,6 +238,52 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("job over prompts that are all the same", lambda w: w.submit(
         dataset_id=w.client.upload_dataset({"prompts": [pair("When Mary", "When Mary")]}).id, tail_divergence=True),
      "INVALID_ARGUMENT", "TAIL_EMPTY"),
+    # scores from elsewhere, and what is measured of scores
+    ("uploaded as an algorithm", lambda w: w.submit(uploaded=prune_pb2.UploadedScores()),
+     "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("scores of nothing", lambda w: w.graph._create_scores("", None), "INVALID_ARGUMENT", "SCORES_MISSING"),
+    ("scores of no mask", lambda w: w.graph._create_scores("", None, current_mask=False),
+     "INVALID_ARGUMENT", "SCORES_MISSING"),
+    ("scores with a NaN", lambda w: w.graph.upload_scores({MLP1: [NAN] * 18}), "INVALID_ARGUMENT", "SCORES_NOT_FINITE"),
+    ("scores of NaN", lambda w: w.graph.new_prune_scores(NAN), "INVALID_ARGUMENT", "SCORES_NOT_FINITE"),
+    ("scores of another shape", lambda w: w.graph.upload_scores({MLP1: [0.0] * 3}), "INVALID_ARGUMENT", "TENSOR_SHAPE"),
+    ("scores of a module that is not", lambda w: w.graph.upload_scores({"blocks.99.hook_mlp_in": [0.0]}),
+     "NOT_FOUND", "MODULE_UNKNOWN"),
+    ("scores of an edge that is not", lambda w: w.graph.circuit_prune_scores(["A9.9->Resid End"]),
+     "NOT_FOUND", "NODE_UNKNOWN"),
+    ("scores with a control character in their origin", lambda w: w.graph.upload_scores({MLP1: [0.0] * 18}, origin="a\nb"),
+     "INVALID_ARGUMENT", "NAME_INVALID"),
+    ("scores with a long origin", lambda w: w.graph.upload_scores({MLP1: [0.0] * 18}, origin="a" * 300),
+     "INVALID_ARGUMENT", "NAME_INVALID"),
+    ("scores for no graph", lambda w: _as(w.graph, id="g-no").new_prune_scores(), "NOT_FOUND", "GRAPH_UNKNOWN"),
+    ("a metric that is not", lambda w: w.client._call("EvaluateCircuits", evaluate_pb2.EvaluateCircuitsRequest(
+        sweep=run_pb2.CircuitSweep(job_id=_job(w).id), metrics=[99])).__next__(), "INVALID_ARGUMENT", ""),
+    ("too many metrics", lambda w: w.client.evaluate(_job(w), [1], ["kl_div"] * 50, progress=False),
+     "INVALID_ARGUMENT", "METRIC_COUNT"),
+    ("comparison with no job", lambda w: w.client.compare(_job(w), "job-no"), "NOT_FOUND", "JOB_UNKNOWN"),
+    ("comparison over another graph", lambda w: w.client.compare(
+        _job(w), w.model.graph(seq_len=4).new_prune_scores()), "FAILED_PRECONDITION", "GRAPH_MISMATCH"),
+    ("comparison at a size that is not", lambda w: w.client.compare(_job(w), _job(w), [10**9]),
+     "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),
+    ("comparison at too many sizes", lambda w: w.client.compare(_job(w), _job(w), [1] * 600),
+     "RESOURCE_EXHAUSTED", "CIRCUIT_COUNT"),
+    ("ROC of no reference", lambda w: w.client._call(
+        "MeasureRoc", evaluate_pb2.MeasureRocRequest(job_id=_job(w).id)), "INVALID_ARGUMENT", "REFERENCE_MISSING"),
+    ("ROC of an empty reference", lambda w: w.client.roc(_job(w), []), "INVALID_ARGUMENT", "REFERENCE_TRIVIAL"),
+    ("ROC of everything", lambda w: w.client.roc(_job(w), w.graph.new_prune_scores(1)),
+     "INVALID_ARGUMENT", "REFERENCE_TRIVIAL"),
+    ("ROC of an edge that is not", lambda w: w.client.roc(_job(w), ["A3.0->A1.0.Q"]),
+     "INVALID_ARGUMENT", "EDGE_NOT_IN_GRAPH"),
+    ("ROC of a negative reference", lambda w: w.client.roc(_job(w), _job(w), reference_edge_count=-1),
+     "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),
+    ("completeness at NaN", lambda w: w.client.completeness(_job(w), _job(w), [1], knockout_threshold=NAN),
+     "INVALID_ARGUMENT", "THRESHOLD_INVALID"),
+    ("completeness without knockouts", lambda w: w.client.completeness(_job(w), "job-no", [1]),
+     "NOT_FOUND", "JOB_UNKNOWN"),
+    ("completeness of a size that is not", lambda w: w.client.completeness(_job(w), _job(w), [10**9]),
+     "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),
+    ("a sweep over uploaded scores without a dataset", lambda w: w.client.evaluate(
+        w.graph.new_prune_scores(), [1], progress=False), "INVALID_ARGUMENT", "DATASET_MISSING"),
     # datasets
     ("dataset that is no JSON", lambda w: w.client.upload_dataset(b"{nope"), "INVALID_ARGUMENT", "DATASET_MALFORMED"),
     ("dataset that is a list", lambda w: w.client.upload_dataset(b"[]"), "INVALID_ARGUMENT", "DATASET_MALFORMED"),

@@ -16,6 +16,7 @@ from ._caches import KvCache
 from ._client import Client, connect
 from ._dataset import Dataset
 from ._graph import Edge, Graph, Node
+from ._interop import EapGraph, load_scores, save_scores
 from ._jobs import (
     EAPIG,
     ActivationMagnitude,
@@ -29,6 +30,7 @@ from ._jobs import (
     PruneStream,
     RandomScores,
 )
+from ._measure import MIB_FRACTIONS, Areas, Comparison, Completeness, Evaluation, Overlap, Roc
 from ._model import ActivationCache, HookPoint, Model, ModelConfig, get_act_name
 from ._training import CircuitProbing, SubnetworkProbing, TrainingPoint
 from ._version import VERSION as __version__
@@ -36,6 +38,16 @@ from .errors import *  # noqa: F403
 from .errors import __all__ as _errors
 
 __all__ = [
+    "Areas",
+    "Comparison",
+    "Completeness",
+    "EapGraph",
+    "Evaluation",
+    "MIB_FRACTIONS",
+    "Overlap",
+    "Roc",
+    "load_scores",
+    "save_scores",
     "ActivationCache",
     "ActivationMagnitude",
     "CircuitProbing",

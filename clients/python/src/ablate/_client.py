@@ -11,8 +11,9 @@ from tqdm.auto import tqdm
 from ._arrays import Array, Backend, collect_chunks, decode, resolve_backend
 from ._caches import KvCache
 from ._dataset import Dataset, DatasetLike, dataset_bytes
-from ._graph import PatchType, Scores, make_sweep, metric_values
+from ._graph import EdgeKey, PatchType, Scores, job_id_of, make_sweep, metric_values
 from ._jobs import Ablation, Job, enum_value
+from ._measure import Comparison, Completeness, Evaluation, Roc, roc_request
 from ._model import Model
 from ._rpc import Channel
 from ._upload import UploadSource, upload_messages
@@ -248,6 +249,7 @@ class Client:
         patch_type: PatchType = "tree_patch",
         ablation: Ablation = "resample",
         reverse_clean_corrupt: bool = False,
+        signed_scores: bool = False,
         batch_size: int | None = None,
         prompt_count: int | None = None,
         tail_divergence: bool = False,
@@ -266,6 +268,7 @@ class Client:
             patch_type=patch_type,
             ablation=ablation,
             reverse_clean_corrupt=reverse_clean_corrupt,
+            signed_scores=signed_scores,
             batch_size=batch_size,
             prompt_count=prompt_count,
             tail_divergence=tail_divergence,
@@ -292,16 +295,21 @@ class Client:
         patch_type: PatchType = "tree_patch",
         ablation: Ablation = "resample",
         reverse_clean_corrupt: bool = False,
+        signed_scores: bool = False,
         batch_size: int | None = None,
         prompt_count: int | None = None,
         tail_divergence: bool = False,
         progress: bool = True,
-    ) -> list[dict[str, float]]:
+    ) -> Evaluation:
         """How faithful circuits of several sizes are: a row a circuit, smallest first, ready for a data
         frame: ``{"edge_count": 100, "kl_div": 0.8, "answer_diff": 2.1, ...}``.
 
-        ``metrics``: of ``kl_div, answer_diff, answer_diff_percent, answer_value,
-        correct_answer_percent``; None: the first two and the last. Otherwise as :meth:`run_circuits`.
+        ``metrics``: of ``kl_div, corrupt_kl_div, answer_diff, answer_diff_percent,
+        answer_diff_percent_by_row, answer_value, wrong_answer_value, answer_prob, answer_logprob,
+        answer_prob_diff, answer_prob_diff_percent, answer_logprob_diff, answer_logprob_diff_percent,
+        correct_answer_percent, correct_answer_greater_than_incorrect_percent, mse``; None: ``kl_div,
+        answer_diff, correct_answer_percent``. Otherwise as :meth:`run_circuits`. The result's ``areas``
+        has the areas under the curves by metric: AutoCircuit's AUC, the plain one, MIB's CPR and CMD.
         """
         sweep = make_sweep(
             scores,
@@ -310,23 +318,85 @@ class Client:
             patch_type=patch_type,
             ablation=ablation,
             reverse_clean_corrupt=reverse_clean_corrupt,
+            signed_scores=signed_scores,
             batch_size=batch_size,
             prompt_count=prompt_count,
             tail_divergence=tail_divergence,
         )
         request = evaluate_pb2.EvaluateCircuitsRequest(sweep=sweep, metrics=metric_values(metrics))
-        rows: list[dict[str, float]] = []
+        rows = Evaluation()
         with self._call("EvaluateCircuits", request) as stream, tqdm(
             desc="evaluating", unit="circuit", disable=not progress
         ) as bar:
             for message in stream:
                 bar.total = message.total_count
                 bar.update(message.done_count - bar.n)
-                row: dict[str, float] = {"edge_count": message.edge_count}
-                for value in message.values:
-                    row[evaluate_pb2.Metric.Name(value.metric).removeprefix("METRIC_").lower()] = value.value
-                rows.append(row)
+                rows._add(message)
         return rows
+
+    def completeness(
+        self,
+        scores: Scores,
+        knockouts: Scores,
+        edge_counts: Sequence[int],
+        *,
+        knockout_threshold: float = 0.0,
+        dataset: DatasetLike | None = None,
+        ablation: Ablation = "resample",
+        batch_size: int | None = None,
+        prompt_count: int | None = None,
+    ) -> list[Completeness]:
+        """Same under knockouts, AutoCircuit's ``same_under_knockout``: KL of model and circuit, and of
+        the two when both lose the circuit's edges whose score in ``knockouts`` (not its size) is at
+        least ``knockout_threshold``. One row a circuit.
+        """
+        sweep = make_sweep(
+            scores,
+            dataset_id=self.upload_dataset(dataset).id if dataset is not None else "",
+            edge_counts=edge_counts,
+            patch_type="tree_patch",
+            ablation=ablation,
+            reverse_clean_corrupt=False,
+            batch_size=batch_size,
+            prompt_count=prompt_count,
+        )
+        request = evaluate_pb2.MeasureCompletenessRequest(
+            sweep=sweep, knockout_job_id=job_id_of(knockouts), knockout_threshold=knockout_threshold
+        )
+        return [
+            Completeness(row.edge_count, row.knockout_count, row.kl_div, row.knockout_kl_div)
+            for row in self._call("MeasureCompleteness", request)
+        ]
+
+    def roc(
+        self,
+        scores: Scores,
+        reference: Scores | Sequence[EdgeKey],
+        *,
+        reference_edge_count: int | None = None,
+        edge_counts: Sequence[int] | None = None,
+    ) -> Roc:
+        """How well scores find a reference circuit, AutoCircuit's ``measure_roc``. ``reference``: names
+        of its edges, or scores, of which the best ``reference_edge_count`` (None: all but 0) are it.
+        """
+        names = isinstance(reference, (list, tuple, set, frozenset))
+        request = roc_request(
+            job_id_of(scores), reference, None if names else job_id_of(reference),  # type: ignore[arg-type]
+            reference_edge_count, edge_counts,
+        )  # fmt: skip
+        out = self._call("MeasureRoc", request)
+        points = [(p.false_positive_rate, p.true_positive_rate) for p in out.points]
+        return Roc(points, out.area, out.reference_edge_count)
+
+    def compare(
+        self, scores: Scores, other: Scores, edge_counts: Sequence[int] | None = None
+    ) -> Comparison:
+        """How far two sets of scores agree: overlap of their circuits by size (AutoCircuit's
+        ``prune_score_similarities``, and Jaccard), rank and plain correlation."""
+        request = evaluate_pb2.CompareScoresRequest(
+            job_id=job_id_of(scores), other_job_id=job_id_of(other), edge_counts=edge_counts or ()
+        )
+        return Comparison._from_proto(self._call("CompareScores", request))
 
     # --- for the other classes ------------------------------------------------------------------
 

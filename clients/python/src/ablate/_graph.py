@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterator, Literal, Mapping, Sequence, Union
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Sequence, Union
 
-from ._arrays import Array, Prompt, collect_chunks, encode_float, encode_prompts
+from ._arrays import Array, Prompt, bos_policy, collect_chunks, encode_float, encode_prompts
 from ._caches import KvCacheLike, kv_cache_id
 from ._dataset import Dataset, DatasetLike
+from ._interop import EapGraph, PathLike, from_eap_graph, load_scores, save_scores, to_eap_graph
 from ._jobs import (
     Ablation,
     Algorithm,
@@ -22,6 +25,7 @@ from ._jobs import (
     make_spec,
 )
 from ._masks import MaskModes
+from ._measure import Evaluation
 from ._model import ActivationCache, Model, NamesFilter, SliceOutput, out_slice
 from .v1 import common_pb2, evaluate_pb2, graph_pb2, mask_pb2, prune_pb2, run_pb2
 
@@ -231,12 +235,7 @@ class Graph(MaskModes):
             self.set_patch_mask(before)
 
     def _set_edges(self, mask: Mapping[EdgeKey, float], reset_others: bool) -> int:
-        values = []
-        for key, value in mask.items():
-            if isinstance(key, Edge):
-                key = (key.name, key.seq_idx) if key.seq_idx is not None else key.name
-            name, seq_number = (key[0], key[1] + 1) if isinstance(key, tuple) else (key, 0)
-            values.append(common_pb2.EdgeValue(edge=name, seq_number=seq_number, value=float(value)))
+        values = edge_values(mask)
         masked = 0
         for start in range(0, max(len(values), 1), _EDGES_A_REQUEST):
             edges = mask_pb2.EdgeMask(
@@ -448,6 +447,89 @@ class Graph(MaskModes):
             top_k=top_k,
         )
 
+    # --- scores from elsewhere --------------------------------------------------------------------
+
+    def upload_scores(
+        self, scores: Mapping[Any, Any], *, origin: str = "", prepend_bos: bool | None = None
+    ) -> PruneScores:
+        """Keeps scores on the daemon, so that circuits of them can be run, masked, measured.
+
+        ``scores``: module names with an array each (a PruneScores, AutoCircuit's included; a module
+        that is missing scores 0), or edges (:data:`EdgeKey`) with a number each. ``origin``: where they
+        come from, for listings. ``prepend_bos``: how prompts are tokenized when they are used.
+
+        Raises :class:`ablate.InvalidArgumentError` (``SCORES_NOT_FINITE`` for a NaN, ``TENSOR_SHAPE``,
+        ``EDGE_NOT_IN_GRAPH``) and :class:`ablate.NotFoundError` (``NODE_UNKNOWN``, ``MODULE_UNKNOWN``).
+        """
+        if scores and all(isinstance(key, str) and "->" not in key for key in scores):
+            tensors = [
+                mask_pb2.NamedTensor(name=name, tensor=encode_float(array)) for name, array in scores.items()
+            ]
+            return self._create_scores(origin, prepend_bos, modules=prune_pb2.ModuleScores(tensors=tensors))
+        edges = prune_pb2.EdgeScores(edges=edge_values(scores))
+        return self._create_scores(origin, prepend_bos, edges=edges)
+
+    def load_scores(self, path: PathLike, *, prepend_bos: bool | None = None) -> PruneScores:
+        """Uploads a file of scores: safetensors with AutoCircuit's names, or the graph JSON of EAP-IG
+        and MIB (``.json``), whose ``in_graph`` :meth:`read_eap_graph` has, too."""
+        if os.fspath(path).endswith(".json"):
+            arrays = self.read_eap_graph(path).scores
+        else:
+            arrays = load_scores(path)
+        return self.upload_scores(arrays, origin=Path(path).name, prepend_bos=prepend_bos)
+
+    def save_scores(self, scores: PruneScores, path: PathLike) -> None:
+        """Writes scores as safetensors, or, by the ending ``.json``, as a graph file of EAP-IG and MIB
+        with every edge in the graph; :meth:`eap_graph` takes a mask."""
+        if os.fspath(path).endswith(".json"):
+            self.eap_graph(scores).save(path)
+        else:
+            save_scores(scores, path, {"job": scores.job.id})
+
+    def eap_graph(
+        self, scores: Mapping[str, Array], mask: Mapping[str, Array] | None = None
+    ) -> EapGraph:
+        """Scores as a graph file of EAP-IG and MIB; ``mask`` (1 = ablated, as :meth:`get_patch_mask`
+        gives it): edges that are not ``in_graph``."""
+        return to_eap_graph(self, scores, mask)
+
+    def read_eap_graph(self, source: PathLike | Mapping[str, Any]) -> EapGraph:
+        """Reads a graph file of EAP-IG or MIB (a path, or its content): scores, mask, nodes. A file of
+        another model is refused, saying which fields of its ``cfg`` differ."""
+        return from_eap_graph(self, source)
+
+    def new_prune_scores(self, init_val: float = 0.0) -> PruneScores:
+        """The same score for every edge, as AutoCircuit's method."""
+        return self._create_scores("new_prune_scores", None, init_val=float(init_val))
+
+    def circuit_prune_scores(
+        self,
+        edges: Iterable[EdgeKey] | None = None,
+        edge_dict: Mapping[EdgeKey, float] | None = None,
+        bool: bool = False,
+    ) -> PruneScores:
+        """1 (or True) for these edges, or the dict's values, and 0 for all others: AutoCircuit's
+        method. Names work in ``edge_dict``, too; a name that is no edge of the graph is an error."""
+        if (edges is None) == (edge_dict is None):
+            raise ValueError("give edges or edge_dict")
+        values = dict.fromkeys(edges, 1.0) if edges is not None else edge_dict
+        made = prune_pb2.EdgeScores(edges=edge_values(values))
+        scores = self._create_scores("circuit_prune_scores", None, edges=made)
+        if bool:
+            for name, array in scores.items():
+                scores[name] = array != 0
+        return scores
+
+    def current_patch_masks_as_prune_scores(self) -> PruneScores:
+        """The patch mask as it is now, as scores: AutoCircuit's method."""
+        return self._create_scores("current_patch_masks_as_prune_scores", None, current_mask=True)
+
+    def _create_scores(self, origin: str, prepend_bos: bool | None, **scores: Any) -> PruneScores:
+        request = prune_pb2.CreatePruneScoresRequest(
+            graph_id=self.id, origin=origin, bos=bos_policy(prepend_bos), **scores
+        )
+        return Job(self.client, self.client._call("CreatePruneScores", request).job).scores()
+
     # --- circuits -------------------------------------------------------------------------------
 
     def run_circuits(
@@ -462,13 +544,24 @@ class Graph(MaskModes):
         edge_counts: Sequence[int] | None = None,
         metrics: Sequence[str] | None = None,
         **options: Any,
-    ) -> list[dict[str, float]]:
+    ) -> Evaluation:
         """As :meth:`Client.evaluate`."""
         return self.client.evaluate(scores, edge_counts, metrics, **options)
 
     def delete(self) -> None:
         """Ends the graph. Raises :class:`ablate.FailedPreconditionError` (``GRAPH_IN_USE``)."""
         self.client._call("DeleteGraph", graph_pb2.DeleteGraphRequest(graph_id=self.id))
+
+
+def edge_values(values: Mapping[EdgeKey, float]) -> list[common_pb2.EdgeValue]:
+    """Edges and their numbers for a message."""
+    out = []
+    for key, value in values.items():
+        if isinstance(key, Edge):
+            key = (key.name, key.seq_idx) if key.seq_idx is not None else key.name
+        name, seq_number = (key[0], key[1] + 1) if isinstance(key, tuple) else (key, 0)
+        out.append(common_pb2.EdgeValue(edge=name, seq_number=seq_number, value=float(value)))
+    return out
 
 
 def job_id_of(scores: Scores) -> str:
@@ -486,6 +579,7 @@ def make_sweep(
     patch_type: PatchType,
     ablation: Ablation,
     reverse_clean_corrupt: bool,
+    signed_scores: bool = False,
     batch_size: int | None,
     prompt_count: int | None,
     tail_divergence: bool = False,
@@ -498,6 +592,7 @@ def make_sweep(
         patch_type=enum_value(common_pb2.PatchType, "PATCH_TYPE_", patch_type),
         ablation_type=ablation_value(ablation),
         reverse_clean_corrupt=reverse_clean_corrupt,
+        signed_scores=signed_scores,
         batch_size=batch_size or 0,
         prompt_count=prompt_count or 0,
         tail_divergence=tail_divergence,

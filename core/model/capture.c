@@ -100,8 +100,9 @@ static abl_code want_named(abl_captures *c, abl_status *ret_status) {
 /* With nobody asking by name, points that this pass has no tensor for are left out in silence:
  * inputs that are not there when others are, and gradients of what fires three times. */
 static bool hidden(const abl_forward_options *o, abl_hook_point point, bool gradient) {
-    bool joined = o->patch != NULL && o->patch->joined;
-    bool split = !joined && (o->patch != NULL || o->per_head_inputs);
+    bool own = abl_forward_patches_inputs(o->patch);
+    bool joined = own && o->patch->joined;
+    bool split = !joined && (own || o->per_head_inputs);
     bool input =
         point == ABL_HOOK_Q_INPUT || point == ABL_HOOK_K_INPUT || point == ABL_HOOK_V_INPUT;
     bool norm1 = point == ABL_HOOK_LN1_SCALE || point == ABL_HOOK_LN1_NORMALIZED;

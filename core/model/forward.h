@@ -49,7 +49,9 @@ typedef struct abl_scalar {
 
 /* What a patched pass puts between the residual stream and those that read it; core/patch fills it
  * in. Tensors are of `scope`; inputs are (batch, pos, heads, d_model): the heads of q, then, unless
- * `joined`, those of k and of v. The backward half may be NULL: then there are no gradients. */
+ * `joined`, those of k and of v. The backward half may be NULL: then there are no gradients. Where
+ * the stream itself is patched, heads_input_cb and mlp_input_cb are NULL, and so are their
+ * backwards: readers read the stream. */
 typedef struct abl_forward_patch {
     void *user_data;
     bool joined;  /* a head's q, k and v read one input, hook_attn_in */
@@ -57,7 +59,12 @@ typedef struct abl_forward_patch {
     void (*start_cb)(void *user_data, abl_scope *scope, abl_tensor *start);
     abl_tensor *(*heads_input_cb)(void *user_data, abl_scope *scope, int layer, abl_tensor *resid);
     abl_tensor *(*mlp_input_cb)(void *user_data, abl_scope *scope, int layer, abl_tensor *resid);
-    abl_tensor *(*end_input_cb)(void *user_data, abl_scope *scope, abl_tensor *resid);
+    /* The stream behind a layer's attention (`mid`) or behind its block, before its hook point; and
+     * what that emitted (may be NULL: no source). */
+    abl_tensor *(*node_cb)(void *user_data, abl_scope *scope, int layer, bool mid,
+                           abl_tensor *resid);
+    void (*node_emitted_cb)(void *user_data, abl_scope *scope, int layer, bool mid,
+                            abl_tensor *resid);
     /* What sources emitted. `change` is what interventions at hook_result added to the heads'
      * outputs, (batch, pos, heads, d_model); NULL: nothing. */
     void (*heads_cb)(void *user_data, abl_scope *scope, int layer, abl_tensor *z,
@@ -70,11 +77,19 @@ typedef struct abl_forward_patch {
                                            abl_tensor *grad);
     abl_tensor *(*mlp_input_backward_cb)(void *user_data, abl_scope *scope, int layer,
                                          abl_tensor *grad);
-    abl_tensor *(*end_input_backward_cb)(void *user_data, abl_scope *scope, abl_tensor *grad);
+    abl_tensor *(*node_backward_cb)(void *user_data, abl_scope *scope, int layer, bool mid,
+                                    abl_tensor *grad);
+    /* May be NULL, and may return NULL: nothing. */
+    abl_tensor *(*node_emitted_backward_cb)(void *user_data, abl_scope *scope, int layer, bool mid);
     abl_tensor *(*heads_backward_cb)(void *user_data, abl_scope *scope, int layer);
     abl_tensor *(*mlp_backward_cb)(void *user_data, abl_scope *scope, int layer);
     abl_tensor *(*start_backward_cb)(void *user_data, abl_scope *scope);
 } abl_forward_patch;
+
+/* Whether what reads the stream has inputs of its own; `patch` may be NULL. */
+static inline bool abl_forward_patches_inputs(const abl_forward_patch *patch) {
+    return patch != NULL && patch->heads_input_cb != NULL;
+}
 
 typedef struct abl_forward_options {
     const abl_model *model;

@@ -60,7 +60,7 @@ static bool involved(const abl_hooked_pass *p, abl_hook_point point, int layer) 
 }
 
 static abl_hooked_inputs inputs_of(const abl_hooked_pass *p, int layer) {
-    if (p->patch != NULL) {
+    if (abl_forward_patches_inputs(p->patch)) {
         return p->patch->joined ? ABL_INPUTS_JOINED : ABL_INPUTS_SPLIT;
     }
     if (p->options->per_head_inputs || involved(p, ABL_HOOK_Q_INPUT, layer) ||
@@ -88,7 +88,7 @@ static abl_code check_joined(const abl_hooked_pass *p, int layer, abl_status *re
                                ret_status);
         }
     }
-    if (p->patch == NULL && p->config->n_kv_heads != p->config->n_heads) {
+    if (!abl_forward_patches_inputs(p->patch) && p->config->n_kv_heads != p->config->n_heads) {
         return cannot_fire(ABL_HOOK_ATTN_IN, layer,
                            "key and value heads are shared by several query heads, so they have "
                            "no one input; use hook_q_input, hook_k_input, hook_v_input",
@@ -326,7 +326,7 @@ static abl_qkv split_inputs(abl_hooked_pass *p, int layer, abl_tensor *resid) {
         (void)at(p, ABL_HOOK_ATTN_IN, layer, for_heads(p, resid, heads));
     }
     abl_qkv in = {.q = NULL};
-    if (p->patch != NULL) {
+    if (abl_forward_patches_inputs(p->patch)) {
         abl_tensor *all = p->patch->heads_input_cb(p->patch->user_data, p->scope, layer, resid);
         in.q = abl_tensor_slice(p->scope, all, 2, 0, heads);
         in.k = abl_tensor_slice(p->scope, all, 2, heads, heads + kv);
@@ -352,9 +352,9 @@ static abl_qkv run_projection(abl_hooked_pass *p, int layer, abl_tensor *resid) 
                          .v = project(p, layer, 2, in.v)};
     }
     case ABL_INPUTS_JOINED: {
-        abl_tensor *in = p->patch == NULL ? for_heads(p, resid, heads)
-                                          : p->patch->heads_input_cb(p->patch->user_data, p->scope,
-                                                                     layer, resid);
+        abl_tensor *in = abl_forward_patches_inputs(p->patch)
+                             ? p->patch->heads_input_cb(p->patch->user_data, p->scope, layer, resid)
+                             : for_heads(p, resid, heads);
         in = run_norm1(p, layer, 0, true, at(p, ABL_HOOK_ATTN_IN, layer, in));
         return (abl_qkv){.q = project(p, layer, 0, in),
                          .k = project(p, layer, 1, in),
@@ -503,8 +503,9 @@ static abl_tensor *run_mlp(abl_hooked_pass *p, int layer, abl_tensor *resid) {
                               .normalized = ABL_HOOK_LN2_NORMALIZED,
                               .hook_layer = layer,
                               .shown = true};
-    abl_tensor *in =
-        p->patch == NULL ? resid : p->patch->mlp_input_cb(p->patch->user_data, scope, layer, resid);
+    abl_tensor *in = abl_forward_patches_inputs(p->patch)
+                         ? p->patch->mlp_input_cb(p->patch->user_data, scope, layer, resid)
+                         : resid;
     abl_tensor *normed = run_norm(p, &place, &saved->norm2, at(p, ABL_HOOK_MLP_IN, layer, in));
     abl_tensor *both = abl_tensor_linear(scope, normed, block->w_in, block->b_in);
     abl_tensor *post = NULL;
@@ -527,6 +528,20 @@ static abl_tensor *run_mlp(abl_hooked_pass *p, int layer, abl_tensor *resid) {
     return out;
 }
 
+/* The stream at its own hook points, RESID_MID and RESID_POST. */
+static abl_tensor *run_node(abl_hooked_pass *p, abl_hook_point point, int layer, abl_tensor *x) {
+    const abl_forward_patch *patch = p->patch;
+    bool mid = point == ABL_HOOK_RESID_MID;
+    if (patch != NULL) {
+        x = patch->node_cb(patch->user_data, p->scope, layer, mid, x);
+    }
+    x = at(p, point, layer, x);
+    if (patch != NULL && patch->node_emitted_cb != NULL) {
+        patch->node_emitted_cb(patch->user_data, p->scope, layer, mid, x);
+    }
+    return x;
+}
+
 static abl_tensor *run_block(abl_hooked_pass *p, int layer, abl_tensor *resid) {
     abl_scope *scope = p->scope;
     bool parallel = p->config->parallel_attn_mlp;
@@ -537,13 +552,10 @@ static abl_tensor *run_block(abl_hooked_pass *p, int layer, abl_tensor *resid) {
     }
     abl_tensor *post = abl_tensor_add(scope, resid, run_attention(p, layer, resid));
     if (!p->config->attn_only) {
-        abl_tensor *mid = parallel ? post : at(p, ABL_HOOK_RESID_MID, layer, post);
+        abl_tensor *mid = parallel ? post : run_node(p, ABL_HOOK_RESID_MID, layer, post);
         post = abl_tensor_add(scope, mid, run_mlp(p, layer, parallel ? resid : mid));
     }
-    if (p->patch != NULL && layer + 1 == p->config->n_layers) {
-        post = p->patch->end_input_cb(p->patch->user_data, scope, post);
-    }
-    return at(p, ABL_HOOK_RESID_POST, layer, post);
+    return run_node(p, ABL_HOOK_RESID_POST, layer, post);
 }
 
 /* ---- The pass ---------------------------------------------------------------------------- */
@@ -632,16 +644,16 @@ static abl_code run(abl_hooked_pass *p, abl_status *ret_status) {
 
 abl_code abl_hooked_run(abl_captures *captures, abl_status *ret_status) {
     const abl_forward_options *o = captures->options;
+    const bool own = abl_forward_patches_inputs(o->patch);
     abl_hooked_pass p = {.captures = captures,
                          .options = o,
                          .model = o->model,
                          .config = abl_model_get_config(o->model),
                          .patch = o->patch};
-    p.shape =
-        (abl_pass_shape){.batch = o->batch,
-                         .seq = o->seq,
-                         .kv_heads = o->patch == NULL ? p.config->n_kv_heads : o->patch->kv_heads,
-                         .per_head_inputs = o->per_head_inputs || o->patch != NULL};
+    p.shape = (abl_pass_shape){.batch = o->batch,
+                               .seq = o->seq,
+                               .kv_heads = own ? o->patch->kv_heads : p.config->n_kv_heads,
+                               .per_head_inputs = o->per_head_inputs || own};
     abl_code code = check(&p, ret_status);
     if (code != ABL_CODE_OK) {
         return code;

@@ -195,7 +195,7 @@ static abl_tensor *mlp_backward(abl_hooked_pass *p, int layer, abl_tensor *grad)
                               .normalized = ABL_HOOK_LN2_NORMALIZED,
                               .hook_layer = layer};
     grad = at(p, ABL_HOOK_MLP_IN, layer, norm_backward(p, &place, &saved->norm2, grad));
-    return p->patch == NULL
+    return !abl_forward_patches_inputs(p->patch)
                ? grad
                : p->patch->mlp_input_backward_cb(p->patch->user_data, scope, layer, grad);
 }
@@ -290,7 +290,7 @@ static abl_tensor *project_backward(abl_hooked_pass *p, int layer, int which,
 
 /* Gradients at inputs of heads, (batch, pos, heads, d_model), to the one at the stream. */
 static abl_tensor *inputs_backward(abl_hooked_pass *p, int layer, abl_tensor *grad) {
-    return p->patch == NULL
+    return !abl_forward_patches_inputs(p->patch)
                ? sum_heads(p, grad)
                : p->patch->heads_input_backward_cb(p->patch->user_data, p->scope, layer, grad);
 }
@@ -355,12 +355,24 @@ static abl_tensor *attention_backward(abl_hooked_pass *p, int layer, abl_tensor 
 
 /* ---- The whole --------------------------------------------------------------------------- */
 
+/* run_node()'s backward. */
+static abl_tensor *node_backward(abl_hooked_pass *p, abl_hook_point point, int layer,
+                                 abl_tensor *grad) {
+    const abl_forward_patch *patch = p->patch;
+    bool mid = point == ABL_HOOK_RESID_MID;
+    abl_tensor *emitted =
+        patch == NULL || patch->node_emitted_backward_cb == NULL
+            ? NULL
+            : patch->node_emitted_backward_cb(patch->user_data, p->scope, layer, mid);
+    grad = emitted == NULL ? grad : abl_tensor_add(p->scope, grad, emitted);
+    grad = at(p, point, layer, grad);
+    return patch == NULL ? grad
+                         : patch->node_backward_cb(patch->user_data, p->scope, layer, mid, grad);
+}
+
 static abl_tensor *block_backward(abl_hooked_pass *p, int layer, abl_tensor *grad) {
     abl_scope *scope = p->scope;
-    grad = at(p, ABL_HOOK_RESID_POST, layer, grad);
-    if (p->patch != NULL && layer + 1 == p->config->n_layers) {
-        grad = p->patch->end_input_backward_cb(p->patch->user_data, scope, grad);
-    }
+    grad = node_backward(p, ABL_HOOK_RESID_POST, layer, grad);
     abl_tensor *from_mlp = p->config->attn_only ? NULL : mlp_backward(p, layer, grad);
     if (p->config->attn_only) {
         grad = abl_tensor_add(scope, grad, attention_backward(p, layer, grad));
@@ -368,7 +380,7 @@ static abl_tensor *block_backward(abl_hooked_pass *p, int layer, abl_tensor *gra
         abl_tensor *from_attention = attention_backward(p, layer, grad);
         grad = abl_tensor_add(scope, abl_tensor_add(scope, grad, from_mlp), from_attention);
     } else {
-        grad = at(p, ABL_HOOK_RESID_MID, layer, abl_tensor_add(scope, grad, from_mlp));
+        grad = node_backward(p, ABL_HOOK_RESID_MID, layer, abl_tensor_add(scope, grad, from_mlp));
         grad = abl_tensor_add(scope, grad, attention_backward(p, layer, grad));
     }
     if (p->patch != NULL && layer == 0) {

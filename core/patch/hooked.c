@@ -10,7 +10,10 @@
  *
  *     at the stream: the sum over j of g[j]        at current[s]: minus the sum of mask[j, s] g[j]
  *
- * collected in a second arena, whose slot s is whole once the pass has come back to s. */
+ * collected in a second arena, whose slot s is whole once the pass has come back to s.
+ *
+ * In a simple graph the readers are the stream's own nodes, so the same line is a step of the
+ * stream itself, taken before the node's hook point fires, and the nodes are sources, too. */
 #include "core/patch/hooked.h"
 
 #include "core/base/assert.h"
@@ -19,6 +22,7 @@
 #include "core/patch/mask_function.h"
 #include "core/patch/mix.h"
 #include "core/patch/patcher.h"
+#include "core/patch/simple.h"
 #include "core/patch/sources.h"
 
 #include <string.h>
@@ -32,6 +36,7 @@ typedef struct between {
     abl_mix_shape shape;
     int32_t parts; /* inputs of a head: 3, or 1 in a joined graph */
     int32_t heads; /* rows of a layer's inputs */
+    bool simple;
     bool as_it_stands;
     abl_scope *scope; /* of the arenas */
     abl_differences differences;
@@ -78,6 +83,7 @@ static abl_tensor *matrix_of(abl_scope *scope, const abl_mask_rows *rows) {
 
 static abl_tensor *sources_below(abl_scope *scope, abl_tensor *arena, int64_t first,
                                  const abl_graph_module *module) {
+    first += module->src_begin;
     return abl_tensor_slice(scope, arena, 0, first, first + module->src_count);
 }
 
@@ -123,7 +129,15 @@ static abl_tensor *inputs_backward(between *b, abl_scope *scope, const abl_graph
 /* ---- Callbacks: forward ------------------------------------------------------------------ */
 
 static int64_t head_source(const between *b, int layer) {
+    if (b->simple) {
+        return abl_simple_block_at(b->graph, layer).heads;
+    }
     return 1 + (int64_t)layer * (b->config->n_heads + (b->config->attn_only ? 0 : 1));
+}
+
+static int64_t mlp_source(const between *b, int layer) {
+    return b->simple ? abl_simple_block_at(b->graph, layer).mlp
+                     : head_source(b, layer) + b->config->n_heads;
 }
 
 static const int64_t heads_last[] = {1, 2, 0,
@@ -151,10 +165,37 @@ static abl_tensor *mlp_input_cb(void *user_data, abl_scope *scope, int layer, ab
         scope, inputs(b, scope, module_of(b, layer, true), 1, layer, mid, resid), 0, 0);
 }
 
-static abl_tensor *end_input_cb(void *user_data, abl_scope *scope, abl_tensor *resid) {
+/* The module that the stream is there; NULL: none. */
+static const abl_graph_module *node_of(const between *b, int layer, bool mid) {
+    bool last = !mid && layer + 1 == b->config->n_layers;
+    int32_t index =
+        abl_simple_block_at(b->graph, layer).mid < 0 ? layer : 2 * layer + (mid ? 0 : 1);
+    return b->simple ? abl_graph_module_at(b->graph, index) : last ? module_end(b) : NULL;
+}
+
+static abl_tensor *node_cb(void *user_data, abl_scope *scope, int layer, bool mid,
+                           abl_tensor *resid) {
     between *b = user_data;
+    const abl_graph_module *module = node_of(b, layer, mid);
+    if (module == NULL) {
+        return resid;
+    }
     return abl_tensor_select(
-        scope, inputs(b, scope, module_end(b), 1, b->config->n_layers, false, resid), 0, 0);
+        scope, inputs(b, scope, module, 1, mid ? layer : layer + 1, mid, resid), 0, 0);
+}
+
+/* In a simple graph, what the stream emits: its next reader is above the last block's. */
+static void node_emitted_cb(void *user_data, abl_scope *scope, int layer, bool mid,
+                            abl_tensor *resid) {
+    between *b = user_data;
+    bool last = !mid && layer + 1 == b->config->n_layers;
+    if (!b->simple || b->values == NULL || last) {
+        return;
+    }
+    int above = mid ? layer : layer + 1;
+    abl_simple_block at = abl_simple_block_at(b->graph, above);
+    abl_differences_residual(scope, &b->differences, b->ablated, above, mid,
+                             ABL_SLOT_SOURCES + (mid ? at.mid : at.stream), resid);
 }
 
 static void heads_cb(void *user_data, abl_scope *scope, int layer, abl_tensor *z,
@@ -176,7 +217,7 @@ static void mlp_cb(void *user_data, abl_scope *scope, int layer, abl_tensor *out
     between *b = user_data;
     if (b->values != NULL) {
         abl_differences_mlp(scope, &b->differences, b->ablated, layer,
-                            ABL_SLOT_SOURCES + head_source(b, layer) + b->config->n_heads, out);
+                            ABL_SLOT_SOURCES + mlp_source(b, layer), out);
     }
 }
 
@@ -196,9 +237,23 @@ static abl_tensor *mlp_input_backward_cb(void *user_data, abl_scope *scope, int 
                            abl_tensor_unsqueeze(scope, grad, 0));
 }
 
-static abl_tensor *end_input_backward_cb(void *user_data, abl_scope *scope, abl_tensor *grad) {
+static abl_tensor *node_backward_cb(void *user_data, abl_scope *scope, int layer, bool mid,
+                                    abl_tensor *grad) {
     between *b = user_data;
-    return inputs_backward(b, scope, module_end(b), 1, abl_tensor_unsqueeze(scope, grad, 0));
+    const abl_graph_module *module = node_of(b, layer, mid);
+    return module == NULL
+               ? grad
+               : inputs_backward(b, scope, module, 1, abl_tensor_unsqueeze(scope, grad, 0));
+}
+
+static abl_tensor *node_emitted_backward_cb(void *user_data, abl_scope *scope, int layer,
+                                            bool mid) {
+    between *b = user_data;
+    if (!b->simple || (!mid && layer + 1 == b->config->n_layers)) {
+        return NULL;
+    }
+    abl_simple_block at = abl_simple_block_at(b->graph, mid ? layer : layer + 1);
+    return abl_tensor_select(scope, b->gradients, 0, mid ? at.mid : at.stream);
 }
 
 static abl_tensor *heads_backward_cb(void *user_data, abl_scope *scope, int layer) {
@@ -210,7 +265,7 @@ static abl_tensor *heads_backward_cb(void *user_data, abl_scope *scope, int laye
 
 static abl_tensor *mlp_backward_cb(void *user_data, abl_scope *scope, int layer) {
     between *b = user_data;
-    return abl_tensor_select(scope, b->gradients, 0, head_source(b, layer) + b->config->n_heads);
+    return abl_tensor_select(scope, b->gradients, 0, mlp_source(b, layer));
 }
 
 static abl_tensor *start_backward_cb(void *user_data, abl_scope *scope) {
@@ -283,19 +338,22 @@ static abl_code run(const abl_patch_options *options, const abl_forward_options 
                            .positions = graph->seq_len != 0 ? options->seq : 1},
                  .parts = graph->joined_qkv ? 1 : 3,
                  .heads = config->n_heads + (graph->joined_qkv ? 0 : 2 * kv_heads),
-                 .as_it_stands = gradients || hooks->interventions.count > 0};
+                 .simple = graph->simple,
+                 .as_it_stands = graph->simple || gradients || hooks->interventions.count > 0};
     const abl_forward_patch patch = {.user_data = &b,
                                      .joined = graph->joined_qkv,
                                      .kv_heads = kv_heads,
                                      .start_cb = start_cb,
-                                     .heads_input_cb = heads_input_cb,
-                                     .mlp_input_cb = mlp_input_cb,
-                                     .end_input_cb = end_input_cb,
+                                     .heads_input_cb = graph->simple ? NULL : heads_input_cb,
+                                     .mlp_input_cb = graph->simple ? NULL : mlp_input_cb,
+                                     .node_cb = node_cb,
+                                     .node_emitted_cb = node_emitted_cb,
                                      .heads_cb = heads_cb,
                                      .mlp_cb = mlp_cb,
                                      .heads_input_backward_cb = heads_input_backward_cb,
                                      .mlp_input_backward_cb = mlp_input_backward_cb,
-                                     .end_input_backward_cb = end_input_backward_cb,
+                                     .node_backward_cb = node_backward_cb,
+                                     .node_emitted_backward_cb = node_emitted_backward_cb,
                                      .heads_backward_cb = heads_backward_cb,
                                      .mlp_backward_cb = mlp_backward_cb,
                                      .start_backward_cb = start_backward_cb};
@@ -319,12 +377,6 @@ abl_code abl_patch_hooked(const abl_patch_options *options, const abl_forward_op
     if (code != ABL_CODE_OK) {
         return code;
     }
-    if (abl_graph_options_of(options->graph)->simple) {
-        return abl_fail(
-            ret_status, ABL_CODE_UNIMPLEMENTED, "PATCHED_CACHE",
-            "in a simple graph the stream itself is patched, and its hook points cannot "
-            "be captured or intervened in so far; use a factorized graph");
-    }
     if (options->mask_function == ABL_MASK_NONE &&
         (options->mask == NULL || options->mask_dropout == 0.0F)) {
         return run(options, hooks, options->mask, options->mask_batch, ret_result, ret_status);
@@ -345,7 +397,11 @@ uint64_t abl_patch_hooked_bytes(const abl_patch_options *options,
     const abl_forward_options forward = forward_options(options, hooks);
     uint64_t tokens = (uint64_t)options->batch * (uint64_t)options->seq;
     uint64_t inputs = 4 * tokens * (uint64_t)c->d_model * (uint64_t)c->n_heads;
+    uint64_t slots = ABL_SLOT_SOURCES + (uint64_t)abl_graph_src_count(options->graph);
     uint64_t arena = (uint64_t)abl_patch_bytes_estimate(options);
+    if (abl_graph_options_of(options->graph)->simple) { /* whose plain passes have none */
+        arena += 4 * tokens * (uint64_t)c->d_model * slots;
+    }
     bool gradients = abl_forward_wants_gradients(hooks);
     /* Of each head's input: itself, its square, its norm, what is between; for q, k and v. */
     return (gradients ? 2 : 1) * arena + 15 * inputs * (gradients ? (uint64_t)c->n_layers : 1) +

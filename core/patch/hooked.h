@@ -20,9 +20,8 @@ ABL_BEGIN_DECLS
 
 /* The pass of `options` with the captures, gradients and interventions of `hooks`, whose model,
  * tokens, batch, seq, out_slice and patch are taken from `options`. Heads have inputs of their own,
- * so ln1's points have a head axis.
- *   UNIMPLEMENTED  PATCHED_CACHE  simple graphs
- * and those of abl_patch_forward() and abl_forward(). */
+ * so ln1's points have a head axis; but in a simple graph they read the stream. Fails as
+ * abl_patch_forward() and abl_forward(). */
 ABL_MUST_CHECK abl_code abl_patch_hooked(const abl_patch_options *options,
                                          const abl_forward_options *hooks,
                                          abl_forward_result *ret_result, abl_status *ret_status);

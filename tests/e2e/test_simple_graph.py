@@ -172,6 +172,20 @@ def test_exact_scores_and_a_sweep_over_sizes(simple, client, ioi, tokens):
     assert rows_of_sweep[0]["kl_div"] > 1e-3 and rows_of_sweep[-1]["kl_div"] < 1e-9
 
 
+def test_a_cached_pass_shows_the_patched_stream(simple, tokens):
+    clean, corrupt = (side[:4] for side in tokens)
+    simple.set_patch_mask({edge: 1.0 for edge in simple.edges if "->Resid Mid 1" in edge.name})
+    names = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_mid"]
+    logits, cache = simple.run_with_cache(clean, names, ablation_input=corrupt)
+    np.testing.assert_allclose(logits, simple(clean, ablation_input=corrupt), rtol=0, atol=1e-5)
+    simple.reset_patch_mask()
+    _, kept = simple.run_with_cache(clean, names, ablation_input=corrupt)
+    _, other = simple.run_with_cache(corrupt, names, ablation_input=clean)
+    np.testing.assert_allclose(cache[names[0]], kept[names[0]], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(cache[names[1]], other[names[1]], rtol=0, atol=1e-5)
+    assert np.abs(kept[names[1]] - other[names[1]]).max() > 0.1
+
+
 def test_what_autocircuit_does_not_look_at_is_allowed(rand):
     graph = rand.graph(factorized=False, separate_qkv=False)  # as patchable_model() has it
     assert graph.edge_count == 14

@@ -8,6 +8,7 @@
 #include "core/model/dir.h"
 #include "core/model/model.h"
 #include "core/patch/backward.h"
+#include "core/patch/hooked.h"
 #include "core/patch/patch.h"
 #include "core/prune/prune.h"
 #include "tests/unit/unit.h"
@@ -290,6 +291,131 @@ static void gradients_are_the_slopes_of_the_forward_pass(void **state) {
     }
 }
 
+/* ---- hook points ----------------------------------------------------------------------------- */
+
+static const abl_tensor *entry_of(const abl_forward_result *result, const char *name) {
+    for (size_t i = 0; i < result->entry_count; i++) {
+        if (strcmp(result->entries[i].name, name) == 0) {
+            return result->entries[i].tensor;
+        }
+    }
+    fail_msg("nothing was captured at '%s'", name);
+    return NULL;
+}
+
+static float *floats_of(const abl_tensor *tensor) {
+    size_t count = (size_t)abl_tensor_count(tensor);
+    float *values = abl_calloc(count, sizeof *values);
+    abl_scope *scope = abl_scope_create(abl_tensor_device(tensor));
+    abl_tensor_to_floats(scope, tensor, values, count);
+    assert_int_equal(abl_scope_status(scope, NULL), ABL_CODE_OK);
+    abl_scope_destroy(scope);
+    return values;
+}
+
+/* The sum of (0 - what the source emitted) * gradient at its reader, over the width `heads` times:
+ * under ZERO that is d loss / d mask. */
+static double product_of(const abl_forward_result *result, const char *emitted, int head, int heads,
+                         const char *reader) {
+    char name[64];
+    (void)snprintf(name, sizeof name, "%s_grad", reader);
+    const abl_tensor *x = entry_of(result, emitted);
+    const abl_tensor *g = entry_of(result, name);
+    float *values = floats_of(x);
+    float *gradient = floats_of(g);
+    int64_t width = abl_tensor_size(g, -1);
+    int64_t tokens = abl_tensor_count(g) / width;
+    double sum = 0;
+    for (int64_t t = 0; t < tokens; t++) {
+        for (int64_t i = 0; i < width; i++) {
+            sum -= (double)values[(t * heads + head) * width + i] * (double)gradient[t * width + i];
+        }
+    }
+    abl_free(gradient);
+    abl_free(values);
+    return sum;
+}
+
+/* The loss of abl_scalar: fixed_weights() is of two logits of each row, which both can say. */
+static abl_tensor *two_logits(abl_scope *scope, const abl_tensor *logits, void *user_data) {
+    const subject *s = user_data;
+    static float weights[BATCH * VOCAB_MAX];
+    memset(weights, 0, sizeof weights);
+    for (size_t row = 0; row < BATCH; row++) {
+        weights[row * s->vocab] = 1;
+        weights[row * s->vocab + 1] = -0.5F;
+    }
+    (void)logits;
+    return abl_tensor_from_host(scope, ABL_DTYPE_F32, 2,
+                                (const int64_t[]){BATCH, (int64_t)s->vocab}, weights);
+}
+
+/* Captures of a pass under a mask: its logits are the plain pass's, and with the gradients captured
+ * at the stream's nodes, times what sources emitted, they make the mask's own gradient again. */
+static void captures_make_the_masks_gradient(size_t which) {
+    subject s = subject_open(which, false);
+    float *mask = mask_of(s.edges, 13);
+    float *gradient = abl_calloc(s.edges, sizeof *gradient);
+    abl_patch_options options = options_of(&s, mask);
+    options.ablated = NULL;
+    float *expected = logits_of(&options);
+    abl_status status = {.message = ""};
+    assert_int_equal(abl_patch_backward(&options, two_logits, &s, NULL, gradient, &status),
+                     ABL_CODE_OK);
+    int64_t columns[2 * BATCH];
+    float weights[2 * BATCH];
+    for (int row = 0; row < BATCH; row++) {
+        columns[2 * row] = 0;
+        columns[2 * row + 1] = 1;
+        weights[2 * row] = 1;
+        weights[2 * row + 1] = -0.5F;
+    }
+    const abl_forward_options hooks = {
+        .capture_all = true,
+        .per_head_inputs = true,
+        .stop_at_layer = -1,
+        .incl_bwd = true,
+        .scalar = {
+            .kind = ABL_SCALAR_LOGIT_SUM, .columns = columns, .weights = weights, .width = 2}};
+    abl_forward_result result;
+    if (abl_patch_hooked(&options, &hooks, &result, &status) != ABL_CODE_OK) {
+        fail_msg("%s: %s", MODELS[which].name, status.message);
+    }
+    float *actual = floats_of(result.logits);
+    for (size_t i = 0; i < BATCH * s.vocab; i++) {
+        assert_float_equal(actual[i], expected[i], 1e-4);
+    }
+    double largest = 1e-3;
+    for (size_t i = 0; i < s.edges; i++) {
+        largest = fmax(largest, fabs((double)gradient[i]));
+    }
+    for (size_t i = 0; i < s.edges; i++) {
+        abl_edge edge = abl_graph_edge_at(s.graph, (int64_t)i);
+        const abl_graph_src *src = abl_graph_src_at(s.graph, edge.src);
+        const abl_graph_dest *dest = abl_graph_dest_at(s.graph, edge.dest);
+        double product = product_of(&result, src->module_name, src->head < 0 ? 0 : src->head,
+                                    src->head < 0 ? 1 : abl_model_get_config(s.model)->n_heads,
+                                    abl_graph_module_at(s.graph, dest->module)->name);
+        if (!(fabs(product - (double)gradient[i]) < 1e-4 * largest)) {
+            fail_msg("%s, %s->%s: %g, the mask's gradient %g", MODELS[which].name, src->name,
+                     dest->name, product, (double)gradient[i]);
+        }
+    }
+    abl_forward_result_finish(&result);
+    abl_free(actual);
+    abl_free(expected);
+    abl_free(gradient);
+    abl_free(mask);
+    subject_close(&s);
+}
+
+static void captures_and_their_gradients_are_those_of_the_masked_pass(void **state) {
+    (void)state;
+    for (size_t which = 0; which < ABL_COUNT_OF(MODELS); which++) {
+        captures_make_the_masks_gradient(which);
+    }
+}
+
 static void a_failing_allocation_is_reported(void **state) {
     (void)state;
     subject s = subject_open(0, false);
@@ -395,6 +521,7 @@ int main(void) {
         cmocka_unit_test(a_node_cut_from_the_end_hides_all_below_it),
         cmocka_unit_test(a_mask_a_row_is_that_row_under_its_mask),
         cmocka_unit_test(gradients_are_the_slopes_of_the_forward_pass),
+        cmocka_unit_test(captures_and_their_gradients_are_those_of_the_masked_pass),
         cmocka_unit_test(a_failing_allocation_is_reported),
         cmocka_unit_test(exact_scores_are_passes_with_one_edge_ablated),
     };

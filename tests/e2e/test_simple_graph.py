@@ -172,6 +172,40 @@ def test_exact_scores_and_a_sweep_over_sizes(simple, client, ioi, tokens):
     assert rows_of_sweep[0]["kl_div"] > 1e-3 and rows_of_sweep[-1]["kl_div"] < 1e-9
 
 
+@pytest.mark.parametrize(
+    "algo",
+    [
+        "random",
+        "activation_magnitude",
+        ablate.SubnetworkProbing(epochs=1),
+        ablate.SubnetworkProbing(epochs=1, tree_optimisation=True),
+        ablate.CircuitProbing(circuit_sizes=[2, 7], epochs=1),
+    ],
+)
+def test_every_other_algorithm_runs(simple, ioi, algo):
+    scores = simple.prune_scores(ioi, algo, batch_size=4, prompt_count=8, progress=False)
+    assert {name: array.shape for name, array in scores.items()} == simple.modules
+    assert all(np.isfinite(array).all() for array in scores.values())
+
+
+@pytest.mark.parametrize("algo", ["eap", "ground_truth", ablate.MaskGradient(mask_val=0.5)])
+def test_scores_behind_a_shared_prefix_are_those_of_whole_prompts(simple, client, algo):
+    late = client.upload_dataset(goldens() / "prompts" / "ioi_late.json")
+    options = {"batch_size": 4, "progress": False}
+    whole = simple.prune_scores(late, algo, **options)
+    tails = simple.prune_scores(late, algo, tail_divergence=True, **options)
+    largest = max(np.abs(array).max() for array in whole.values())
+    for name, array in whole.items():
+        np.testing.assert_allclose(tails[name], array, rtol=0, atol=SCORES_RTOL_OF_MAX * largest)
+
+
+def test_eap_has_no_file_for_it(simple, ioi):
+    scores = simple.prune_scores(ioi, "eap", batch_size=4, prompt_count=4, progress=False)
+    with pytest.raises(ablate.FailedPreconditionError) as caught:
+        simple.eap_graph(scores)
+    assert caught.value.reason == "GRAPH_OPTIONS"
+
+
 def test_a_cached_pass_shows_the_patched_stream(simple, tokens):
     clean, corrupt = (side[:4] for side in tokens)
     simple.set_patch_mask({edge: 1.0 for edge in simple.edges if "->Resid Mid 1" in edge.name})

@@ -112,10 +112,10 @@ class EapGraph:
 def _eap_edges(graph: "Graph") -> dict[str, tuple[str, tuple[int, ...]]]:
     """Where each edge's number is, by EAP name; the graphs that EAP-IG has no file for are refused."""
     cfg = graph.model.cfg
-    if graph.seq_len is not None or not graph.separate_qkv:
+    if not graph.is_factorized or graph.seq_len is not None or not graph.separate_qkv:
         raise FailedPreconditionError(
-            "EAP-IG's graph files have no token positions and tell q, k and v apart; this graph does "
-            "otherwise: use model.graph()",
+            "EAP-IG's graph files are of factorized graphs, have no token positions and tell q, k and "
+            "v apart; this graph does otherwise: use model.graph()",
             "GRAPH_OPTIONS",
         )
     if cfg.n_key_value_heads != cfg.n_heads and not graph.expand_kv_heads:

@@ -10,6 +10,7 @@
 #include "clients/cli/scores_file.h"
 #include "core/base/limits.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -135,6 +136,8 @@ typedef struct algorithms {
     Ablate__V1__SubnetworkProbing training;
     Ablate__V1__CircuitProbing circuits;
     int64_t sizes[ABL_CIRCUIT_COUNT_MAX];
+    Ablate__V1__Acdc acdc;
+    double taus[ABL_TAU_COUNT_MAX];
     char **edges;
     size_t edge_count;
 } algorithms;
@@ -176,6 +179,8 @@ static void set_gradient(const abl_args *args, Ablate__V1__MaskGradient *gradien
     }
 }
 
+#define TARGET_TRAININGS 6 /* choices of --target from the first that trainings have */
+
 /* The choices of --algorithm, in the order of options.h; eap where it was not given. */
 enum {
     ALGORITHM_EAP = 1,
@@ -186,6 +191,7 @@ enum {
     ALGORITHM_EAP_IG,
     ALGORITHM_SUBNETWORK_PROBING,
     ALGORITHM_CIRCUIT_PROBING,
+    ALGORITHM_ACDC,
 };
 
 /* The choices of --method, --grad and --answer, from 1, are the protocol's numbers. */
@@ -242,6 +248,53 @@ static bool set_training(const abl_args *args, algorithms *all, Ablate__V1__Prun
     return true;
 }
 
+/* --tau, or AutoCircuit's default. What they must be is the daemon's to say. */
+static bool set_taus(const char *list, algorithms *all) {
+    char item[40];
+    all->acdc.taus = all->taus;
+    for (int exponent = -5; list == NULL && exponent < -1; exponent++) {
+        for (int base = 1; base < 10; base += 2) {
+            all->taus[all->acdc.n_taus++] = base * pow(10, exponent);
+        }
+    }
+    while (list != NULL && abl_list_next(&list, item, sizeof item)) {
+        char *end = NULL;
+        double tau = strtod(item, &end);
+        if (end == item || *end != '\0' || all->acdc.n_taus == ABL_TAU_COUNT_MAX) {
+            return false;
+        }
+        all->taus[all->acdc.n_taus++] = tau;
+    }
+    return true;
+}
+
+/* The choices of --target that acdc has, from 0; -1 for others. */
+static int acdc_target(int64_t target) {
+    static const int of_choice[] = {ABLATE__V1__ACDC_TARGET__ACDC_TARGET_UNSPECIFIED,
+                                    ABLATE__V1__ACDC_TARGET__ACDC_TARGET_KL_DIV,
+                                    ABLATE__V1__ACDC_TARGET__ACDC_TARGET_MSE,
+                                    -1,
+                                    -1,
+                                    -1,
+                                    -1,
+                                    ABLATE__V1__ACDC_TARGET__ACDC_TARGET_ANSWER_DIFF};
+    return of_choice[target];
+}
+
+static bool set_acdc(const abl_args *args, algorithms *all, Ablate__V1__PruneJobSpec *spec) {
+    if (args->given[ABL_OPTION_EDGES] && !split_edges(all, args->text[ABL_OPTION_EDGES])) {
+        return false;
+    }
+    all->acdc.faithfulness_target =
+        (Ablate__V1__AcdcTarget)acdc_target(args->count[ABL_OPTION_TARGET]);
+    all->acdc.ablation_type = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
+    all->acdc.edges = all->edges;
+    all->acdc.n_edges = all->edge_count;
+    spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_ACDC;
+    spec->acdc = &all->acdc;
+    return true;
+}
+
 static bool set_algorithm(const abl_args *args, algorithms *all, Ablate__V1__PruneJobSpec *spec) {
     Ablate__V1__AblationType ablation = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
     switch (args->count[ABL_OPTION_ALGORITHM]) {
@@ -277,6 +330,8 @@ static bool set_algorithm(const abl_args *args, algorithms *all, Ablate__V1__Pru
     case ALGORITHM_SUBNETWORK_PROBING:
     case ALGORITHM_CIRCUIT_PROBING:
         return set_training(args, all, spec);
+    case ALGORITHM_ACDC:
+        return set_acdc(args, all, spec);
     default:
         all->eap.ablation_type = ablation;
         spec->algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP;
@@ -412,10 +467,20 @@ int abl_cmd_discover(abl_cli *cli) {
         .eap_ig = ABLATE__V1__EAP_IG__INIT,
         .training = ABLATE__V1__SUBNETWORK_PROBING__INIT,
         .circuits = ABLATE__V1__CIRCUIT_PROBING__INIT,
+        .acdc = ABLATE__V1__ACDC__INIT,
     };
     if (!set_sizes(args->text[ABL_OPTION_SIZES], &all)) {
         return abl_cli_usage(cli, "--sizes takes up to %d numbers of edges above 0",
                              ABL_CIRCUIT_COUNT_MAX);
+    }
+    if (!set_taus(args->text[ABL_OPTION_TAU], &all)) {
+        return abl_cli_usage(cli, "--tau takes up to %d numbers", ABL_TAU_COUNT_MAX);
+    }
+    bool acdc = args->count[ABL_OPTION_ALGORITHM] == ALGORITHM_ACDC;
+    int64_t target = args->count[ABL_OPTION_TARGET];
+    if (acdc ? acdc_target(target) < 0 : target > TARGET_TRAININGS) {
+        return abl_cli_usage(cli, "--target: acdc takes kl-div, mse and answer-diff, trainings all "
+                                  "but answer-diff");
     }
     code = set_algorithm(args, &all, &spec) ? follow_job(cli, &spec, (size_t)top)
                                             : abl_cli_error(cli, "out of memory");

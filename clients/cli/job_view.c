@@ -37,6 +37,8 @@ const char *abl_job_algorithm(const Ablate__V1__PruneJobSpec *spec) {
         return "activation-magnitude";
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP_IG:
         return "eap-ig";
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_ACDC:
+        return "acdc";
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_SUBNETWORK_PROBING:
         return "subnetwork-probing";
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_CIRCUIT_PROBING:
@@ -83,13 +85,16 @@ int abl_cli_print_edges(const abl_cli *cli, Ablate__V1__EdgeValue *const *edges,
     abl_table *table = abl_table_create(columns, ABL_COUNT_OF(columns));
     float score_max = 0;
     for (size_t i = 0; i < count; i++) {
-        score_max = fmaxf(score_max, fabsf(edges[i]->value));
+        float size = fabsf(edges[i]->value); /* inf: no tau of an ACDC removed it */
+        score_max = isfinite(size) ? fmaxf(score_max, size) : score_max;
     }
     for (size_t i = 0; i < count; i++) {
         char position[24];
         char bar[64];
         position_of(edges[i], position, sizeof position);
-        double share = score_max > 0 ? (double)(fabsf(edges[i]->value) / score_max) : 0;
+        double share = isinf(edges[i]->value) ? 1
+                       : score_max > 0        ? (double)(fabsf(edges[i]->value) / score_max)
+                                              : 0;
         abl_progress_bar(bar, sizeof bar, cli->out.unicode, 16, share);
         bar[strcspn(bar, cli->out.unicode ? " " : ".")] = '\0';
         abl_table_add(table, "%zu", i + 1);
@@ -129,14 +134,18 @@ void abl_job_view_event(abl_job_view *view, const Ablate__V1__JobEvent *event) {
     bool running = event->state == ABLATE__V1__JOB_STATE__JOB_STATE_RUNNING;
     double fraction =
         event->total_units > 0 ? (double)event->done_units / (double)event->total_units : -1;
-    char loss[48] = "";
+    char found[96] = "";
     if (event->n_training > 0) {
-        (void)snprintf(loss, sizeof loss, "  loss %.4g",
+        (void)snprintf(found, sizeof found, "  loss %.4g",
                        (double)event->training[event->n_training - 1]->loss);
+    } else if (event->n_acdc > 0) {
+        const Ablate__V1__AcdcTau *tau = event->acdc[event->n_acdc - 1];
+        (void)snprintf(found, sizeof found, "  tau %.3g: %lld removed, effect %.3g", tau->tau,
+                       (long long)tau->removed_edges, tau->effect);
     }
     (void)snprintf(tail, sizeof tail, "%lld/%lld%s%s%s  %s", (long long)event->done_units,
                    (long long)event->total_units, running && event->eta_ms >= 0 ? "  ETA " : "",
-                   running && event->eta_ms >= 0 ? eta : (queued ? "  queued" : ""), loss, edges);
+                   running && event->eta_ms >= 0 ? eta : (queued ? "  queued" : ""), found, edges);
     abl_progress_show(&view->progress, fraction, view->label, tail, !running);
 }
 

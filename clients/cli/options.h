@@ -48,7 +48,7 @@ ABL_BEGIN_DECLS
       "a dataset file in AutoCircuit's JSON, or the id of an uploaded one")                        \
     X(ALGORITHM, "algorithm", 'a', CHOICE, 0,                                                      \
       "eap|mask-gradient|ground-truth|random|activation-magnitude|eap-ig|subnetwork-probing|"      \
-      "circuit-probing",                                                                           \
+      "circuit-probing|acdc",                                                                      \
       "how edges get their scores [eap]")                                                          \
     X(METHOD, "method", 0, CHOICE, 0, "inputs|activations|clean-corrupted",                        \
       "eap-ig: what goes from corrupt to clean [inputs]")                                          \
@@ -61,7 +61,9 @@ ABL_BEGIN_DECLS
     X(MASK_VALUE, "mask-value", 0, NUMBER, 1e6, "X", "mask-gradient: value of every mask [0]")     \
     X(ABLATION, "ablation", 0, CHOICE, 0, "resample|zero", "what ablated edges carry [resample]")  \
     X(PATCH, "patch", 0, CHOICE, 0, "edge|tree", "ablate the circuit, or everything else [tree]")  \
-    X(EDGES, "edges", 0, TEXT, 0, "A->B,...", "ground-truth: only these edges")                    \
+    X(EDGES, "edges", 0, TEXT, 0, "A->B,...", "ground-truth, acdc: only these edges")              \
+    X(TAU, "tau", 0, TEXT, 0, "X,X,...",                                                           \
+      "acdc: what removing an edge may cost, ascending [20 values from 1e-5 to 0.09]")             \
     X(SEED, "seed", 0, COUNT, 9e18, "N", "random, trainings: seed of the generator [0]")           \
     X(EPOCHS, "epochs", 0, COUNT, 10000, "N", "trainings: passes over the prompts [20]")           \
     X(LEARNING_RATE, "learning-rate", 0, NUMBER, 100, "X", "trainings: Adam's [0.1]")              \
@@ -69,8 +71,8 @@ ABL_BEGIN_DECLS
     X(MASK_FN, "mask-fn", 0, CHOICE, 0, "none|sigmoid|hard-concrete",                              \
       "trainings: what masks go through [hard-concrete]")                                          \
     X(TARGET, "target", 0, CHOICE, 0,                                                              \
-      "kl-div|mse|answer|wrong-answer|correct-percent|logit-diff-percent",                         \
-      "trainings: what the circuit is to keep [kl-div]")                                           \
+      "kl-div|mse|answer|wrong-answer|correct-percent|logit-diff-percent|answer-diff",             \
+      "trainings, acdc (kl-div, mse, answer-diff): what the circuit is to keep [kl-div]")          \
     X(TREE, "tree", 0, FLAG, 0, "", "trainings: run the clean prompt and ablate what can be")      \
     X(AVOID, "avoid", 0, TEXT, 0, "A->B,...", "trainings: edges that cost more in a circuit")      \
     X(BATCH_SIZE, "batch-size", 'b', COUNT, 1024, "N", "prompts a batch [8]")                      \

@@ -286,6 +286,7 @@ static abl_code walk(abl_prune *prune, acdc_run *run, const acdc_group *group,
         kept = !(effect - tau->effect < tau->tau);
         tau->margin_min = margin < tau->margin_min ? margin : tau->margin_min;
         run->effects[run->at++] = effect;
+        tau->decided++;
         prune->scored[edge] = 1;
         prune->progress.done++;
         trial += tried;
@@ -345,7 +346,6 @@ bool abl_prune_acdc_report(const abl_prune *prune, abl_acdc_report *ret_report) 
     *ret_report = (abl_acdc_report){.taus = run->taus,
                                     .tau_count = run->tau_count,
                                     .tau = run->tau,
-                                    .decided = run->at,
                                     .order = run->order,
                                     .order_count = run->count,
                                     .effects = run->effects,

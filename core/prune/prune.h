@@ -202,7 +202,8 @@ void abl_prune_destroy(abl_prune *prune); /* NULL is allowed */
 /* One tau of an ACDC, decided so far. */
 typedef struct abl_acdc_tau {
     double tau;
-    int64_t removed;   /* edges */
+    int64_t decided; /* edges */
+    int64_t removed;
     double effect;     /* of what is removed */
     double margin_min; /* the smallest |growth of the effect - tau|; INFINITY before any */
 } abl_acdc_tau;
@@ -212,11 +213,10 @@ typedef struct abl_acdc_tau {
 typedef struct abl_acdc_report {
     const abl_acdc_tau *taus;
     int32_t tau_count;
-    int32_t tau;     /* in hand */
-    int64_t decided; /* edges, for the tau in hand */
-    const int64_t *order;
+    int32_t tau;          /* in hand */
+    const int64_t *order; /* edges, as they are decided */
     int64_t order_count;
-    const double *effects; /* after each of those edges was removed, kept so or not */
+    const double *effects; /* of the tau in hand, after each edge decided, were it removed */
     int64_t trial_count;   /* evaluated, those thrown away included */
     int64_t pass_count;    /* in which they were */
 } abl_acdc_report;

@@ -7,6 +7,7 @@
 #include "core/base/limits.h"
 #include "core/base/mem.h"
 #include "core/model/prefix.h"
+#include "server/convert/acdc.h"
 #include "server/convert/common.h"
 #include "server/convert/graph.h"
 #include "server/convert/training.h"
@@ -124,6 +125,10 @@ static abl_code convert_algorithm(const Ablate__V1__PruneJobSpec *message, abl_j
         return ABL_CODE_OK;
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP_IG:
         return convert_eap_ig(message->eap_ig, options, ret_status);
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_ACDC:
+        request->edge_names = message->acdc->edges;
+        request->edge_name_count = message->acdc->n_edges;
+        return abl_convert_acdc(message->acdc, options, ret_status);
     case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_SUBNETWORK_PROBING:
         request->edge_names = message->subnetwork_probing->avoid_edges;
         request->edge_name_count = message->subnetwork_probing->n_avoid_edges;
@@ -143,7 +148,7 @@ static abl_code convert_algorithm(const Ablate__V1__PruneJobSpec *message, abl_j
     }
     return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_MISSING",
                     "spec needs an algorithm: eap, mask_gradient, ground_truth, random, "
-                    "activation_magnitude, eap_ig, subnetwork_probing or circuit_probing");
+                    "activation_magnitude, eap_ig, acdc, subnetwork_probing or circuit_probing");
 }
 
 abl_code abl_convert_job_spec(const Ablate__V1__PruneJobSpec *message, abl_job_request *ret_request,
@@ -230,6 +235,9 @@ char *abl_convert_algorithm_json(const abl_prune_options *options, bool bos, int
                                   json_string(abl_eap_ig_method_name(options->eap_ig.method)));
         (void)json_object_set_new(root, "steps", json_integer(options->eap_ig.steps));
     }
+    if (options->algorithm == ABL_PRUNE_ACDC) {
+        abl_convert_acdc_json(options, root);
+    }
     if (options->algorithm == ABL_PRUNE_SUBNETWORK_PROBING ||
         options->algorithm == ABL_PRUNE_CIRCUIT_PROBING) {
         abl_convert_training_json(options, root);
@@ -271,6 +279,13 @@ Ablate__V1__Job *abl_convert_job(abl_arena *arena, const abl_job *job) {
     message->elapsed_ms = job->elapsed_ms;
     message->estimated_bytes = job->estimated_bytes;
     message->model_id = abl_convert_text(arena, job->model_id);
+    const abl_job_findings *found =
+        job->event_count == 0 ? NULL : &job->events[job->event_count - 1].found;
+    message->n_acdc = found == NULL ? 0 : (size_t)found->acdc_count;
+    if (found != NULL &&
+        !abl_convert_acdc_taus(arena, found->acdc, message->n_acdc, &message->acdc)) {
+        return NULL;
+    }
     if (job->state == ABL_JOB_FAILED || job->state == ABL_JOB_CANCELLED) {
         message->error = abl_convert_text(arena, job->error.message);
         message->error_code = (int32_t)job->error.code;
@@ -310,6 +325,10 @@ Ablate__V1__JobEvent *abl_convert_job_event(abl_arena *arena, const abl_job *job
     message->elapsed_ms = event->elapsed_ms;
     message->top_edges = top;
     message->n_top_edges = count;
+    message->n_acdc = (size_t)event->found.acdc_count;
+    if (!abl_convert_acdc_taus(arena, event->found.acdc, message->n_acdc, &message->acdc)) {
+        return NULL;
+    }
     message->n_training = (size_t)event->found.training_count;
     if (!abl_convert_training_points(arena, event->found.training, message->n_training,
                                      &message->training)) {

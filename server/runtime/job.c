@@ -56,6 +56,7 @@ int64_t abl_job_done(const abl_job *job) {
 static void findings_finish(abl_job_findings *found) {
     abl_free(found->top);
     abl_free(found->training);
+    abl_free(found->acdc);
 }
 
 static void job_destroy(abl_object *object) {
@@ -137,7 +138,8 @@ static int64_t job_bytes(const abl_job *job) {
     return (int64_t)sizeof *job + values * (int64_t)sizeof(float) +
            job->event_capacity * (int64_t)sizeof(abl_job_event) +
            job->event_count * job->top_k * (int64_t)sizeof(abl_job_edge) +
-           job->training_count * (int64_t)sizeof(abl_training_point) + (int64_t)job->spec_bytes;
+           job->training_count * (int64_t)sizeof(abl_training_point) +
+           job->acdc_count * (int64_t)sizeof(abl_acdc_tau) + (int64_t)job->spec_bytes;
 }
 
 /* Appends an event of the job as it stands, taking `found` over. Without memory the event is lost,
@@ -168,6 +170,7 @@ static void add_event(abl_job *job, abl_job_findings found) {
                                                       .elapsed_ms = job->elapsed_ms,
                                                       .found = found};
     job->training_count += found.training_count;
+    job->acdc_count += found.acdc_count;
     abl_object_set_bytes(&job->object, job_bytes(job));
     notify(job);
 }
@@ -261,10 +264,26 @@ static abl_training_point *training_take(abl_job *job, int32_t *ret_count) {
     return points;
 }
 
+/* An ACDC's taus so far, or none when there is no memory. */
+static abl_acdc_tau *acdc_take(abl_job *job, int32_t *ret_count) {
+    abl_acdc_report of;
+    if (!abl_prune_acdc_report(job->prune, &of)) {
+        return NULL;
+    }
+    int32_t count = of.tau + (of.taus[of.tau].decided > 0 ? 1 : 0);
+    abl_acdc_tau *taus = abl_calloc((size_t)count, sizeof *taus);
+    if (taus != NULL) {
+        memcpy(taus, of.taus, (size_t)count * sizeof *taus);
+        *ret_count = count;
+    }
+    return taus;
+}
+
 static abl_job_findings findings_take(abl_job *job) {
     abl_job_findings found = {0};
     found.top = top_edges(job, &found.top_count);
     found.training = training_take(job, &found.training_count);
+    found.acdc = acdc_take(job, &found.acdc_count);
     return found;
 }
 

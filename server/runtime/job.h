@@ -45,6 +45,8 @@ typedef struct abl_job_findings {
     abl_job_edge *top; /* descending by |value| */
     int32_t training_count;
     abl_training_point *training; /* steps since the findings before, the newest of them */
+    int32_t acdc_count;
+    abl_acdc_tau *acdc; /* those begun */
 } abl_job_findings;
 
 #define ABL_JOB_TRAINING_MAX 1000 /* points in one event */
@@ -112,6 +114,7 @@ typedef struct abl_job {
     abl_job_findings final;     /* the executor's, until done: for the closing event */
     int64_t training_reported;  /* the executor's: points of the curve in reports so far */
     int64_t training_count;     /* in events */
+    int64_t acdc_count;         /* taus in events */
     uint64_t run_us;            /* the executor's */
     uint64_t reported_us;       /* the executor's: run_us at its last report */
     int64_t report_count;       /* the executor's */

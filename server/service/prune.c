@@ -210,7 +210,9 @@ static abl_code submit_edges(abl_rpc *rpc, submit *state) {
     int64_t count = 0;
     abl_code code = abl_convert_job_edges(&state->request, state->graph->graph, rpc->arena, &edges,
                                           &count, &rpc->status);
-    if (code == ABL_CODE_OK && options->algorithm == ABL_PRUNE_GROUND_TRUTH) {
+    bool decided =
+        options->algorithm == ABL_PRUNE_GROUND_TRUTH || options->algorithm == ABL_PRUNE_ACDC;
+    if (code == ABL_CODE_OK && decided) {
         options->edges = edges;
         options->edge_count = count;
     } else if (code == ABL_CODE_OK) {

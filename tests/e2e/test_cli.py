@@ -206,6 +206,29 @@ def test_discover_streams_created_events_and_ended(discovered):
     assert len(top) == 10 and values == sorted(values, reverse=True)
 
 
+def test_discover_by_acdc_keeps_infinite_scores(ablate, model, ioi_path, tmp_path):
+    saved = tmp_path / "scores.safetensors"
+    options = ["discover", "--model", model, "--dataset", ioi_path, "--prompts", 4, "--batch-size", 4,
+               "--algorithm", "acdc", "--tau", "0.01,0.1", "--top", 5]
+    out, errors = ablate(*options, "--out", saved)
+    assert "+inf" in out.splitlines()[1] and "acdc" in errors
+    raw = saved.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    values = np.frombuffer(raw[8 + length :], "<f4")
+    assert {float(v) for v in np.unique(values)} == {float(np.float32(0.01)), float(np.float32(0.1)), float("inf")}
+    out, _ = ablate(*options, "--json")
+    parts = documents(out)
+    assert parts[-1]["ended"]["acdc"][1]["removed_edges"] > 0
+    top = [part["event"]["top_edges"] for part in parts if part.get("event", {}).get("top_edges")][-1]
+    assert top[0]["value"] == "Infinity"
+    _, errors = ablate(*options, "--tau", "0.1,0.01", code=1)
+    assert "TAUS_INVALID" in errors
+    _, errors = ablate(*options, "--tau", "small", code=2)
+    assert "--tau takes up to 256 numbers" in errors
+    _, errors = ablate(*options, "--target", "answer", code=2)
+    assert "answer-diff" in errors
+
+
 def test_discover_prints_the_top_edges_and_saves_all_scores(ablate, model, ioi_path, tmp_path):
     saved = tmp_path / "scores.safetensors"
     out, errors = ablate(

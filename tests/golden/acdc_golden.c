@@ -101,7 +101,7 @@ static void compare_run(const acdc_case *c, const char *key, const json_t *recor
     abl_prune *prune = run(c, &tau, 1, strncmp(key, "mse", 3) == 0, NULL);
     abl_acdc_report report;
     golden_check(c->recorded.title, title_of(c, key, "reports"),
-                 abl_prune_acdc_report(prune, &report) && report.decided == c->edge_count);
+                 abl_prune_acdc_report(prune, &report) && report.taus[0].decided == c->edge_count);
     double margin = json_number_value(json_object_get(recorded, "min_decision_margin"));
     compare_effects(c, key, recorded, &report);
     if (margin > MARGIN_ROUNDING) {

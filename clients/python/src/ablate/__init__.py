@@ -12,6 +12,7 @@ Arrays are torch tensors where torch is importable, else numpy; the batch dimens
 A mask of 1 means ablated. Errors are :class:`ablate.AblateError`, one subclass for each code.
 """
 
+from ._acdc import ACDC, AcdcTau
 from ._caches import KvCache
 from ._client import Client, connect
 from ._dataset import Dataset
@@ -48,6 +49,8 @@ __all__ = [
     "Roc",
     "load_scores",
     "save_scores",
+    "ACDC",
+    "AcdcTau",
     "ActivationCache",
     "ActivationMagnitude",
     "CircuitProbing",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Literal, Sequence, Un
 import numpy as np
 from tqdm.auto import tqdm
 
+from ._acdc import ACDC, AcdcTau
 from ._arrays import Array, bos_policy, collect_chunks, to_numpy
 from ._enums import ablation_value, enum_value
 from ._rpc import Stream
@@ -134,6 +135,7 @@ Algorithm = Union[
     EAPIG,
     SubnetworkProbing,
     CircuitProbing,
+    ACDC,
 ]
 _BY_NAME: dict[str, Callable[[], Algorithm]] = {
     "eap": EdgeAttributionPatching,
@@ -144,6 +146,7 @@ _BY_NAME: dict[str, Callable[[], Algorithm]] = {
     "eap_ig": EAPIG,
     "subnetwork_probing": SubnetworkProbing,
     "circuit_probing": CircuitProbing,
+    "acdc": ACDC,
 }
 
 
@@ -209,6 +212,8 @@ class JobEvent:
     error: str
     training: tuple[TrainingPoint, ...] = ()
     """Trainings: the optimizer steps since the event before, at most the newest 1000."""
+    acdc: tuple[AcdcTau, ...] = ()
+    """ACDC: its taus as far as they are decided, those not begun left out."""
 
     @classmethod
     def _from_proto(cls, proto: prune_pb2.JobEvent) -> "JobEvent":
@@ -222,6 +227,7 @@ class JobEvent:
             top_edges=tuple(EdgeScore._from_proto(edge) for edge in proto.top_edges),
             error=proto.error,
             training=tuple(TrainingPoint._from_proto(point) for point in proto.training),
+            acdc=tuple(AcdcTau._from_proto(tau) for tau in proto.acdc),
         )
 
 
@@ -344,6 +350,11 @@ class Job:
                 time.sleep(min(0.1 * 2**failures, 5.0))
             finally:
                 stream.cancel()
+
+    @property
+    def acdc(self) -> tuple[AcdcTau, ...]:
+        """An ACDC's taus, as far as they were decided when it was last asked for."""
+        return tuple(AcdcTau._from_proto(tau) for tau in self._proto.acdc)
 
     def training_curve(self) -> list[TrainingPoint]:
         """The optimizer steps of a training so far, from the job's events; a running one is not

@@ -224,6 +224,27 @@ static void eap_ig_takes_5_steps_unless_told_and_resample_unless_activations(voi
     assert_refused(f, "ALGORITHM_OPTIONS", "takes none");
 }
 
+static void acdc_takes_kl_unless_told_and_its_taus_as_they_are(void **state) {
+    fixture *f = *state;
+    double taus[] = {0.001, 0.1};
+    Ablate__V1__Acdc acdc = ABLATE__V1__ACDC__INIT;
+    f->spec.algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_ACDC;
+    f->spec.acdc = &acdc;
+    assert_refused(f, "TAUS_INVALID", "acdc.taus has 0 entries");
+    acdc.taus = taus;
+    acdc.n_taus = 2;
+    take(f);
+    assert_int_equal(f->request.options.algorithm, ABL_PRUNE_ACDC);
+    assert_int_equal(f->request.options.exact_metric, ABL_EXACT_KL_DIV);
+    assert_int_equal(f->request.options.acdc.tau_count, 2);
+    assert_true(f->request.options.acdc.taus[1] == 0.1);
+    acdc.faithfulness_target = ABLATE__V1__ACDC_TARGET__ACDC_TARGET_ANSWER_DIFF;
+    take(f);
+    assert_int_equal(f->request.options.exact_metric, ABL_EXACT_LOSS);
+    acdc.candidate_count_max = -1;
+    assert_refused(f, "ALGORITHM_OPTIONS", "acdc.candidate_count_max is -1");
+}
+
 static abl_graph *make_graph(int32_t seq_len) {
     const abl_graph_options options = {
         .layer_count = 2, .head_count = 2, .kv_head_count = 2, .seq_len = seq_len};
@@ -347,6 +368,7 @@ int main(void) {
         TEST(integrated_gradients_take_1_to_1000_samples),
         TEST(a_seed_of_64_bits_arrives_whole),
         TEST(eap_ig_takes_5_steps_unless_told_and_resample_unless_activations),
+        TEST(acdc_takes_kl_unless_told_and_its_taus_as_they_are),
         TEST(edge_names_become_indices_one_for_each_position),
         TEST(edge_names_that_name_no_edge_are_refused),
         TEST(more_edges_than_the_arena_takes_are_refused),

@@ -53,4 +53,7 @@ void bench_exact(const bench_args *args, const char *op);
 void bench_masked(const bench_args *args, const char *op);
 void bench_sweep(const bench_args *args, const char *op);
 
+/* prefix_bench.c: whole prompts against tails behind a KV cache. */
+void bench_prefix(const bench_args *args, const char *op);
+
 #endif

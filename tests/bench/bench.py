@@ -33,6 +33,12 @@ BATCH, SEQ, SEED = 8, 16, 0
 EXACT_EDGES, EXACT_EDGES_PEER = 192, 6
 SWEEP_SIZES = 20
 ACDC_DEPTHS, ACDC_EDGES, ACDC_EDGES_PEER = 5, 32, 4
+PREFIXES = [(12, 16), (48, 64)]  # tokens shared, tokens in all
+PREFIX_OPS = {
+    "prefix_forward": "forward, last position",
+    "prefix_masked": "a circuit and its ablation",
+    "prefix_eap": "EAP",
+}
 AUTOGRAD_MB = 6800  # what autograd straight on SmolLM2's 70,651-entry mask needs, as measured once
 TOLERANCE = 1e-4  # of the largest value; of the largest logit for exact effects
 
@@ -162,6 +168,22 @@ def write_inputs() -> dict[str, str]:
         "edges_peer": str(write_ids(WORK / "edges-peer.ids", edges_peer[:, None])),
         "acdc": str(write_ids(WORK / "acdc.ids", [[edge] for edge in acdc])),
         "acdc_peer": str(write_ids(WORK / "acdc-peer.ids", [[edge] for edge in acdc_peer])),
+    }
+
+
+def write_prefix_inputs(length: int, seq: int) -> dict[str, str]:
+    """Prompts that share their first tokens."""
+    import numpy as np
+    from layout import Shape
+
+    shape, rng = Shape(), np.random.default_rng(SEED + 2)
+    shared = rng.integers(0, shape.vocab, (1, length)).repeat(BATCH, 0)
+    tails = [rng.integers(0, shape.vocab, (BATCH, seq - length)) for _ in range(2)]
+    clean, corrupt = (np.concatenate([shared, tail], 1) for tail in tails)
+    return {
+        "tokens": str(write_ids(WORK / "prefix-clean.ids", clean)),
+        "corrupt": str(write_ids(WORK / "prefix-corrupt.ids", corrupt)),
+        "answers": str(write_ids(WORK / "prefix-answers.ids", rng.integers(0, shape.vocab, (BATCH, 2)))),
     }
 
 
@@ -459,6 +481,29 @@ class Bench:
             self.add(row)
         peer.stop()
 
+    def prefix(self) -> None:
+        """Whole prompts against the tails behind a KV cache: at least 0.8 of the tokens' share of time."""
+        if not self.wanted("prefix"):
+            return
+        model = write_gpt2()
+        for length, seq in PREFIXES:
+            inputs = write_prefix_inputs(length, seq)
+            goal = 1 / (1 - 0.8 * length / seq)
+            for op, title in PREFIX_OPS.items():
+                row = Row(f"{title}, {length} of {seq} tokens cached", goal=f"{goal:.2g}x")
+                try:
+                    reps = 1 if self.settings.quick else 5
+                    answer = run_ours(op, model, inputs, ["corrupt", "answers"], reps, self.settings.threads)
+                    row.ours, row.peer = answer["min_s"], answer["whole_s"]
+                    row.ratio = row.peer / row.ours
+                    row.met = row.ratio >= goal
+                    row.difference = answer["difference"]
+                    row.failed = row.difference > TOLERANCE
+                    row.note = "NUMBERS DISAGREE" if row.failed else "to our own whole prompts"
+                except Unable as error:
+                    row.note, row.failed = str(error), True
+                self.add(row)
+
     def rpc(self) -> None:
         """p50 of a unary call through the daemon's own transport, less that of the call in process."""
         if not self.wanted("rpc"):
@@ -509,7 +554,7 @@ def print_table(rows: list[Row]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    keys = [*(op.key for op in OPS), "eap-ig", TINY_ACDC.key, "smollm2", "rpc"]
+    keys = [*(op.key for op in OPS), "eap-ig", TINY_ACDC.key, "smollm2", "prefix", "rpc"]
     parser.add_argument("--only", nargs="+", choices=keys, help="only these rows")
     parser.add_argument("--reps", type=int, default=3, help="turns of both sides [3]")
     parser.add_argument("--threads", type=int, default=2, help="compute threads of either side [2]")
@@ -527,6 +572,7 @@ def main() -> int:
     bench.eap_ig()
     bench.tiny_acdc()
     bench.real_model()
+    bench.prefix()
     bench.rpc()
     print_table(bench.rows)
     if settings.json:

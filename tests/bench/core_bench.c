@@ -5,7 +5,7 @@
  *   core_bench OP --model DIR --tokens FILE
  *              [--mode hf|tl] [--reps N] [--threads N] [--out FILE] [what prune_bench.c says]
  *
- * OP is forward, forward_last, cache, or one that prune_bench.c explains.
+ * OP is forward, forward_last, cache, or one that prune_bench.c or prefix_bench.c explains.
  * FILE holds one prompt a line, ids separated by spaces, all of one length. --out writes what was
  * computed last, float32, row major, so that the caller can compare it with a peer's numbers. Peak
  * memory is that of the timed repetitions: the counter is reset after the warm-up, weights stay. */
@@ -70,12 +70,14 @@ int main(int argc, char **argv) {
         const char *op;
         void (*run)(const bench_args *args, const char *op);
     } benches[] = {
-        {"forward", bench_forward},     {"forward_last", bench_forward},
-        {"cache", bench_forward},       {"masked", bench_masked},
-        {"sweep", bench_sweep},         {"eap", bench_attribution},
-        {"ig", bench_attribution},      {"eap_ig", bench_attribution},
-        {"probing", bench_attribution}, {"probing_sigmoid", bench_attribution},
-        {"exact", bench_exact},         {"acdc", bench_exact},
+        {"forward", bench_forward},       {"forward_last", bench_forward},
+        {"cache", bench_forward},         {"masked", bench_masked},
+        {"sweep", bench_sweep},           {"eap", bench_attribution},
+        {"ig", bench_attribution},        {"eap_ig", bench_attribution},
+        {"probing", bench_attribution},   {"probing_sigmoid", bench_attribution},
+        {"exact", bench_exact},           {"acdc", bench_exact},
+        {"prefix_forward", bench_prefix}, {"prefix_masked", bench_prefix},
+        {"prefix_eap", bench_prefix},
     };
     bench_args args;
     bench_parse(argc, argv, &args);

@@ -3,9 +3,9 @@
  * Passes behind a shared prefix against AutoCircuit's tail_divergence (case f_kv_prefix): the same
  * prompts whole ("full") and as tails behind a KV cache ("tail"), token specific ("_seq") and not.
  * Every array of the case is compared, and at the end counted: one that no run here explains is a
- * failure. (That tails and whole prompts agree with each other: tests/unit/core/model/prefix_test.c.)
+ * failure. (That tails and whole prompts agree: tests/unit/core/model/prefix_test.c.)
  *
- * The compact set has the case's runs behind a cache only ("tail", and the scores of "tail_seq"). */
+ * The compact set has the runs behind a cache only ("tail", and the scores of "tail_seq"). */
 #include "core/base/mem.h"
 #include "core/model/prefix.h"
 #include "core/patch/circuits.h"

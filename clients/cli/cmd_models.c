@@ -84,6 +84,10 @@ static void number_row(abl_table *table, const char *key, int64_t value) {
     abl_table_add(table, "%lld", (long long)value);
 }
 
+static const char *or_none(const char *text) {
+    return text[0] == '\0' ? "none" : text;
+}
+
 static void config_rows(abl_table *table, const Ablate__V1__ModelConfig *config) {
     row(table, "family", config->family);
     number_row(table, "n_layers", config->n_layers);
@@ -93,10 +97,21 @@ static void config_rows(abl_table *table, const Ablate__V1__ModelConfig *config)
     number_row(table, "d_head", config->d_head);
     number_row(table, "d_mlp", config->d_mlp);
     number_row(table, "d_vocab", config->d_vocab);
+    if (config->d_vocab_out != config->d_vocab) {
+        number_row(table, "d_vocab_out", config->d_vocab_out);
+    }
     number_row(table, "n_ctx", config->n_ctx);
-    row(table, "act_fn", config->act_fn);
-    row(table, "normalization", config->normalization_type);
+    number_row(table, "n_params", config->n_params);
+    number_row(table, "parameters", config->parameter_count);
+    row(table, "act_fn", config->attn_only ? "none: attention only" : config->act_fn);
+    row(table, "normalization", or_none(config->normalization_type));
     row(table, "positions", config->positional_embedding_type);
+    if (config->rotary_dim != 0) {
+        number_row(table, "rotary_dim", config->rotary_dim);
+    }
+    row(table, "attention", config->attention_dir);
+    row(table, "blocks",
+        config->parallel_attn_mlp ? "attention and MLP in parallel" : "in sequence");
 }
 
 static int show_model(const abl_cli *cli, const Ablate__V1__Model *model) {
@@ -191,6 +206,37 @@ static int show_hooks(abl_cli *cli, char *model_id) {
     return abl_cli_print_table(cli, table);
 }
 
+static void parameter_rows(abl_table *table, const Ablate__V1__ListParametersResponse *list) {
+    for (size_t i = 0; i < list->n_parameters; i++) {
+        const Ablate__V1__Parameter *parameter = list->parameters[i];
+        char shape[80] = "";
+        for (size_t k = 0; k < parameter->n_shape; k++) {
+            size_t length = strlen(shape);
+            (void)snprintf(shape + length, sizeof shape - length, "%s%lld", k == 0 ? "" : ", ",
+                           (long long)parameter->shape[k]);
+        }
+        abl_table_add(table, "%s", parameter->name);
+        abl_table_add(table, "[%s]%s", shape, parameter->is_zero ? " zeros" : "");
+    }
+}
+
+static int show_parameters(abl_cli *cli, char *model_id) {
+    static const abl_rpc_method method = ABL_RPC("ModelService", "ListParameters", list_parameters);
+    static const abl_column columns[] = {{"parameter", false, true}, {"shape", false, true}};
+    Ablate__V1__ListParametersRequest request = ABLATE__V1__LIST_PARAMETERS_REQUEST__INIT;
+    request.model_id = model_id;
+    int code = ABL_EXIT_OK;
+    ABL_CLEANUP(abl_rpc_freep)
+    ProtobufCMessage *response = abl_cli_call(cli, &method, &request.base, &code);
+    if (response == NULL || cli->json) {
+        return response == NULL ? code : abl_cli_print_json(cli, response);
+    }
+    ABL_CLEANUP(abl_table_destroyp)
+    abl_table *table = abl_table_create(columns, ABL_COUNT_OF(columns));
+    parameter_rows(table, (const Ablate__V1__ListParametersResponse *)response);
+    return abl_cli_print_table(cli, table);
+}
+
 int abl_cmd_models_show(abl_cli *cli) {
     static const abl_rpc_method method = ABL_RPC("ModelService", "GetModel", get_model);
     Ablate__V1__GetModelRequest request = ABLATE__V1__GET_MODEL_REQUEST__INIT;
@@ -204,6 +250,9 @@ int abl_cmd_models_show(abl_cli *cli) {
     const Ablate__V1__GetModelResponse *got = (const Ablate__V1__GetModelResponse *)response;
     if (cli->args->given[ABL_OPTION_HOOKS]) {
         return show_hooks(cli, got->model->model_id);
+    }
+    if (cli->args->given[ABL_OPTION_PARAMETERS]) {
+        return show_parameters(cli, got->model->model_id);
     }
     return cli->json ? abl_cli_print_json(cli, response) : show_model(cli, got->model);
 }

@@ -28,7 +28,8 @@ ABL_BEGIN_DECLS
     X(DTYPE, "dtype", 0, CHOICE, 0, "float32|float16|bfloat16",                                    \
       "element type of the weights [float32]")                                                     \
     X(DEVICE, "device", 0, TEXT, 0, "DEVICE", "cpu, cuda, cuda:N [the daemon's default]")          \
-    X(HOOKS, "hooks", 0, FLAG, 0, "", "list the hook points, too")                                 \
+    X(HOOKS, "hooks", 0, FLAG, 0, "", "list the hook points instead")                              \
+    X(PARAMETERS, "parameters", 0, FLAG, 0, "", "list the weights by name instead")                \
     X(BOS, "bos", 0, CHOICE, 0, "prepend|none", "whether BOS goes in front [the model's habit]")   \
     X(TOP, "top", 'n', COUNT, 1000, "N", "how many to show [10]")                                  \
     X(GRAPH, "graph", 'g', TEXT, 0, "GRAPH", "a graph's id")                                       \

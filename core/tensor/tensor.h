@@ -336,8 +336,8 @@ void abl_tensor_attention_backward(abl_scope *scope, abl_tensor_sees sees, const
                                    const abl_tensor *pattern, double scale,
                                    const abl_attention_grads *out_grads);
 
-/* Rotates x (batch, pos, head, d_head) by cos and sin (pos, n), pairs (i, i + n), i below n; what is
- * behind the first 2 n numbers of a head stays. `inverse` rotates back, which is also the
+/* Rotates x (batch, pos, head, d_head) by cos and sin (pos, n), pairs (i, i + n) for i below n;
+ * what is behind the first 2 n numbers of a head stays. `inverse` rotates back, which is also the
  * gradient. */
 abl_tensor *abl_tensor_rope(abl_scope *scope, const abl_tensor *x, const abl_tensor *cos,
                             const abl_tensor *sin, bool inverse);

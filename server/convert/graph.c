@@ -127,6 +127,76 @@ Ablate__V1__Graph *abl_convert_graph(abl_arena *arena, const abl_resident_graph 
     return message->options == NULL ? NULL : message;
 }
 
+/* The wrapper of a module name among those made so far; a new one when there is none. */
+static Ablate__V1__Wrapper *wrapper_of(abl_arena *arena, Ablate__V1__Wrapper **wrappers,
+                                       size_t *count, const char *module_name) {
+    for (size_t i = *count; i > 0; i--) {
+        if (strcmp(wrappers[i - 1]->module_name, module_name) == 0) {
+            return wrappers[i - 1];
+        }
+    }
+    Ablate__V1__Wrapper *wrapper = abl_arena_alloc(arena, sizeof *wrapper);
+    if (wrapper != NULL) {
+        ablate__v1__wrapper__init(wrapper);
+        wrapper->module_name = abl_convert_text(arena, module_name);
+        wrappers[(*count)++] = wrapper;
+    }
+    return wrapper == NULL || wrapper->module_name == NULL ? NULL : wrapper;
+}
+
+static bool wrapper_add_dest(abl_arena *arena, const abl_graph *graph, int32_t index,
+                             Ablate__V1__Wrapper *wrapper) {
+    const abl_graph_module *module = abl_graph_module_at(graph, index);
+    abl_scores_shape form = abl_scores_module_shape(graph, index);
+    int64_t *shape = abl_arena_alloc(arena, 3 * sizeof *shape);
+    if (shape == NULL) {
+        return false;
+    }
+    memcpy(shape, form.dims, sizeof form.dims);
+    wrapper->is_dest = true;
+    wrapper->head_dim = module->has_heads ? 2 : wrapper->head_dim;
+    wrapper->in_src_begin = module->src_begin;
+    wrapper->in_src_count = module->src_count;
+    wrapper->mask_shape = shape;
+    wrapper->n_mask_shape = (size_t)form.rank;
+    return true;
+}
+
+Ablate__V1__Wrapper **abl_convert_wrappers(abl_arena *arena, const abl_graph *graph,
+                                           size_t *ret_count) {
+    const int32_t srcs = abl_graph_src_count(graph);
+    const int32_t modules = abl_graph_module_count(graph);
+    size_t count = 0;
+    Ablate__V1__Wrapper **wrappers =
+        abl_arena_alloc(arena, (size_t)(srcs + modules) * sizeof(Ablate__V1__Wrapper *));
+    if (wrappers == NULL) {
+        return NULL;
+    }
+    for (int32_t i = 0; i < srcs; i++) {
+        const abl_graph_src *src = abl_graph_src_at(graph, i);
+        Ablate__V1__Wrapper *wrapper = wrapper_of(arena, wrappers, &count, src->module_name);
+        if (wrapper == NULL) {
+            return NULL;
+        }
+        wrapper->src_begin = wrapper->is_src ? wrapper->src_begin : i;
+        wrapper->is_src = true;
+        wrapper->src_count++;
+        wrapper->head_dim = src->head >= 0 ? 2 : 0;
+    }
+    for (int32_t i = 0; i < modules; i++) {
+        Ablate__V1__Wrapper *wrapper =
+            wrapper_of(arena, wrappers, &count, abl_graph_module_at(graph, i)->name);
+        if (wrapper == NULL || !wrapper_add_dest(arena, graph, i, wrapper)) {
+            return NULL;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        wrappers[i]->seq_dim = abl_graph_options_of(graph)->seq_len > 0 ? 1 : 0;
+    }
+    *ret_count = count;
+    return wrappers;
+}
+
 abl_edge_dialect abl_convert_dialect(Ablate__V1__EdgeDialect dialect) {
     return dialect == ABLATE__V1__EDGE_DIALECT__EDGE_DIALECT_EAP ? ABL_DIALECT_MIB
                                                                  : ABL_DIALECT_AUTOCIRCUIT;

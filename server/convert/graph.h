@@ -27,6 +27,10 @@ abl_convert_graph_options_back(abl_arena *arena, const abl_resident_graph *graph
 ABL_MUST_CHECK Ablate__V1__Graph *abl_convert_graph(abl_arena *arena,
                                                     const abl_resident_graph *graph);
 
+/* AutoCircuit's wrappers; NULL: no memory. */
+ABL_MUST_CHECK Ablate__V1__Wrapper **abl_convert_wrappers(abl_arena *arena, const abl_graph *graph,
+                                                          size_t *ret_count);
+
 abl_edge_dialect abl_convert_dialect(Ablate__V1__EdgeDialect dialect);
 
 /* The text of an edge's name without a position, and its number for a message. */

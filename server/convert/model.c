@@ -4,6 +4,7 @@
  * that is what they compare with. */
 #include "server/convert/model.h"
 
+#include "core/model/block.h"
 #include "server/convert/graph.h"
 
 #include <string.h>
@@ -25,6 +26,13 @@ static char *normalization_name(const abl_model *model) {
     return borrow(names[config->norm][folded ? 1 : 0]);
 }
 
+/* As HookedTransformerConfig counts. */
+static int64_t n_params(const abl_model_config *c) {
+    int64_t attention = 4LL * c->d_model * c->d_head * c->n_heads;
+    int64_t mlp = (int64_t)c->d_model * c->d_mlp * (c->gated ? 3 : 2);
+    return c->n_layers * (attention + (c->attn_only ? 0 : mlp));
+}
+
 static Ablate__V1__ModelConfig *convert_config(abl_arena *arena, const abl_model *model) {
     const abl_model_config *config = abl_model_get_config(model);
     Ablate__V1__ModelConfig *message = abl_arena_alloc(arena, sizeof *message);
@@ -41,7 +49,7 @@ static Ablate__V1__ModelConfig *convert_config(abl_arena *arena, const abl_model
     message->d_mlp = config->d_mlp;
     message->d_vocab = config->d_vocab;
     message->n_ctx = config->n_ctx;
-    message->act_fn = borrow(abl_activation_name(config->activation));
+    message->act_fn = borrow(config->attn_only ? "" : abl_activation_name(config->activation));
     message->normalization_type = normalization_name(model);
     message->eps = (float)config->norm_eps;
     bool rotary = config->positional == ABL_POSITIONAL_ROPE;
@@ -50,6 +58,16 @@ static Ablate__V1__ModelConfig *convert_config(abl_arena *arena, const abl_model
     message->gated_mlp = config->gated;
     message->parallel_attn_mlp = config->parallel_attn_mlp;
     message->tied_embeddings = config->tied_unembed;
+    message->d_vocab_out = config->d_vocab_out;
+    message->attention_dir = borrow(abl_attention_name(config->attention));
+    message->attn_only = config->attn_only;
+    message->is_transformer = config->attention != ABL_ATTENTION_SELF;
+    message->rotary_dim = config->rotary_dim;
+    message->n_params = n_params(config);
+    message->parameter_count = (int64_t)abl_model_parameter_count(model);
+    message->attn_scale = (float)(1.0 / abl_model_attn_scale(model));
+    message->use_attn_scale = abl_model_attn_scale(model) != 1.0;
+    message->final_rms = config->norm == ABL_NORM_RMS;
     return message;
 }
 

@@ -279,6 +279,23 @@ static void list_nodes(abl_rpc *rpc, const ProtobufCMessage *message) {
     abl_rpc_stream(rpc, nodes_next);
 }
 
+static void list_wrappers(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__ListWrappersRequest *request =
+        (const Ablate__V1__ListWrappersRequest *)message;
+    Ablate__V1__ListWrappersResponse response = ABLATE__V1__LIST_WRAPPERS_RESPONSE__INIT;
+    abl_object *object = abl_rpc_use(rpc, ABL_OBJECT_GRAPH, request->graph_id);
+    if (object != NULL) {
+        response.wrappers = abl_convert_wrappers(rpc->arena, ((abl_resident_graph *)object)->graph,
+                                                 &response.n_wrappers);
+        if (response.wrappers != NULL) {
+            abl_rpc_reply(rpc, &response.base);
+            return;
+        }
+        (void)abl_fail_oom(&rpc->status);
+    }
+    abl_rpc_fail_status(rpc);
+}
+
 /* ---- edges -------------------------------------------------------------------------------- */
 
 typedef struct edges_state {
@@ -441,6 +458,7 @@ static const abl_method methods[] = {
     {"/ablate.v1.GraphService/ListGraphs", false, false, false, abl_rpc_start},
     {"/ablate.v1.GraphService/DeleteGraph", false, false, false, abl_rpc_start},
     {"/ablate.v1.GraphService/ListNodes", false, true, false, abl_rpc_start},
+    {"/ablate.v1.GraphService/ListWrappers", false, false, false, abl_rpc_start},
     {"/ablate.v1.GraphService/ListEdges", false, true, false, abl_rpc_start},
 };
 static const abl_rpc_handler handlers[] = {
@@ -449,6 +467,7 @@ static const abl_rpc_handler handlers[] = {
     {&ablate__v1__list_graphs_request__descriptor, list_graphs},
     {&ablate__v1__delete_graph_request__descriptor, delete_graph},
     {&ablate__v1__list_nodes_request__descriptor, list_nodes},
+    {&ablate__v1__list_wrappers_request__descriptor, list_wrappers},
     {&ablate__v1__list_edges_request__descriptor, list_edges},
 };
 

@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import ablate
 import numpy as np
-from ablate.v1 import cache_pb2, common_pb2, evaluate_pb2, graph_pb2, mask_pb2, prune_pb2, run_pb2
+from ablate.v1 import cache_pb2, common_pb2, evaluate_pb2, graph_pb2, mask_pb2, model_pb2, prune_pb2, run_pb2
 
 NAN, INF = float("nan"), float("inf")
 
@@ -73,6 +73,43 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("model", lambda w: w.client.load_model("no-such", progress=False), "NOT_FOUND", "MODEL_UNKNOWN|MODEL_NOT_FOUND"),
     ("model id", lambda w: ablate.Model.to_tokens(_as(w.model, id="m-no"), "x"), "NOT_FOUND", "MODEL_UNKNOWN"),
     ("graph", lambda w: _as(w.graph, id="g-no").reset_patch_mask(), "NOT_FOUND", "GRAPH_UNKNOWN"),
+    ("parameters of no model", lambda w: ablate.Parameters(_as(w.model, id="m-no")), "NOT_FOUND", "MODEL_UNKNOWN"),
+    ("parameter", lambda w: w.model.parameters()["blocks.0.attn.W_X"], "NOT_FOUND", "PARAMETER_UNKNOWN"),
+    ("parameter without a name", lambda w: w.model.parameters()[""], "INVALID_ARGUMENT", ""),
+    ("parameter of a layer that is not there", lambda w: w.model.parameters()["blocks.99.attn.W_Q"], "NOT_FOUND",
+     "PARAMETER_UNKNOWN"),
+    ("parameter of a malformed layer", lambda w: w.model.parameters()["blocks.01.attn.W_Q"], "NOT_FOUND",
+     "PARAMETER_UNKNOWN"),
+    ("grouped parameter of a model without groups", lambda w: w.model.parameters()["blocks.0.attn._W_K"], "NOT_FOUND",
+     "PARAMETER_UNKNOWN"),
+    ("embeddings of nothing", lambda w: list(w.client._call("InputToEmbed", model_pb2.InputToEmbedRequest(model_id=w.model.id))),
+     "INVALID_ARGUMENT", "PROMPTS_MISSING"),
+    ("embeddings of ids outside the vocabulary", lambda w: w.model.input_to_embed([[w.model.cfg.d_vocab]]),
+     "INVALID_ARGUMENT", "TOKEN_OUT_OF_RANGE"),
+    ("embeddings of too many tokens", lambda w: w.model.input_to_embed(w.tokens(1, w.model.cfg.n_ctx + 1)),
+     "INVALID_ARGUMENT", "SEQ_INVALID"),
+    ("wrappers of no graph", lambda w: _as(w.graph, id="g-no").wrappers, "NOT_FOUND", "GRAPH_UNKNOWN"),
+    ("upload that looks in no known direction", lambda w: _upload(w, attention_dir="backwards"), "UNIMPLEMENTED",
+     "CONFIG_UNSUPPORTED"),
+    ("upload with a norm that is not known", lambda w: _upload(w, normalization_type="batch"), "UNIMPLEMENTED",
+     "CONFIG_UNSUPPORTED"),
+    ("upload with experts", lambda w: _upload(w, num_experts=8), "UNIMPLEMENTED", "CONFIG_UNSUPPORTED"),
+    ("upload with a cap of the logits", lambda w: _upload(w, output_logits_soft_cap=30.0), "UNIMPLEMENTED",
+     "CONFIG_UNSUPPORTED"),
+    ("upload that rotates an odd part of a head", lambda w: _upload(w, positional_embedding_type="rotary", rotary_dim=1),
+     "INVALID_ARGUMENT", "CONFIG_INVALID"),
+    ("upload that rotates more than a head", lambda w: _upload(w, positional_embedding_type="rotary", rotary_dim=4),
+     "INVALID_ARGUMENT", "CONFIG_INVALID"),
+    ("upload whose heads do not divide", lambda w: _upload(w, n_key_value_heads=3), "INVALID_ARGUMENT",
+     "CONFIG_INVALID"),
+    ("upload that has MLPs and no weights of them", lambda w: _upload(w, attn_only=False), "NOT_FOUND", "WEIGHT_MISSING"),
+    ("upload of another width", lambda w: _upload(w, d_head=3), "INVALID_ARGUMENT", "WEIGHT_SHAPE"),
+    ("KV cache of a model that looks ahead", lambda w: _ahead(w, lambda m: m.kv_cache([[0, 1]])), "FAILED_PRECONDITION",
+     "MODEL_NOT_CAUSAL"),
+    ("hook of a norm where there is none", lambda w: _ahead(w, lambda m: m.run_with_cache([[0]], "ln_final.hook_scale")),
+     "FAILED_PRECONDITION", "HOOK_CANNOT_FIRE"),
+    ("hook of an MLP where there is none", lambda w: _ahead(w, lambda m: m.run_with_cache([[0]], "blocks.0.mlp.hook_post")),
+     "FAILED_PRECONDITION", "HOOK_CANNOT_FIRE"),
     ("graph's model", lambda w: _as(w.model, id="m-no").graph(), "NOT_FOUND", "MODEL_UNKNOWN"),
     ("node", lambda w: list(w.graph.iter_edges(source="A99.0")), "NOT_FOUND", "NODE_UNKNOWN"),
     ("edge's node", lambda w: w.graph.set_patch_mask({"A99.0->MLP 1": 1.0}), "NOT_FOUND", "NODE_UNKNOWN"),
@@ -355,6 +392,23 @@ def _graph(world: World, **options: Any) -> Any:
 def _simple(world: World) -> ablate.Graph:
     """A simple graph over the model."""
     return world.model.graph(factorized=False)
+def _micro(**changes: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A small network whose configuration was changed."""
+    config, tensors = ablate.micro.convert([[[1, 2], [3, 4]]], [[1, 0], [0, 1]], n_ctx=8)
+    return config | changes, tensors
+
+
+def _upload(world: World, **changes: Any) -> ablate.Model:
+    return world.client.upload_model(_micro(**changes), name="changed", progress=False)
+
+
+def _ahead(world: World, call: Callable[[ablate.Model], Any]) -> Any:
+    """A call of a model whose positions see all others."""
+    model = _upload(world, attention_dir="bidirectional")
+    try:
+        return call(model)
+    finally:
+        model.unload()
 
 
 def _job(world: World, **options: Any) -> ablate.Job:

@@ -123,6 +123,10 @@ def test_models_are_listed_loaded_shown_and_unloaded(ablate, model):
     assert re.search(r"weights +tl", out) and loaded["hash"] in out
     out, _ = ablate("models", "show", model, "--hooks")
     assert "blocks.0.attn.hook_z" in out
+    out, _ = ablate("models", "show", model, "--parameters")
+    assert re.search(r"blocks\.0\.attn\.W_Q +\[\d+, \d+, \d+\]", out)
+    out, _ = ablate("models", "show", model)
+    assert re.search(r"attention +causal", out) and re.search(r"n_params +\d+", out)
     out, _ = ablate("models", "list", "--json")
     assert model in [m["model_id"] for m in json.loads(out)["models"]]
 
@@ -373,6 +377,7 @@ def test_nothing_exceeds_the_terminals_width(daemon, model, ioi_path, width):
     for words in (
         ["help"],
         ["models", "show", model, "--hooks"],
+        ["models", "show", model, "--parameters"],
         ["status"],
         ["jobs", "show", "no-such-job"],
         ["discover", "--model", model, "--dataset", ioi_path, "--prompts", "8", "--batch-size", "2"],

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Compiled Tracr models, whose circuits are known: ROC AUC of every algorithm's edge scores against
- * the true edges, with the ablation that the truth is about. Truths are AutoCircuit's (resample) and
- * ACDC's (zero), as in auto_circuit's tracr circuits; with another's truth a method must look bad,
- * so that the test can fail. */
+ * the true edges, with the ablation that the truth is about. Truths are AutoCircuit's (resample)
+ * and ACDC's (zero), as in auto_circuit's tracr circuits; with another's truth a method must look
+ * bad, so that the test can fail. */
 #include "core/base/mem.h"
 #include "core/prune/prune.h"
 #include "tests/golden/golden.h"

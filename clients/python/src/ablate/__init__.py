@@ -12,11 +12,12 @@ Arrays are torch tensors where torch is importable, else numpy; the batch dimens
 A mask of 1 means ablated. Errors are :class:`ablate.AblateError`, one subclass for each code.
 """
 
+from . import micro, tracr
 from ._acdc import ACDC, AcdcTau
 from ._caches import KvCache
 from ._client import Client, connect
 from ._dataset import Dataset
-from ._graph import Edge, Graph, Node
+from ._graph import Edge, Graph, Node, Wrapper
 from ._interop import EapGraph, load_scores, save_scores
 from ._jobs import (
     EAPIG,
@@ -33,6 +34,7 @@ from ._jobs import (
 )
 from ._measure import MIB_FRACTIONS, Areas, Comparison, Completeness, Evaluation, Overlap, Roc
 from ._model import ActivationCache, HookPoint, Model, ModelConfig, get_act_name
+from ._parameters import Component, Parameters
 from ._training import CircuitProbing, SubnetworkProbing, TrainingPoint
 from ._version import VERSION as __version__
 from .errors import *  # noqa: F403
@@ -75,8 +77,13 @@ __all__ = [
     "RandomScores",
     "SubnetworkProbing",
     "TrainingPoint",
+    "Component",
+    "Parameters",
+    "Wrapper",
     "__version__",
     "connect",
     "get_act_name",
+    "micro",
+    "tracr",
     *_errors,
 ]

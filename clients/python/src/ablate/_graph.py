@@ -57,6 +57,26 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Wrapper:
+    """A wrapped module: AutoCircuit's PatchWrapper, whose fields these are."""
+
+    module_name: str
+    """``"blocks.9.attn.hook_result"``, ``"blocks.9.hook_q_input"``."""
+    is_src: bool
+    is_dest: bool
+    head_dim: int | None
+    """The dimension that counts heads in the module's tensor."""
+    seq_dim: int | None
+    """The dimension that counts positions, in a token-specific graph."""
+    src_idxs: slice | None
+    """Its sources."""
+    in_srcs: slice | None
+    """The sources that it receives from."""
+    mask_shape: tuple[int, ...] | None
+    """Of its patch mask, ``[seq?, heads?, sources]``."""
+
+
+@dataclass(frozen=True)
 class Edge:
     """An edge of a graph."""
 
@@ -135,6 +155,38 @@ class Graph(MaskModes):
                 for node in message.nodes
             ]
         return self._nodes
+
+    @property
+    def wrappers(self) -> list[Wrapper]:
+        """The wrapped modules: sources in index order, then those that only receive."""
+        response = self.client._call("ListWrappers", graph_pb2.ListWrappersRequest(graph_id=self.id))
+
+        def span(begin: int, count: int) -> slice:
+            return slice(begin, begin + count)
+
+        return [
+            Wrapper(
+                module_name=w.module_name,
+                is_src=w.is_src,
+                is_dest=w.is_dest,
+                head_dim=w.head_dim or None,
+                seq_dim=w.seq_dim or None,
+                src_idxs=span(w.src_begin, w.src_count) if w.is_src else None,
+                in_srcs=span(w.in_src_begin, w.in_src_count) if w.is_dest else None,
+                mask_shape=tuple(w.mask_shape) if w.is_dest else None,
+            )
+            for w in response.wrappers
+        ]
+
+    @property
+    def src_wrappers(self) -> list[Wrapper]:
+        """The wrapped modules that edges begin in."""
+        return [wrapper for wrapper in self.wrappers if wrapper.is_src]
+
+    @property
+    def dest_wrappers(self) -> list[Wrapper]:
+        """The wrapped modules that edges end in."""
+        return [wrapper for wrapper in self.wrappers if wrapper.is_dest]
 
     @property
     def edges(self) -> list[Edge]:

@@ -20,6 +20,7 @@ from ._arrays import (
     to_numpy,
 )
 from ._caches import KvCache, KvCacheLike, kv_cache_id
+from ._parameters import Blocks, Component, Parameters
 from .v1 import cache_pb2, common_pb2, graph_pb2, model_pb2, run_pb2
 
 if TYPE_CHECKING:
@@ -52,7 +53,12 @@ def out_slice(slice_output: SliceOutput) -> int:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a model, in TransformerLens's names."""
+    """The shape of a model, in the names of TransformerLens's HookedTransformerConfig.
+
+    ``n_key_value_heads`` is ``n_heads`` without grouped queries (TransformerLens: None), and
+    ``normalization_type`` and ``act_fn`` are None where the model has none. What TransformerLens
+    computes only when a flag is set can always be asked for here, so those flags are True.
+    """
 
     family: str
     n_layers: int
@@ -63,18 +69,83 @@ class ModelConfig:
     d_mlp: int
     d_vocab: int
     n_ctx: int
-    act_fn: str
-    normalization_type: str
+    act_fn: str | None
+    normalization_type: str | None
     eps: float
     positional_embedding_type: str
     rotary_base: float
     gated_mlp: bool
     parallel_attn_mlp: bool
     tied_embeddings: bool
+    d_vocab_out: int
+    attention_dir: str
+    attn_only: bool
+    is_transformer: bool
+    rotary_dim: int
+    n_params: int
+    parameter_count: int
+    attn_scale: float
+    use_attn_scale: bool
+    final_rms: bool
+    model_name: str = ""
+    device: str = ""
+    dtype: str = "float32"
+    default_prepend_bos: bool = False
+    use_attn_result: bool = True
+    use_split_qkv_input: bool = True
+    use_hook_mlp_in: bool = True
+    use_attn_in: bool = True
+    use_hook_tokens: bool = False
+    use_local_attn: bool = False
+    ungroup_grouped_query_attention: bool = False
+    scale_attn_by_inverse_layer_idx: bool = False
+    rotary_adjacent_pairs: bool = False
+    post_embedding_ln: bool = False
+    use_normalization_before_and_after: bool = False
+    num_experts: int | None = None
+    experts_per_token: int | None = None
+    window_size: int | None = None
+    attn_types: list[str] | None = None
+    attn_scores_soft_cap: float = -1.0
+    output_logits_soft_cap: float = -1.0
+    n_devices: int = 1
 
     @classmethod
-    def _from_proto(cls, proto: model_pb2.ModelConfig) -> "ModelConfig":
-        return cls(**{field.name: getattr(proto, field.name) for field in fields(cls)})
+    def _from_proto(cls, proto: model_pb2.Model) -> "ModelConfig":
+        known = proto.config.DESCRIPTOR.fields_by_name
+        values = {
+            field.name: getattr(proto.config, field.name)
+            for field in fields(cls)
+            if field.name in known
+        }
+        values["normalization_type"] = values["normalization_type"] or None
+        values["act_fn"] = values["act_fn"] or None
+        return cls(
+            **values,
+            model_name=proto.name,
+            device=proto.device,
+            dtype=dtype_name(proto.dtype),
+            default_prepend_bos=proto.default_prepend_bos,
+        )
+
+    @property
+    def original_architecture(self) -> str:
+        """The family, which TransformerLens calls so."""
+        return self.family
+
+    @property
+    def tie_word_embeddings(self) -> bool:
+        """TransformerLens's name of ``tied_embeddings``."""
+        return self.tied_embeddings
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def dtype_name(dtype: int) -> str:
+    """``"float32"``."""
+    return common_pb2.DType.Name(dtype).removeprefix("DTYPE_").lower()
 
 
 @dataclass(frozen=True)
@@ -202,7 +273,7 @@ class Model:
         """The handle."""
         self.name: str = proto.name
         """The name it was loaded by."""
-        self.cfg = ModelConfig._from_proto(proto.config)
+        self.cfg = ModelConfig._from_proto(proto)
         """Its shape."""
         self.hash: str = proto.hash
         """sha256 of its weights, lower-case hex."""
@@ -210,7 +281,7 @@ class Model:
         """Bytes of its resident weights."""
         self.device: str = proto.device
         """``"cpu"`` or ``"cuda:N"``."""
-        self.dtype: str = common_pb2.DType.Name(proto.dtype).removeprefix("DTYPE_").lower()
+        self.dtype: str = dtype_name(proto.dtype)
         """Element type of its resident weights: ``"float32"``."""
         self.default_prepend_bos: bool = proto.default_prepend_bos
         """What ``prepend_bos=None`` means."""
@@ -222,6 +293,7 @@ class Model:
         }
         """TransformerLens's weight transforms, and whether each was applied."""
         self._hook_points: list[HookPoint] | None = None
+        self._parameters: Parameters | None = None
 
     def __repr__(self) -> str:
         return f"<ablate.Model {self.name!r} ({self.id}): {self._shape()}>"
@@ -306,6 +378,61 @@ class Model:
             raise ValueError(f"token ids must be [pos] or [1, pos], not of shape {ids.shape}")
         return ids.tolist()
 
+    # --- weights --------------------------------------------------------------------------
+
+    def parameters(self) -> Parameters:
+        """The weights by TransformerLens's names, each fetched when it is read."""
+        if self._parameters is None:
+            self._parameters = Parameters(self)
+        return self._parameters
+
+    def state_dict(self) -> dict[str, Array]:
+        """All weights, fetched."""
+        return dict(self.parameters())
+
+    @property
+    def blocks(self) -> Blocks:
+        """The layers: ``model.blocks[3].attn.W_Q`` is fetched when it is read."""
+        return Blocks(self.parameters(), self.cfg.n_layers)
+
+    @property
+    def embed(self) -> Component:
+        """``embed.W_E``."""
+        return Component(self.parameters(), "embed.")
+
+    @property
+    def pos_embed(self) -> Component:
+        """``pos_embed.W_pos``, where positions are learned."""
+        return Component(self.parameters(), "pos_embed.")
+
+    @property
+    def ln_final(self) -> Component:
+        """``ln_final.w`` and ``.b``, where they are not folded."""
+        return Component(self.parameters(), "ln_final.")
+
+    @property
+    def unembed(self) -> Component:
+        """``unembed.W_U`` and ``.b_U``."""
+        return Component(self.parameters(), "unembed.")
+
+    def input_to_embed(
+        self, input: Prompt, prepend_bos: bool | None = None
+    ) -> tuple[Array, Array, None, None]:
+        """What block 0 reads, as TransformerLens returns it: ``(residual, tokens,
+        shortformer_pos_embed, attention_mask)``.
+
+        residual: ``[batch, pos, d_model]``; tokens: int64 ``[batch, pos]``. The last two are None:
+        no model here has shortformer positions, and nothing is ever padded.
+        """
+        request = model_pb2.InputToEmbedRequest(
+            model_id=self.id, prompts=encode_prompts(input, prepend_bos)
+        )
+        messages = list(self.client._call("InputToEmbed", request))
+        chunks = (message.chunk for message in messages if message.HasField("chunk"))
+        ((_, residual),) = collect_chunks(chunks, self.client.arrays)
+        tokens = to_numpy(self.client._decode(messages[-1].tokens)).astype(np.int64)
+        return residual, to_backend(tokens, self.client.arrays), None, None
+
     # --- passes ---------------------------------------------------------------------------
 
     def forward(
@@ -317,7 +444,7 @@ class Model:
         kv_cache: KvCacheLike = None,
         use_prefix_cache: bool = False,
     ) -> Array:
-        """Logits: float32 ``[batch, pos, d_vocab]``, or ``[batch, d_vocab]`` for ``"last_seq"``.
+        """Logits: float32 ``[batch, pos, d_vocab_out]``, or ``[batch, d_vocab_out]`` for ``"last_seq"``.
 
         ``input`` is a text, texts of equal token count, or ids ``[batch, pos]``; ids are used as they
         are. ``kv_cache``: prompts, still given whole, begin with its tokens; only what is behind them is
@@ -456,7 +583,7 @@ class Model:
     def _forward(self, request: run_pb2.ForwardRequest) -> Array:
         shape = list(request.prompts.tokens.shape)
         positions = 1 if request.out_slice == common_pb2.OUT_SLICE_LAST_SEQ else (shape or [0, 0])[1]
-        small = bool(shape) and shape[0] * positions * self.cfg.d_vocab * 4 <= _ONE_MESSAGE_BYTES
+        small = bool(shape) and shape[0] * positions * self.cfg.d_vocab_out * 4 <= _ONE_MESSAGE_BYTES
         if not small:
             logits, _ = self._run_with_cache(request, [], None, False)
             return logits

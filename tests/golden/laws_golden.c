@@ -10,7 +10,8 @@
  *              its edges are ablated together
  *   exact      exact scores are single-edge masks, one at a time
  *   linear     on a linear network attribution is exact, and what flows into the end, or out of the
- *              start, sums to the loss's difference; AutoCircuit's micro model, also by hand
+ *              start, sums to the loss's difference, or, in a simple graph, into any node, since all
+ *              of the network goes through each; AutoCircuit's micro model, also by hand
  *
  * Slopes are central differences, so they are asked of smooth networks only: Tracr's ReLUs sit on
  * their kinks. */
@@ -373,8 +374,15 @@ static void law_linear(const subject *s) {
     abl_sources *corrupt = ablation_of(s, ABL_ABLATION_RESAMPLE);
     const float difference = (float)(loss_of(s, mask, corrupt) - loss_of(s, NULL, NULL));
     const float sums[] = {sum_of(s, eap, -1, end), sum_of(s, eap, 0, -1)};
-    golden_compare_floats(s->title, "linear: into the end, out of the start", &difference, 1, sums,
-                          2, 1e-4);
+    const bool simple = abl_graph_options_of(s->graph)->simple;
+    for (int32_t node = 0; simple && node <= end; node++) {
+        const float sum = sum_of(s, eap, -1, node);
+        golden_compare_floats(s->title, "linear: into a node", &difference, 1, &sum, 1, 1e-4);
+    }
+    if (!simple) {
+        golden_compare_floats(s->title, "linear: into the end, out of the start", &difference, 1,
+                              sums, 2, 1e-4);
+    }
     abl_sources_destroy(corrupt);
     abl_free(mask);
     abl_free(exact);
@@ -448,15 +456,13 @@ static void micro_by_hand(abl_model *model) {
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-static void all_laws(subject *s, const char *variant, bool joined, bool by_position) {
+static void all_laws(subject *s, const char *variant, abl_graph_options options) {
     const abl_model_config *c = abl_model_get_config(s->model);
-    const abl_graph_options options = {.layer_count = c->n_layers,
-                                       .head_count = c->n_heads,
-                                       .kv_head_count = c->n_kv_heads,
-                                       .parallel_attn_mlp = c->parallel_attn_mlp,
-                                       .attn_only = c->attn_only,
-                                       .joined_qkv = joined,
-                                       .seq_len = by_position ? SEQ : 0};
+    options.layer_count = c->n_layers;
+    options.head_count = c->n_heads;
+    options.kv_head_count = c->n_kv_heads;
+    options.parallel_attn_mlp = c->parallel_attn_mlp;
+    options.attn_only = c->attn_only;
     abl_status status;
     golden_must(abl_graph_create(&options, &s->graph, &status), &status);
     (void)snprintf(s->title, sizeof s->title, "%s %s", s->family, variant);
@@ -489,9 +495,11 @@ int main(void) {
         const abl_batches batches = {.dataset = s.dataset, .count = PROMPTS, .batch_size = PROMPTS};
         s.batch = abl_batches_at(&batches, 0);
         s.loss.answer_function = config->d_vocab_out > 1 ? ABL_ANSWER_AVG_DIFF : ABL_ANSWER_AVG_VAL;
-        all_laws(&s, "qkv", false, false);
-        all_laws(&s, "joined", true, false);
-        all_laws(&s, "qkv by position", false, true);
+        all_laws(&s, "qkv", (abl_graph_options){.seq_len = 0});
+        all_laws(&s, "joined", (abl_graph_options){.joined_qkv = true});
+        all_laws(&s, "qkv by position", (abl_graph_options){.seq_len = SEQ});
+        all_laws(&s, "simple", (abl_graph_options){.simple = true});
+        all_laws(&s, "simple by position", (abl_graph_options){.simple = true, .seq_len = SEQ});
         if (s.linear) {
             micro_by_hand(s.model);
         }

@@ -23,8 +23,9 @@ static const struct {
     const char *folder;
     const char *name;
 } MODELS[] = {
-    {"models", "tiny-rand"},   {"families", "gpt-neox"},      {"families", "gpt-neox-seq"},
-    {"families", "attn-only"}, {"families", "tracr-reverse"}, {"families", "micro"},
+    {"models", "tiny-rand"}, {"families", "gpt-neox"},  {"families", "gpt-neox-seq"},
+    {"families", "llama"},   {"families", "attn-only"}, {"families", "tracr-reverse"},
+    {"families", "micro"},
 };
 
 /* A model with a simple graph over it, prompts of two kinds, and the corrupt ones' sources. */

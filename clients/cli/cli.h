@@ -59,11 +59,13 @@ int abl_cmd_caches_list(abl_cli *cli);
 int abl_cmd_caches_delete(abl_cli *cli);
 int abl_cmd_discover(abl_cli *cli);
 int abl_cmd_eval(abl_cli *cli);
+int abl_cmd_export(abl_cli *cli);
+int abl_cmd_import(abl_cli *cli);
+int abl_cmd_diff(abl_cli *cli);
 int abl_cmd_jobs_list(abl_cli *cli);
 int abl_cmd_jobs_show(abl_cli *cli);
 int abl_cmd_jobs_watch(abl_cli *cli);
 int abl_cmd_jobs_cancel(abl_cli *cli);
-int abl_cmd_jobs_scores(abl_cli *cli);
 int abl_cmd_status(abl_cli *cli);
 int abl_cmd_version(abl_cli *cli);
 
@@ -99,6 +101,10 @@ Ablate__V1__GetModelResponse *abl_cli_model(abl_cli *cli, int *ret_exit);
 
 /* LoadModel with --mode, --dtype, --device and a progress line; as abl_cli_model(). */
 Ablate__V1__GetModelResponse *abl_cli_load(abl_cli *cli, const char *name, int *ret_exit);
+
+/* The graph that --graph names, or one over --model with the graph options given, which is made
+ * where there is none; abl_free() ends it. NULL: said already. */
+char *abl_cli_graph(abl_cli *cli, int *ret_exit);
 
 /* Graph options from --merge-qkv, --expand-kv, --seq-len. */
 void abl_cli_graph_options(const abl_cli *cli, Ablate__V1__GraphOptions *ret_options);

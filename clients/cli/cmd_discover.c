@@ -94,7 +94,7 @@ static Ablate__V1__GetModelResponse *resident_or_load(abl_cli *cli, int *ret_exi
     return abl_cli_load(cli, name, ret_exit);
 }
 
-static char *graph_for(abl_cli *cli, int *ret_exit) {
+char *abl_cli_graph(abl_cli *cli, int *ret_exit) {
     if (cli->args->given[ABL_OPTION_GRAPH]) {
         return abl_strdup(cli->args->text[ABL_OPTION_GRAPH]);
     }
@@ -441,7 +441,7 @@ int abl_cmd_discover(abl_cli *cli) {
                                   "id of an uploaded one");
     }
     int code = ABL_EXIT_ERROR;
-    ABL_CLEANUP(abl_freep) char *graph_id = graph_for(cli, &code);
+    ABL_CLEANUP(abl_freep) char *graph_id = abl_cli_graph(cli, &code);
     if (graph_id == NULL) {
         return code;
     }

@@ -3,10 +3,12 @@
 #include "clients/cli/cli.h"
 #include "core/base/limits.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define METRIC_COUNT_MAX 8
+#define METRIC_COUNT_MAX 16 /* as many as there are */
+#define METRIC_PREFIX "METRIC_"
 
 static const struct {
     const char *name; /* of --metrics */
@@ -20,19 +22,45 @@ static const struct {
     {"correct-percent", "accuracy", ABLATE__V1__METRIC__METRIC_CORRECT_ANSWER_PERCENT},
 };
 
-static int metric_index(int metric) {
+/* The title of its column: the list above, or its own name. */
+static const char *metric_title(Ablate__V1__Metric metric) {
     for (size_t i = 0; i < ABL_COUNT_OF(metrics); i++) {
-        if ((int)metrics[i].metric == metric) {
-            return (int)i;
+        if (metrics[i].metric == metric) {
+            return metrics[i].title;
         }
     }
-    return -1;
+    const ProtobufCEnumValue *value =
+        protobuf_c_enum_descriptor_get_value(&ablate__v1__metric__descriptor, (int)metric);
+    return value == NULL ? "?" : value->name + strlen(METRIC_PREFIX);
+}
+
+/* By the short names above, or any metric's own, in lower case and with dashes. */
+static bool metric_find(const char *name, Ablate__V1__Metric *ret_metric) {
+    for (size_t i = 0; i < ABL_COUNT_OF(metrics); i++) {
+        if (strcmp(metrics[i].name, name) == 0) {
+            *ret_metric = metrics[i].metric;
+            return true;
+        }
+    }
+    char full[96];
+    (void)snprintf(full, sizeof full, METRIC_PREFIX "%s", name);
+    for (char *at = full; *at != '\0'; at++) {
+        *at = *at == '-' ? '_' : (char)toupper((unsigned char)*at);
+    }
+    const ProtobufCEnumValue *value =
+        protobuf_c_enum_descriptor_get_value_by_name(&ablate__v1__metric__descriptor, full);
+    if (value == NULL || value->value == 0) {
+        return false;
+    }
+    *ret_metric = (Ablate__V1__Metric)value->value;
+    return true;
 }
 
 typedef struct sweep {
     const abl_cli *cli;
     abl_progress progress;
     abl_table *table;
+    abl_table *areas; /* filled by the last row */
     abl_column columns[METRIC_COUNT_MAX + 1];
     int64_t sizes[ABL_CIRCUIT_COUNT_MAX];
     Ablate__V1__Metric wanted[METRIC_COUNT_MAX];
@@ -52,6 +80,22 @@ static void add_cell(sweep *run, const Ablate__V1__MetricValue *value) {
     }
 }
 
+static const abl_column area_columns[] = {{"area of", false, true}, {"AUC", true, false},
+                                          {"linear", true, false},  {"plain", true, false},
+                                          {"CPR", true, false},     {"CMD", true, false}};
+
+static void add_areas(sweep *run, const Ablate__V1__EvaluateCircuitsResponse *row) {
+    for (size_t i = 0; i < row->n_areas; i++) {
+        const Ablate__V1__MetricArea *area = row->areas[i];
+        abl_table_add(run->areas, "%s", metric_title(area->metric));
+        abl_table_add(run->areas, "%.5g", area->auc);
+        abl_table_add(run->areas, "%.5g", area->auc_linear);
+        abl_table_add(run->areas, "%.5g", area->trapezoid);
+        abl_table_add(run->areas, "%.4f", area->cpr);
+        abl_table_add(run->areas, "%.4f", area->cmd);
+    }
+}
+
 static bool on_circuit(const ProtobufCMessage *message, void *user_data) {
     sweep *run = user_data;
     const Ablate__V1__EvaluateCircuitsResponse *row =
@@ -65,6 +109,7 @@ static bool on_circuit(const ProtobufCMessage *message, void *user_data) {
     abl_progress_show(&run->progress,
                       row->total_count > 0 ? (double)row->done_count / row->total_count : -1,
                       "evaluating", tail, false);
+    add_areas(run, row);
     abl_table_add(run->table, "%lld", (long long)row->edge_count);
     for (size_t i = 0; i < run->request.n_metrics; i++) {
         if (i < row->n_values) {
@@ -94,19 +139,17 @@ static int parse_sizes(sweep *run, const char *list) {
 }
 
 static int parse_metrics(sweep *run, const char *list) {
-    char item[32];
+    char item[64];
     while (abl_list_next(&list, item, sizeof item)) {
-        size_t i = 0;
-        while (i < ABL_COUNT_OF(metrics) && strcmp(metrics[i].name, item) != 0) {
-            i++;
-        }
-        if (i == ABL_COUNT_OF(metrics) || run->request.n_metrics == METRIC_COUNT_MAX) {
+        if (run->request.n_metrics == METRIC_COUNT_MAX ||
+            !metric_find(item, &run->wanted[run->request.n_metrics])) {
             return abl_cli_usage(run->cli,
                                  "--metrics takes a few of kl-div, answer-diff, "
-                                 "answer-diff-percent, answer-value, correct-percent, not '%s'",
+                                 "answer-diff-percent, answer-value, correct-percent and the "
+                                 "others of Metric in evaluate.proto, not '%s'",
                                  item);
         }
-        run->wanted[run->request.n_metrics++] = metrics[i].metric;
+        run->request.n_metrics++;
     }
     run->request.metrics = run->wanted;
     return ABL_EXIT_OK;
@@ -115,11 +158,11 @@ static int parse_metrics(sweep *run, const char *list) {
 static bool make_table(sweep *run) {
     run->columns[0] = (abl_column){"edges", true, false};
     for (size_t i = 0; i < run->request.n_metrics; i++) {
-        const char *title = metrics[metric_index((int)run->wanted[i])].title;
-        run->columns[i + 1] = (abl_column){title, true, false};
+        run->columns[i + 1] = (abl_column){metric_title(run->wanted[i]), true, false};
     }
     run->table = abl_table_create(run->columns, run->request.n_metrics + 1);
-    return run->table != NULL;
+    run->areas = abl_table_create(area_columns, ABL_COUNT_OF(area_columns));
+    return run->table != NULL && run->areas != NULL;
 }
 
 static int evaluate(abl_cli *cli, sweep *run) {
@@ -133,7 +176,15 @@ static int evaluate(abl_cli *cli, sweep *run) {
     if (code != ABL_CODE_OK) {
         return abl_cli_failed(cli, &error);
     }
-    return cli->json || run->code != ABL_EXIT_OK ? run->code : abl_cli_print_table(cli, run->table);
+    if (cli->json || run->code != ABL_EXIT_OK) {
+        return run->code;
+    }
+    int printed = abl_cli_print_table(cli, run->table);
+    if (printed != ABL_EXIT_OK || !cli->args->given[ABL_OPTION_AREAS]) {
+        return printed;
+    }
+    fputc('\n', stdout);
+    return abl_cli_print_table(cli, run->areas);
 }
 
 int abl_cmd_eval(abl_cli *cli) {
@@ -151,6 +202,7 @@ int abl_cmd_eval(abl_cli *cli) {
     /* The choices of --patch, from 1, are PatchType's numbers. */
     run.message.patch_type = (Ablate__V1__PatchType)args->count[ABL_OPTION_PATCH];
     run.message.ablation_type = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
+    run.message.signed_scores = args->given[ABL_OPTION_SIGNED];
     run.message.batch_size = (int32_t)args->count[ABL_OPTION_BATCH_SIZE];
     run.message.prompt_count = (int32_t)args->count[ABL_OPTION_PROMPTS];
     run.message.tail_divergence = args->given[ABL_OPTION_TAIL];
@@ -165,5 +217,6 @@ int abl_cmd_eval(abl_cli *cli) {
     }
     code = make_table(&run) ? evaluate(cli, &run) : abl_cli_error(cli, "out of memory");
     abl_table_destroy(run.table);
+    abl_table_destroy(run.areas);
     return code;
 }

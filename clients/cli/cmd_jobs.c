@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_jobs.c -- `ablate jobs ...`: list, show, watch, cancel, and fetch the scores of jobs. */
 #include "clients/cli/job_view.h"
-#include "clients/cli/scores_file.h"
 
 #include <time.h>
 
@@ -176,36 +175,4 @@ int abl_cmd_jobs_watch(abl_cli *cli) {
     }
     abl_job_view_finish(&watching.view);
     return watching.code;
-}
-
-static bool on_scores(const ProtobufCMessage *message, void *user_data) {
-    abl_scores_add(user_data, ((const Ablate__V1__GetPruneScoresResponse *)message)->chunk);
-    return true;
-}
-
-int abl_cmd_jobs_scores(abl_cli *cli) {
-    static const abl_rpc_method method =
-        ABL_RPC("PruneService", "GetPruneScores", get_prune_scores);
-    const char *path = cli->args->text[ABL_OPTION_OUT];
-    if (path == NULL) {
-        return abl_cli_usage(cli, "jobs scores needs --out: the file to write");
-    }
-    Ablate__V1__GetPruneScoresRequest request = ABLATE__V1__GET_PRUNE_SCORES_REQUEST__INIT;
-    request.job_id = cli->args->operands[0];
-    abl_scores *scores = abl_scores_create();
-    abl_rpc_error error = {0};
-    char problem[4352];
-    int code = ABL_EXIT_OK;
-    if (abl_rpc_stream(cli->rpc, &method, &request.base, on_scores, scores, &error) !=
-        ABL_CODE_OK) {
-        code = abl_cli_failed(cli, &error);
-    } else if (!abl_scores_save(scores, path, request.job_id, problem, sizeof problem)) {
-        code = abl_cli_error(cli, "%s", problem);
-    } else if (cli->json) {
-        code = abl_cli_put_json(cli, json_pack("{s:s}", "file", path), false);
-    } else {
-        abl_cli_say(cli, "scores of all edges: %s", path);
-    }
-    abl_scores_destroy(scores);
-    return code;
 }

@@ -41,12 +41,22 @@ static int find_letter(int letter) {
     return -1;
 }
 
+/* eap_ig is as good as eap-ig. */
+static bool same_word(const char *choice, const char *text, size_t length) {
+    for (size_t i = 0; i < length; i++) {
+        if (choice[i] != (text[i] == '_' ? '-' : text[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool parse_choice(abl_args *args, int i, const char *text) {
     const char *rest = options[i].argument;
     size_t length = strlen(text);
     for (int64_t place = 1; *rest != '\0'; place++) {
         size_t choice = strcspn(rest, "|");
-        if (choice == length && strncmp(rest, text, length) == 0) {
+        if (choice == length && same_word(rest, text, length)) {
             args->count[i] = place;
             return true;
         }

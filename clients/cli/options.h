@@ -80,12 +80,14 @@ ABL_BEGIN_DECLS
     X(PROMPTS, "prompts", 'p', COUNT, 100000, "N", "only the first N prompts [all]")               \
     X(TAIL, "tail-divergence", 0, FLAG, 0, "",                                                     \
       "run the prefix that all prompts share once, and cover only the tails behind it")            \
-    X(OUT, "out", 'o', TEXT, 0, "FILE", "save the scores of all edges as safetensors")             \
+    X(OUT, "out", 'o', TEXT, 0, "FILE", "save the scores of all edges in this file")               \
     X(SIZES, "sizes", 0, TEXT, 0, "N,N,...",                                                       \
       "circuit sizes in edges [eval: 0, 1..10, 20..100, ..., all; subnetwork-probing: none]")      \
     X(METRICS, "metrics", 0, TEXT, 0, "M,M,...",                                                   \
-      "of kl-div, answer-diff, answer-diff-percent, answer-value, correct-percent [kl-div, "       \
-      "answer-diff, correct-percent]")                                                             \
+      "of kl-div, answer-diff, answer-diff-percent, answer-value, correct-percent, ...: see "      \
+      "Metric in evaluate.proto [kl-div, answer-diff, correct-percent]")                           \
+    X(AREAS, "areas", 0, FLAG, 0, "", "areas under the curves, too: AUC, MIB's CPR and CMD")       \
+    X(SIGNED, "signed", 0, FLAG, 0, "", "rank edges by score, not by its size, as for MIB's CPR")  \
     X(STATE, "state", 0, CHOICE, 0, "queued|running|succeeded|failed|cancelled",                   \
       "only jobs in this state")                                                                   \
     X(AFTER, "after", 0, COUNT, 9e18, "SEQUENCE", "only events after this one")

@@ -252,7 +252,7 @@ def test_discover_prints_the_top_edges_and_saves_all_scores(ablate, model, ioi_p
 
 @pytest.mark.parametrize(
     "algorithm",
-    ["eap", "mask-gradient", "ground-truth", "random", "activation-magnitude", "eap-ig"],
+    ["eap", "mask-gradient", "ground-truth", "random", "activation-magnitude", "eap_ig"],
 )
 def test_every_algorithm_runs(ablate, model, ioi_path, algorithm):
     more = ["--edges", "MLP 0->Resid End,Resid Start->MLP 0"] if algorithm == "ground-truth" else []
@@ -412,3 +412,65 @@ def test_status_and_version_describe_the_daemon(ablate):
 def test_a_token_file_that_is_not_there_is_named(ablate, tmp_path):
     _, errors = ablate("status", "--token-file", tmp_path / "none", code=1)
     assert "none" in errors
+
+
+def test_scores_go_to_files_of_other_tools_and_back(ablate, discovered, tmp_path, tiny, ioi_path):
+    job = discovered[0]["created"]["job_id"]
+    for name in ("scores.safetensors", "graph.json"):
+        ablate("export", job, "--out", tmp_path / name)
+        out, _ = ablate("import", tmp_path / name, "--model", tiny.id, "--json")
+        imported = json.loads(out)["job"]
+        assert imported["spec"]["uploaded"] == {"origin": name}
+        assert imported["state"] == "JOB_STATE_SUCCEEDED"
+        out, _ = ablate("diff", job, imported["job_id"], "--json")
+        compared = json.loads(out)
+        assert compared["pearson"] == pytest.approx(1) and compared["spearman"] == pytest.approx(1)
+        assert all(overlap["jaccard"] == 1 for overlap in compared["overlaps"][1:])
+        out, _ = ablate("eval", imported["job_id"], "--dataset", _id(ablate, ioi_path), "--sizes", "0,10",
+                        "--prompts", 4)  # fmt: skip
+        assert len(out.splitlines()) == 3
+    out, _ = ablate("diff", job, job)
+    assert "rank correlation" in out and "Jaccard" in out
+    graph = json.loads((tmp_path / "graph.json").read_text())
+    assert graph["cfg"] == {"n_layers": 4, "n_heads": 8, "parallel_attn_mlp": False, "d_model": 128}
+    assert len(graph["edges"]) == 1519 and set(graph["nodes"]) >= {"input", "m0", "a3.h7", "logits"}
+
+
+def _id(ablate, path):
+    return json.loads(ablate("dataset", "upload", path, "--json")[0])["dataset"]["dataset_id"]
+
+
+def test_files_that_do_not_fit_are_refused(ablate, discovered, tmp_path, tiny):
+    job = discovered[0]["created"]["job_id"]
+    ablate("export", job, "--out", tmp_path / "graph.json")
+    graph = json.loads((tmp_path / "graph.json").read_text())
+    other = {**graph, "cfg": {**graph["cfg"], "n_heads": 12, "d_model": 768}}
+    strange = {**graph, "edges": {"a9.h9->logits": {"score": 1, "in_graph": True}}}
+    files = {
+        "other.json": (json.dumps(other), "n_heads is 12 there and 8 here, d_model is 768 there and 128 here"),
+        "strange.json": (json.dumps(strange), "a9.h9"),
+        "half.json": ("{", "cannot read"),
+        "less.json": ('{"cfg": {}}', "no graph file of EAP-IG"),
+        "text.safetensors": ("no tensors at all", "no safetensors file"),
+        "empty.safetensors": ("", "no safetensors file"),
+        "short.safetensors": ("\x40" + "\0" * 7 + "{}", "ends inside its header"),
+    }
+    for name, (text, words) in files.items():
+        (tmp_path / name).write_text(text)
+        _, errors = ablate("import", tmp_path / name, "--model", tiny.id, code=1, COLUMNS="1000")
+        assert words in errors, errors
+    ablate("import", tmp_path / "not-there.json", "--model", tiny.id, code=1)
+    ablate("export", job, code=2)
+
+
+def test_eval_has_every_metric_and_the_areas(ablate, discovered):
+    job = discovered[0]["created"]["job_id"]
+    out, _ = ablate("eval", job, "--sizes", "0,10,1519", "--metrics", "kl_div,answer-prob,mse", "--areas",
+                    "--signed")  # fmt: skip
+    table, areas = out.split("\n\n")
+    assert len(table.splitlines()) == 4 and "ANSWER_PROB" in table
+    assert areas.splitlines()[0].split() == ["area", "of", "AUC", "linear", "plain", "CPR", "CMD"]
+    assert len(areas.splitlines()) == 4
+    ablate("eval", job, "--metrics", "nonsense", code=2)
+    out, _ = ablate("eval", job, "--sizes", "0,10,1519", "--metrics", "answer-diff", "--json")
+    assert set(documents(out)[-1]["areas"][0]) >= {"metric", "auc", "cpr", "cmd"}

@@ -1,5 +1,5 @@
-/* scores_file.h -- the scores of all edges: from a stream of chunks into a safetensors file, and from
- * such a file into a message.
+/* scores_file.h -- the scores of all edges: from a stream of chunks into a safetensors file, and
+ * from such a file into a message.
  *
  * OWNERSHIP  abl_scores_create() hands it to the caller, abl_scores_destroy() ends it.
  * THREADS    One thread.
@@ -30,8 +30,8 @@ void abl_scores_add(abl_scores *scores, const Ablate__V1__TensorChunk *chunk);
 ABL_MUST_CHECK bool abl_scores_save(abl_scores *scores, const char *path, const char *job_id,
                                     char *problem, size_t problem_size);
 
-/* Values of a tensor that was added, and its shape (an array of integers): both borrowed. NULL: there
- * is none of that name. */
+/* Values of a tensor that was added, and its shape (an array of integers): both borrowed. NULL:
+ * there is none of that name. */
 const float *abl_scores_tensor(const abl_scores *scores, const char *name,
                                const json_t **ret_shape);
 

@@ -23,6 +23,7 @@
 #define ABL_HOOK_COUNT_MAX 4096                /* names in one run_with_cache */
 #define ABL_TAU_COUNT_MAX 256                  /* thresholds of one ACDC */
 #define ABL_INTERVENTION_COUNT_MAX 256         /* in one pass: a graph's own and the request's */
+#define ABL_GRAPH_HOOK_BYTES_MAX (64 << 20)    /* values of one graph's own */
 #define ABL_HOOK_INDEX_COUNT_MAX 1024          /* heads, positions or rows that one names */
 #define ABL_CIRCUIT_COUNT_MAX 512              /* circuits in one sweep */
 #define ABL_EPOCH_COUNT_MAX 10000              /* of one training of masks */
@@ -55,6 +56,7 @@
 #define ABL_GRAPH_COUNT_MAX 4096
 #define ABL_DATASET_COUNT_MAX 1024
 #define ABL_KV_CACHE_COUNT_MAX 1024
+#define ABL_ACTIVATIONS_COUNT_MAX 1024         /* passes whose activations are kept */
 #define ABL_GRAPH_KV_CACHE_MAX 4               /* KV caches that one graph uses */
 #define ABL_JOB_COUNT_MAX 4096
 #define ABL_EXECUTOR_QUEUE_MAX 1024

@@ -28,8 +28,11 @@ static abl_code convert_prefix(const Ablate__V1__ForwardRequest *message, abl_ru
 
 abl_code abl_convert_forward(const Ablate__V1__ForwardRequest *message, abl_arena *arena,
                              abl_run_request *ret_request, abl_status *ret_status) {
-    abl_run_request request = {
-        .out_slice = message->out_slice, .top_k = message->top_k, .seed = message->seed};
+    abl_run_request request = {.out_slice = message->out_slice,
+                               .top_k = message->top_k,
+                               .seed = message->seed,
+                               .interventions = message->interventions,
+                               .intervention_count = message->n_interventions};
     if (message->target_case == ABLATE__V1__FORWARD_REQUEST__TARGET_MODEL_ID) {
         request.model_id = message->model_id;
     } else if (message->target_case == ABLATE__V1__FORWARD_REQUEST__TARGET_GRAPH_ID) {
@@ -103,6 +106,25 @@ abl_code abl_convert_run_with_cache(const Ablate__V1__RunWithCacheRequest *messa
     request.all_names = message->all_names != 0;
     request.per_head_inputs = message->per_head_inputs != 0;
     request.stop_at_layer = message->stop_at_layer;
+    request.incl_bwd = message->incl_bwd != 0;
+    request.keep_on_server = message->keep_on_server != 0;
+    request.gradient_of = message->gradient_of;
+    request.positions =
+        (abl_index_list){.indices = message->positions, .count = message->n_positions};
+    if (message->n_positions > ABL_SEQ_MAX) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "POSITIONS_INVALID",
+                        "positions names %zu; at most %d are taken", message->n_positions,
+                        ABL_SEQ_MAX);
+    }
+    bool empty = request.name_count == 0 && !request.all_names;
+    if (empty && (request.keep_on_server || request.incl_bwd || message->n_positions > 0)) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "NAMES_INVALID",
+                        "names is empty, so there is nothing for %s; name hook points or set "
+                        "all_names",
+                        request.keep_on_server ? "keep_on_server"
+                        : request.incl_bwd     ? "incl_bwd"
+                                               : "positions");
+    }
     if (request.use_prefix_cache &&
         (request.all_names || request.name_count > 0 || request.stop_at_layer != 0)) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "PREFIX_CACHE_INVALID",
@@ -111,6 +133,90 @@ abl_code abl_convert_run_with_cache(const Ablate__V1__RunWithCacheRequest *messa
     }
     *ret_request = request;
     return ABL_CODE_OK;
+}
+
+/* One row of columns and weights: answers, then wrong answers. */
+static abl_code convert_answers(const Ablate__V1__AnswerIds *ids, size_t row, int64_t batch,
+                                int vocab, int64_t *columns, float *weights,
+                                abl_status *ret_status) {
+    const struct {
+        const int32_t *ids;
+        size_t count;
+        double sign;
+    } halves[] = {{ids->answers, ids->n_answers, 1},
+                  {ids->wrong_answers, ids->n_wrong_answers, -1}};
+    size_t at = 0;
+    for (size_t half = 0; half < ABL_COUNT_OF(halves); half++) {
+        for (size_t i = 0; i < halves[half].count; i++) {
+            int32_t id = halves[half].ids[i];
+            if (id < 0 || id >= vocab) {
+                return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ANSWERS_INVALID",
+                                "gradient_of.answer_diff.rows[%zu]: %d is no token; ids are 0 to "
+                                "%d",
+                                row, id, vocab - 1);
+            }
+            columns[at] = id;
+            weights[at++] =
+                (float)(halves[half].sign / ((double)halves[half].count * (double)batch));
+        }
+    }
+    return ABL_CODE_OK;
+}
+
+static abl_code check_answers(const Ablate__V1__AnswerDiff *diff, int64_t batch, size_t *ret_width,
+                              abl_status *ret_status) {
+    if (diff->n_rows != 1 && (int64_t)diff->n_rows != batch) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ANSWERS_INVALID",
+                        "gradient_of.answer_diff has %zu rows for %lld prompts; give one for each, "
+                        "or one for all",
+                        diff->n_rows, (long long)batch);
+    }
+    size_t width = 0;
+    for (size_t row = 0; row < diff->n_rows; row++) {
+        const Ablate__V1__AnswerIds *ids = diff->rows[row];
+        size_t count = ids->n_answers + ids->n_wrong_answers;
+        if (ids->n_answers == 0 || ids->n_answers > ABL_ANSWER_COUNT_MAX ||
+            ids->n_wrong_answers > ABL_ANSWER_COUNT_MAX) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ANSWERS_INVALID",
+                            "gradient_of.answer_diff.rows[%zu] has %zu answers and %zu wrong ones; "
+                            "it takes 1 to %d, and at most %d",
+                            row, ids->n_answers, ids->n_wrong_answers, ABL_ANSWER_COUNT_MAX,
+                            ABL_ANSWER_COUNT_MAX);
+        }
+        width = count > width ? count : width;
+    }
+    *ret_width = width;
+    return ABL_CODE_OK;
+}
+
+abl_code abl_convert_scalar(const Ablate__V1__GradientOf *message, int64_t batch,
+                            const abl_model_config *config, abl_arena *arena,
+                            abl_scalar *ret_scalar, abl_status *ret_status) {
+    if (message == NULL || message->scalar_case != ABLATE__V1__GRADIENT_OF__SCALAR_ANSWER_DIFF) {
+        *ret_scalar = (abl_scalar){.kind = ABL_SCALAR_LOSS};
+        return ABL_CODE_OK;
+    }
+    const Ablate__V1__AnswerDiff *diff = message->answer_diff;
+    size_t width = 0;
+    abl_code code = check_answers(diff, batch, &width, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    int64_t *columns = abl_arena_alloc(arena, (size_t)batch * width * sizeof *columns);
+    float *weights = abl_arena_alloc(arena, (size_t)batch * width * sizeof *weights);
+    if (columns == NULL || weights == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    for (size_t row = 0; row < (size_t)batch && code == ABL_CODE_OK; row++) {
+        code = convert_answers(diff->rows[diff->n_rows == 1 ? 0 : row], row, batch,
+                               config->d_vocab_out, columns + row * width, weights + row * width,
+                               ret_status);
+    }
+    *ret_scalar = (abl_scalar){.kind = ABL_SCALAR_LOGIT_SUM,
+                               .columns = columns,
+                               .weights = weights,
+                               .width = (int32_t)width};
+    return code;
 }
 
 abl_code abl_convert_stop_at_layer(int32_t stop_at_layer, int n_layers, int *ret_stop,

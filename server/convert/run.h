@@ -24,6 +24,8 @@ typedef struct abl_run_request {
     uint64_t seed;           /* of random masks */
     const char *kv_cache_id; /* NULL: none */
     bool use_prefix_cache;
+    Ablate__V1__Intervention *const *interventions;
+    size_t intervention_count;
 
     /* RunWithCache */
     char *const *names;
@@ -31,6 +33,10 @@ typedef struct abl_run_request {
     bool all_names;
     bool per_head_inputs;
     int32_t stop_at_layer; /* as in the message */
+    abl_index_list positions;
+    bool incl_bwd;
+    bool keep_on_server;
+    const Ablate__V1__GradientOf *gradient_of; /* NULL: the loss */
 } abl_run_request;
 
 /*   INVALID_ARGUMENT  TARGET_MISSING, TOP_K_INVALID, ABLATION_NEEDS_GRAPH, PROMPTS_MISSING,
@@ -38,11 +44,17 @@ typedef struct abl_run_request {
 ABL_MUST_CHECK abl_code abl_convert_forward(const Ablate__V1__ForwardRequest *message,
                                             abl_arena *arena, abl_run_request *ret_request,
                                             abl_status *ret_status);
-/*   INVALID_ARGUMENT    FORWARD_MISSING, TOP_K_INVALID, NAMES_INVALID
+/*   INVALID_ARGUMENT    FORWARD_MISSING, TOP_K_INVALID, NAMES_INVALID, POSITIONS_INVALID
  *   RESOURCE_EXHAUSTED  TOO_MANY_NAMES */
 ABL_MUST_CHECK abl_code abl_convert_run_with_cache(const Ablate__V1__RunWithCacheRequest *message,
                                                    abl_arena *arena, abl_run_request *ret_request,
                                                    abl_status *ret_status);
+
+/* What gradients are of, for prompts of that count; NULL is the loss.
+ *   INVALID_ARGUMENT  ANSWERS_INVALID  none, too many, not a prompt's each, or no token's id */
+ABL_MUST_CHECK abl_code abl_convert_scalar(const Ablate__V1__GradientOf *message, int64_t batch,
+                                           const abl_model_config *config, abl_arena *arena,
+                                           abl_scalar *ret_scalar, abl_status *ret_status);
 
 /* The message's stop_at_layer as abl_forward_options has it.
  *   INVALID_ARGUMENT  LAYER_OUT_OF_RANGE */

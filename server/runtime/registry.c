@@ -46,6 +46,8 @@ static const kind_words words[ABL_OBJECT_KIND_COUNT] = {
      "ListDatasets lists them, UploadDataset makes one"},
     {"kv_cache", "KV_CACHE_UNKNOWN", "KV_CACHE_IN_USE", "TOO_MANY_KV_CACHES",
      ABL_KV_CACHE_COUNT_MAX, "ListKvCaches lists them, CreateKvCache makes one"},
+    {"activations", "ACTIVATIONS_UNKNOWN", "ACTIVATIONS_IN_USE", "TOO_MANY_ACTIVATIONS",
+     ABL_ACTIVATIONS_COUNT_MAX, "ListActivations lists them, RunWithCache keeps them"},
     {"job", "JOB_UNKNOWN", "JOB_IN_USE", "TOO_MANY_JOBS", ABL_JOB_COUNT_MAX, "ListJobs lists them"},
 };
 

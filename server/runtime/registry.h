@@ -30,6 +30,7 @@ typedef enum abl_object_kind {
     ABL_OBJECT_GRAPH,
     ABL_OBJECT_DATASET,
     ABL_OBJECT_KV_CACHE,
+    ABL_OBJECT_ACTIVATIONS,
     ABL_OBJECT_JOB,
     ABL_OBJECT_KIND_COUNT,
 } abl_object_kind;

@@ -66,12 +66,14 @@ static void graph_destroy(abl_object *object) {
     abl_resident_graph *graph = (abl_resident_graph *)object;
     abl_graph_destroy(graph->graph);
     abl_values_unref(graph->mask);
+    abl_graph_hooks_unref(graph->hooks);
     abl_free(graph);
 }
 
 static void graph_count_bytes(abl_resident_graph *graph) {
     abl_object_set_bytes(&graph->object, abl_graph_bytes(graph->graph) +
-                                             graph->mask->count * (int64_t)sizeof(float));
+                                             graph->mask->count * (int64_t)sizeof(float) +
+                                             abl_graph_hooks_bytes(graph->hooks));
 }
 
 abl_resident_graph *abl_resident_graph_create(abl_graph *graph, abl_out_slice out_slice) {
@@ -103,6 +105,12 @@ void abl_resident_graph_set_mask(abl_resident_graph *graph, abl_values *mask) {
     abl_values_unref(graph->mask);
     graph->mask = mask;
     graph_count_bytes(graph); /* it may have other rows */
+}
+
+void abl_resident_graph_set_hooks(abl_resident_graph *graph, abl_graph_hooks *hooks) {
+    abl_graph_hooks_unref(graph->hooks);
+    graph->hooks = hooks;
+    graph_count_bytes(graph);
 }
 
 static void kv_cache_destroy(abl_object *object) {

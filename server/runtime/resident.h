@@ -15,6 +15,7 @@
 #include "core/model/model.h"
 #include "core/model/prefix.h"
 #include "core/patch/patch.h"
+#include "server/runtime/hooks.h"
 #include "server/runtime/registry.h"
 
 ABL_BEGIN_DECLS
@@ -52,6 +53,8 @@ typedef struct abl_resident_graph {
     abl_values *mask;
     abl_mask_function mask_function; /* what it goes through in a pass, then dropout */
     float mask_dropout;
+    abl_graph_hooks *hooks; /* NULL: none */
+    uint32_t hook_numbers;  /* given out so far */
 } abl_resident_graph;
 
 /* Takes `graph` over on success. */
@@ -64,6 +67,8 @@ struct abl_resident_kv_cache *abl_resident_graph_kv_cache(const abl_resident_gra
                                                           size_t index);
 /* Replaces the mask; takes the reference over. */
 void abl_resident_graph_set_mask(abl_resident_graph *graph, abl_values *mask);
+/* Replaces the interventions, likewise. */
+void abl_resident_graph_set_hooks(abl_resident_graph *graph, abl_graph_hooks *hooks);
 
 /* A prefix of prompts, over the model that it needs. */
 typedef struct abl_resident_kv_cache {

@@ -50,6 +50,7 @@ static void get_server_info(abl_rpc *rpc, const ProtobufCMessage *request) {
     bytes.datasets = abl_registry_bytes(server->registry, ABL_OBJECT_DATASET);
     bytes.jobs = abl_registry_bytes(server->registry, ABL_OBJECT_JOB);
     bytes.kv_caches = abl_registry_bytes(server->registry, ABL_OBJECT_KV_CACHE);
+    bytes.activations = abl_registry_bytes(server->registry, ABL_OBJECT_ACTIVATIONS);
     limits.message_bytes = ABL_MESSAGE_BYTES_MAX;
     limits.batch = ABL_BATCH_MAX;
     limits.seq = ABL_SEQ_MAX;
@@ -69,6 +70,8 @@ static void get_server_info(abl_rpc *rpc, const ProtobufCMessage *request) {
     response.graph_count = (int32_t)abl_registry_count(server->registry, ABL_OBJECT_GRAPH);
     response.dataset_count = (int32_t)abl_registry_count(server->registry, ABL_OBJECT_DATASET);
     response.kv_cache_count = (int32_t)abl_registry_count(server->registry, ABL_OBJECT_KV_CACHE);
+    response.activations_count =
+        (int32_t)abl_registry_count(server->registry, ABL_OBJECT_ACTIVATIONS);
     response.active_job_count = (int32_t)server->active_jobs;
     response.limits = &limits;
     response.families = family_names;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Forward answers in one message. RunWithCache streams: the captured tensors stay on the device and
- * come to the host one at a time, each when the one before has been sent, so a slow client holds
- * one tensor of host memory and the loop never copies from a device. */
+ * Forward answers in one message. RunWithCache streams what was captured (tensor_stream.h), or keeps
+ * it and names the handle. */
 #include "ablate/v1/run.pb-c.h"
 #include "core/base/mem.h"
 #include "server/convert/model.h"
+#include "server/service/activations.h"
 #include "server/service/run_circuits.h"
 #include "server/service/run_pass.h"
+#include "server/service/tensor_stream.h"
 
 #include <string.h>
 
@@ -137,18 +138,16 @@ static void forward(abl_rpc *rpc, const ProtobufCMessage *message) {
 
 typedef struct cache_state {
     abl_pass pass;
-    size_t entry;      /* the next to fetch */
-    bool logits_taken; /* they come after the entries */
-    bool summary_sent;
-    abl_chunk_source view; /* what is being sent; data NULL: nothing */
-    int64_t shape[ABL_TENSOR_RANK_MAX];
+    abl_tensor_stream stream; /* of the activations */
+    abl_chunk_source logits;  /* they come after them; data NULL: none, or all sent */
     size_t offset;
-    uint8_t *host; /* view.data, if it was fetched */
+    char *activations_id; /* kept under this handle; NULL: not */
+    bool summary_sent;
 } cache_state;
 
 static void cache_end(abl_rpc *rpc) {
     cache_state *state = rpc->state;
-    abl_free(state->host);
+    abl_tensor_stream_end(&state->stream);
     abl_pass_end(rpc, &state->pass);
 }
 
@@ -157,33 +156,9 @@ static abl_step cache_work(abl_rpc *rpc) {
     return ABL_STEP_DONE;
 }
 
-/* Brings the next tensor to the host, and lets the device's go. */
 static abl_step cache_fetch(abl_rpc *rpc) {
     cache_state *state = rpc->state;
-    abl_cache_entry *entry = &state->pass.result.entries[state->entry];
-    uint64_t bytes = abl_tensor_bytes(entry->tensor);
-    state->host = abl_malloc((size_t)bytes);
-    abl_scope *scope = abl_scope_create(state->pass.slot->device);
-    if (state->host == NULL || scope == NULL) {
-        (void)abl_fail_oom(&rpc->status);
-    } else {
-        abl_tensor_to_host(scope, entry->tensor, state->host, (size_t)bytes);
-        (void)!abl_scope_status(scope, &rpc->status);
-    }
-    abl_scope_destroy(scope);
-    state->view = (abl_chunk_source){.name = entry->name,
-                                     .dtype = abl_convert_dtype(abl_tensor_dtype(entry->tensor)),
-                                     .shape = state->shape,
-                                     .rank = (size_t)abl_tensor_rank(entry->tensor),
-                                     .data = state->host,
-                                     .bytes = (size_t)bytes};
-    for (size_t i = 0; i < state->view.rank; i++) {
-        state->shape[i] = abl_tensor_size(entry->tensor, (int)i);
-    }
-    abl_tensor_release(entry->tensor);
-    entry->tensor = NULL;
-    state->entry++;
-    state->offset = 0;
+    abl_tensor_stream_fetch(&state->stream, state->pass.slot->device, &rpc->status);
     return ABL_STEP_DONE;
 }
 
@@ -196,52 +171,68 @@ static void cache_send_summary(abl_rpc *rpc) {
         abl_rpc_fail_status(rpc);
         return;
     }
+    response.scalar = state->pass.result.scalar;
+    if (state->activations_id != NULL) {
+        response.activations_id = state->activations_id;
+    }
     state->summary_sent = true;
     abl_rpc_send(rpc, &response.base);
 }
 
+static void cache_send(abl_rpc *rpc, Ablate__V1__TensorChunk *chunk) {
+    Ablate__V1__RunWithCacheResponse response = ABLATE__V1__RUN_WITH_CACHE_RESPONSE__INIT;
+    response.chunk = chunk;
+    abl_rpc_send(rpc, &response.base); /* packs, and may end the rpc */
+}
+
 static void cache_next(abl_rpc *rpc) {
     cache_state *state = rpc->state;
-    if (state->view.data != NULL) {
-        Ablate__V1__RunWithCacheResponse response = ABLATE__V1__RUN_WITH_CACHE_RESPONSE__INIT;
-        Ablate__V1__TensorChunk chunk;
-        int64_t shape[ABL_TENSOR_RANK_MAX];
-        abl_convert_chunk(&state->view, state->offset, shape, &chunk, &state->offset);
-        response.chunk = &chunk;
-        bool last = chunk.is_last != 0;
-        uint8_t *host = last ? state->host : NULL;
-        if (last) {
-            state->view.data = NULL;
-            state->host = NULL;
-        }
-        abl_rpc_send(rpc, &response.base); /* packs, and may end the rpc */
-        abl_free(host);
-        return;
-    }
-    if (state->entry < state->pass.result.entry_count) {
+    Ablate__V1__TensorChunk chunk;
+    if (abl_tensor_stream_next(&state->stream, &chunk)) {
+        cache_send(rpc, &chunk);
+    } else if (abl_tensor_stream_more(&state->stream)) {
         abl_rpc_run(rpc, state->pass.slot, ABL_TASK_CLASS_INTERACTIVE, cache_fetch, abl_rpc_pump);
-        return;
-    }
-    if (!state->logits_taken && state->pass.logits != NULL) {
-        state->logits_taken = true;
-        state->offset = 0;
-        state->view = (abl_chunk_source){.name = "logits",
-                                         .dtype = ABLATE__V1__DTYPE__DTYPE_FLOAT32,
-                                         .shape = state->pass.logit_shape,
-                                         .rank = state->pass.logit_rank,
-                                         .data = state->pass.logits,
-                                         .bytes = (size_t)state->pass.logit_count * sizeof(float)};
-        cache_next(rpc);
-        return;
-    }
-    if (!state->summary_sent) {
+    } else if (state->logits.data != NULL) {
+        int64_t shape[ABL_TENSOR_RANK_MAX];
+        abl_convert_chunk(&state->logits, state->offset, shape, &chunk, &state->offset);
+        state->logits.data = chunk.is_last ? NULL : state->logits.data;
+        cache_send(rpc, &chunk);
+    } else if (!state->summary_sent) {
         cache_send_summary(rpc);
-        return;
+    } else {
+        abl_rpc_finish_ok(rpc);
     }
-    abl_rpc_finish_ok(rpc);
+}
+
+/* What the pass captured to the stream, or to where it is kept. */
+static bool cache_plan(abl_rpc *rpc, cache_state *state) {
+    abl_forward_result *result = &state->pass.result;
+    if (state->pass.request.keep_on_server) {
+        abl_resident_activations *kept = abl_activations_keep(rpc, state->pass.model, result);
+        state->activations_id = kept == NULL ? NULL : abl_convert_text(rpc->arena, kept->object.id);
+        return kept != NULL;
+    }
+    abl_cache_entry **entries = abl_rpc_alloc(rpc, result->entry_count * sizeof *entries + 1);
+    for (size_t i = 0; entries != NULL && i < result->entry_count; i++) {
+        entries[i] = &result->entries[i];
+    }
+    state->stream =
+        (abl_tensor_stream){.entries = entries, .count = result->entry_count, .release = true};
+    return entries != NULL;
 }
 
 static void cache_done(abl_rpc *rpc) {
+    cache_state *state = rpc->state;
+    if (!cache_plan(rpc, state)) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    state->logits = (abl_chunk_source){.name = "logits",
+                                       .dtype = ABLATE__V1__DTYPE__DTYPE_FLOAT32,
+                                       .shape = state->pass.logit_shape,
+                                       .rank = state->pass.logit_rank,
+                                       .data = state->pass.logits,
+                                       .bytes = (size_t)state->pass.logit_count * sizeof(float)};
     abl_rpc_stream(rpc, cache_next);
 }
 
@@ -271,11 +262,19 @@ static const abl_method methods[] = {
     {"/ablate.v1.RunService/Forward", false, false, false, abl_rpc_start},
     {"/ablate.v1.RunService/RunWithCache", false, true, false, abl_rpc_start},
     {"/ablate.v1.RunService/RunCircuits", false, true, false, abl_rpc_start},
+    {"/ablate.v1.RunService/AddHook", false, false, false, abl_rpc_start},
+    {"/ablate.v1.RunService/ListHooks", false, false, false, abl_rpc_start},
+    {"/ablate.v1.RunService/RemoveHook", false, false, false, abl_rpc_start},
+    {"/ablate.v1.RunService/ResetHooks", false, false, false, abl_rpc_start},
 };
 static const abl_rpc_handler handlers[] = {
     {&ablate__v1__forward_request__descriptor, forward},
     {&ablate__v1__run_with_cache_request__descriptor, run_with_cache},
     {&ablate__v1__run_circuits_request__descriptor, abl_rpc_run_circuits},
+    {&ablate__v1__add_hook_request__descriptor, abl_rpc_add_hook},
+    {&ablate__v1__list_hooks_request__descriptor, abl_rpc_list_hooks},
+    {&ablate__v1__remove_hook_request__descriptor, abl_rpc_remove_hook},
+    {&ablate__v1__reset_hooks_request__descriptor, abl_rpc_reset_hooks},
 };
 
 abl_service abl_run_service(abl_server *server) {

@@ -159,7 +159,15 @@ bool abl_pass_prepare(abl_rpc *rpc, abl_pass *pass) {
     }
     pass->out_slice = abl_convert_out_slice(request->out_slice, unspecified);
     pass->slot = abl_server_slot(rpc->server, abl_model_device(pass->model->model));
-    if (!prepare_prefix(rpc, pass)) {
+    if (!prepare_prefix(rpc, pass) ||
+        !abl_hook_set_init(rpc, &pass->hooks, pass->model, pass->graph, request->interventions,
+                           request->intervention_count)) {
+        return false;
+    }
+    if (request->use_prefix_cache && pass->hooks.list.count > 0) {
+        (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "PREFIX_CACHE_INVALID",
+                       "use_prefix_cache is given, and the pass is intervened in, which would act "
+                       "on the tail only; name the cache with kv_cache_id");
         return false;
     }
     return abl_convert_stop_at_layer(request->stop_at_layer,
@@ -206,6 +214,10 @@ static abl_forward_options hooks_of(abl_rpc *rpc, const abl_pass *pass) {
         .capture_all = pass->request.all_names,
         .per_head_inputs = pass->request.per_head_inputs,
         .stop_at_layer = pass->stop_at_layer,
+        .positions = pass->request.positions,
+        .incl_bwd = pass->request.incl_bwd,
+        .scalar = pass->scalar,
+        .interventions = pass->hooks.list,
         .cancelled_cb = pass_cancelled,
         .user_data = &rpc->task,
     };
@@ -244,7 +256,8 @@ static void run_plain(abl_rpc *rpc, abl_pass *pass) {
 
 /* Whether more than logits is wanted of a patched pass. */
 static bool is_hooked(const abl_pass *pass) {
-    return pass->request.name_count > 0 || pass->request.all_names || pass->stop_at_layer >= 0;
+    return pass->request.name_count > 0 || pass->request.all_names || pass->stop_at_layer >= 0 ||
+           pass->hooks.list.count > 0;
 }
 
 static uint64_t patched_bytes(abl_rpc *rpc, const abl_pass *pass,
@@ -373,7 +386,10 @@ void abl_pass_run(abl_rpc *rpc, abl_pass *pass) {
     }
     choose_prefix(pass);
     if (cut_batch(rpc, prefix_of(pass), "prompts", &pass->batch) != ABL_CODE_OK ||
-        plan_logits(rpc, pass) != ABL_CODE_OK) {
+        plan_logits(rpc, pass) != ABL_CODE_OK ||
+        abl_convert_scalar(pass->request.gradient_of, pass->batch.batch,
+                           abl_model_get_config(pass->model->model), rpc->arena, &pass->scalar,
+                           &rpc->status) != ABL_CODE_OK) {
         return;
     }
     if (pass->request.patched) {
@@ -406,6 +422,7 @@ static void drop_done(abl_task *task) {
 void abl_pass_end(abl_rpc *rpc, abl_pass *pass) {
     abl_values_unref(pass->mask);
     abl_values_unref(pass->mask_gradient);
+    abl_hook_set_end(&pass->hooks);
     abl_free(pass->logits);
     if (pass->kv_cache != NULL && rpc->status.code == ABL_CODE_OK) {
         abl_kv_cache_hit(rpc->server, pass->kv_cache);

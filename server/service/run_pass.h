@@ -9,6 +9,7 @@
 #define ABLATE_SERVER_SERVICE_RUN_PASS_H
 
 #include "server/convert/run.h"
+#include "server/service/hooks.h"
 #include "server/service/rpc.h"
 
 ABL_BEGIN_DECLS
@@ -23,6 +24,8 @@ typedef struct abl_pass {
     float mask_dropout;
     abl_out_slice out_slice;
     int stop_at_layer;
+    abl_hook_set hooks;
+    abl_scalar scalar;
     size_t logit_bytes_max; /* refuse more; 0: no limit */
 
     /* the KV cache that the prompts are run behind; NULL: none */

@@ -171,7 +171,7 @@ abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice
 }
 
 static const char *const kind_labels[ABL_OBJECT_KIND_COUNT] = {"weights", "graphs", "datasets",
-                                                               "kv_caches", "jobs"};
+                                                               "kv_caches", "activations", "jobs"};
 
 static size_t add_gauges(abl_server *server, abl_gauge *gauges) {
     size_t count = 0;

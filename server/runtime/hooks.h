@@ -4,8 +4,8 @@
  * admitted under one keeps it. Hooks are counted, too, and shared by the lists that have them.
  *
  * OWNERSHIP  Each create call hands over one reference; a NULL list is an empty one.
- * THREADS    The loop thread, except: what abl_graph_hooks_items() points to is immutable, and may be
- *            read on executors while somebody holds the list.
+ * THREADS    The loop thread, except: items of hooks are immutable, and may be read on executors
+ *            while somebody holds the list.
  * ERRORS     NULL: no memory.
  */
 #ifndef ABLATE_SERVER_RUNTIME_HOOKS_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Forward answers in one message. RunWithCache streams what was captured (tensor_stream.h), or keeps
- * it and names the handle. */
+ * Forward answers in one message. RunWithCache streams what was captured (tensor_stream.h), or
+ * keeps it and names the handle. */
 #include "ablate/v1/run.pb-c.h"
 #include "core/base/mem.h"
 #include "server/convert/model.h"

@@ -278,6 +278,12 @@ static abl_tensor *given_gradient(abl_scope *scope, const abl_tensor *logits, vo
 
 static void run_backward(abl_rpc *rpc, abl_pass *pass, const abl_patch_options *options) {
     Ablate__V1__Tensor gradient = *pass->logits_gradient;
+    if (pass->hooks.list.count > 0) {
+        (void)abl_fail(&rpc->status, ABL_CODE_UNIMPLEMENTED, "MASK_GRADIENT_HOOKS",
+                       "the graph has hooks, and the mask's gradient through a pass that is "
+                       "intervened in is not computed; ResetHooks removes them");
+        return;
+    }
     if (gradient.shape[0] != pass->logit_shape[0] || gradient.shape[1] != pass->logit_shape[1]) {
         (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "GRADIENT_SHAPE",
                        "logits_gradient is [%lld, %lld]; the logits at the last position are "

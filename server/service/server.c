@@ -170,8 +170,8 @@ abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice
                     configured ? "are allowed (--memory-budget)" : "are free", advice);
 }
 
-static const char *const kind_labels[ABL_OBJECT_KIND_COUNT] = {"weights", "graphs", "datasets",
-                                                               "kv_caches", "activations", "jobs"};
+static const char *const kind_labels[ABL_OBJECT_KIND_COUNT] = {
+    "weights", "graphs", "datasets", "kv_caches", "activations", "jobs"};
 
 static size_t add_gauges(abl_server *server, abl_gauge *gauges) {
     size_t count = 0;

@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import ablate
 import numpy as np
-from ablate.v1 import cache_pb2, common_pb2, evaluate_pb2, graph_pb2, mask_pb2, model_pb2, prune_pb2, run_pb2
+from ablate.v1 import cache_pb2, common_pb2, evaluate_pb2, graph_pb2, hooks_pb2, mask_pb2, model_pb2, prune_pb2, run_pb2
 
 NAN, INF = float("nan"), float("inf")
 
@@ -38,6 +38,28 @@ class World:
         request = mask_pb2.SetPatchMaskRequest(graph_id=self.graph.id, modules=modules)
         return self.client._call("SetPatchMask", request)
 
+    def hook(self, intervention: hooks_pb2.Intervention) -> Any:
+        request = run_pb2.AddHookRequest(graph_id=self.graph.id, intervention=intervention)
+        return self.client._call("AddHook", request)
+
+    def hooked(self, name: str, spec: dict) -> Any:
+        """A pass of one prompt of three tokens."""
+        return self.model.run_with_hooks([[1, 2, 3]], [(name, spec)])
+
+    def kept(self, use: Callable[[ablate.Activations], Any], tokens: Any = ((1, 2, 3),)) -> Any:
+        """Activations at Z0 for as long as they are used."""
+        _, kept = self.model.run_with_cache(tokens, Z0, keep_on_server=True)
+        with kept:
+            return use(kept)
+
+    def variant(self, use: Callable[[ablate.Model], Any]) -> Any:
+        """The same model with other weights, for as long as it is used."""
+        other = self.client.load_model("tiny-ioi", dtype="bfloat16", progress=False)
+        try:
+            return use(other)
+        finally:
+            other.unload()
+
     def submit(self, **fields: Any) -> Any:
         spec = {"graph_id": self.graph.id, "dataset_id": self.dataset.id} | fields
         algorithms = {field.name for field in prune_pb2.PruneJobSpec.DESCRIPTOR.oneofs_by_name["algorithm"].fields}
@@ -65,6 +87,7 @@ def pair(clean: str = "When Mary", corrupt: str = "When John", answers: Any = ("
 
 F32, F16, I32 = common_pb2.DTYPE_FLOAT32, common_pb2.DTYPE_FLOAT16, common_pb2.DTYPE_INT32
 MLP1 = "blocks.1.hook_mlp_in"
+Z0, MLP_OUT = "blocks.0.attn.hook_z", "blocks.0.hook_mlp_out"
 Call = Callable[[World], Any]
 
 # (what, call, code, reason): several reasons where more than one is right.
@@ -163,6 +186,89 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("NaN for an edge", lambda w: w.graph.set_patch_mask({"A0.0->MLP 1": NAN}), "INVALID_ARGUMENT", "MASK_NOT_FINITE"),
     ("infinity for all", lambda w: w.graph.set_patch_mask(INF), "INVALID_ARGUMENT", "MASK_NOT_FINITE"),
     ("NaN in a tensor", lambda w: w.graph.set_patch_mask({MLP1: [NAN] * 18}), "INVALID_ARGUMENT", "MASK_NOT_FINITE"),
+    # hooks and kept activations
+    ("hook of a graph that is not there", lambda w: _as(w.graph, id="g-no").add_hook(Z0, "zero"),
+     "NOT_FOUND", "GRAPH_UNKNOWN"),
+    ("hook on a missing point", lambda w: w.graph.add_hook("blocks.0.hook_nothing", "zero"), "NOT_FOUND", "HOOK_UNKNOWN"),
+    ("hook on a missing layer", lambda w: w.graph.add_hook("blocks.77.hook_mlp_out", "zero"), "NOT_FOUND", "HOOK_UNKNOWN"),
+    ("hook that cannot fire", lambda w: w.graph.add_hook("blocks.0.attn.hook_rot_q", "zero"),
+     "FAILED_PRECONDITION", "HOOK_CANNOT_FIRE"),
+    ("hook without an operation", lambda w: w.hook(hooks_pb2.Intervention(name=Z0)), "INVALID_ARGUMENT", "HOOK_OPERATION"),
+    ("no hook at all", lambda w: w.client._call("AddHook", run_pb2.AddHookRequest(graph_id=w.graph.id)),
+     "INVALID_ARGUMENT", "HOOK_MISSING"),
+    ("missing head", lambda w: w.graph.add_hook(Z0, "zero", heads=[8]), "INVALID_ARGUMENT", "HOOK_HEADS"),
+    ("negative head", lambda w: w.graph.add_hook(Z0, "zero", heads=[-1]), "INVALID_ARGUMENT", "HOOK_HEADS"),
+    ("head twice", lambda w: w.graph.add_hook(Z0, "zero", heads=[1, 1]), "INVALID_ARGUMENT", "HOOK_HEADS"),
+    ("head of a point without heads", lambda w: w.graph.add_hook(MLP_OUT, "zero", heads=0), "INVALID_ARGUMENT", "HOOK_HEADS"),
+    ("too many heads", lambda w: w.graph.add_hook(Z0, "zero", heads=range(2000)), "RESOURCE_EXHAUSTED", "HOOK_INDICES"),
+    ("missing position", lambda w: w.hooked(MLP_OUT, {"op": "zero", "pos": 3}), "INVALID_ARGUMENT", "HOOK_POSITIONS"),
+    ("missing position from the end", lambda w: w.hooked(MLP_OUT, {"op": "zero", "pos": -4}),
+     "INVALID_ARGUMENT", "HOOK_POSITIONS"),
+    ("position twice", lambda w: w.hooked(MLP_OUT, {"op": "zero", "pos": [2, -1]}), "INVALID_ARGUMENT", "HOOK_POSITIONS"),
+    ("missing row", lambda w: w.hooked(MLP_OUT, {"op": "zero", "rows": 1}), "INVALID_ARGUMENT", "HOOK_ROWS"),
+    ("value of another width", lambda w: w.graph.add_hook(MLP_OUT, "set", value=[1.0, 2.0]),
+     "INVALID_ARGUMENT", "HOOK_VALUE_SHAPE"),
+    ("value of another batch", lambda w: w.hooked(MLP_OUT, {"op": "add", "value": np.ones((2, 3, 128))}),
+     "INVALID_ARGUMENT", "HOOK_VALUE_SHAPE"),
+    ("value of five dimensions", lambda w: w.graph.add_hook(MLP_OUT, "set", value=np.ones((1, 1, 1, 1, 128))),
+     "INVALID_ARGUMENT", "HOOK_VALUE_SHAPE"),
+    ("value without elements", lambda w: w.graph.add_hook(MLP_OUT, "set", value=np.ones((0, 128))),
+     "INVALID_ARGUMENT", "HOOK_VALUE"),
+    ("value that is NaN", lambda w: w.graph.add_hook(MLP_OUT, "set", value=NAN), "INVALID_ARGUMENT", "HOOK_VALUE"),
+    ("value of integers", lambda w: w.hook(hooks_pb2.Intervention(
+        name=Z0, set=hooks_pb2.SetOperation(value=tensor(I32, [1], bytes(4))))), "INVALID_ARGUMENT", "TENSOR_DTYPE"),
+    ("direction of length 0", lambda w: w.graph.add_hook(MLP_OUT, "project_out", direction=np.zeros(128)),
+     "INVALID_ARGUMENT", "HOOK_VALUE"),
+    ("factor that is infinite", lambda w: w.graph.add_hook(MLP_OUT, "scale", factor=INF), "INVALID_ARGUMENT", "HOOK_VALUE"),
+    ("clamp upside down", lambda w: w.graph.add_hook(MLP_OUT, "clamp", min=1, max=-1), "INVALID_ARGUMENT", "HOOK_VALUE"),
+    ("mean over nothing", lambda w: w.hook(hooks_pb2.Intervention(name=Z0, mean=hooks_pb2.MeanOperation())),
+     "INVALID_ARGUMENT", "HOOK_VALUE"),
+    ("scores times a negative number", lambda w: w.graph.add_hook("blocks.0.attn.hook_attn_scores", "scale", factor=-1),
+     "FAILED_PRECONDITION", "HOOK_CANNOT_FIRE"),
+    ("hooks that overwrite each other", lambda w: w.model.run_with_hooks(
+        [[1, 2, 3]], [(Z0, {"op": "zero", "heads": [0, 1]}), (Z0, {"op": "set", "value": 1.0, "pos": -1})]),
+     "INVALID_ARGUMENT", "HOOKS_OVERLAP"),
+    ("input that nothing reads", lambda w: w.model.run_with_hooks(
+        [[1, 2, 3]], [("blocks.0.hook_attn_in", "zero"), ("blocks.0.hook_q_input", "zero")]),
+     "FAILED_PRECONDITION", "HOOK_CANNOT_FIRE"),
+    ("norm whose heads differ", lambda w: w.model.run_with_cache(
+        [[1, 2, 3]], "blocks.0.ln1.hook_scale", fwd_hooks=[("blocks.0.hook_q_input", "zero")]),
+     "FAILED_PRECONDITION", "HOOK_CANNOT_FIRE"),
+    ("hook behind the stop", lambda w: w.model.run_with_cache(
+        [[1, 2, 3]], "hook_embed", stop_at_layer=1, fwd_hooks=[("blocks.2.hook_mlp_out", "zero")]),
+     "FAILED_PRECONDITION", "HOOK_CANNOT_FIRE"),
+    ("too many hooks", lambda w: w.model.run_with_hooks([[1]], [(MLP_OUT, {"op": "scale", "factor": 1})] * 257),
+     "RESOURCE_EXHAUSTED", "TOO_MANY_HOOKS"),
+    ("removing a hook that is not there", lambda w: w.client._call(
+        "RemoveHook", run_pb2.RemoveHookRequest(graph_id=w.graph.id, hook_id="hook-99")), "NOT_FOUND", "HOOK_ID_UNKNOWN"),
+    ("patch from nothing", lambda w: w.graph.add_hook(Z0, "patch", source="activations-no"),
+     "NOT_FOUND", "ACTIVATIONS_UNKNOWN"),
+    ("patch from another shape", lambda w: w.kept(lambda kept: w.hooked(Z0, {"op": "patch", "source": kept}), [[1, 2]]),
+     "INVALID_ARGUMENT", "HOOK_VALUE_SHAPE"),
+    ("patch from what was not kept", lambda w: w.kept(lambda kept: w.graph.add_hook(MLP_OUT, "patch", source=kept)),
+     "NOT_FOUND", "HOOK_UNKNOWN"),
+    ("patch from another variant", lambda w: w.kept(
+        lambda kept: w.variant(lambda other: other.run_with_hooks([[1, 2, 3]], [(Z0, {"op": "patch", "source": kept})]))),
+     "FAILED_PRECONDITION", "ACTIVATIONS_MODEL_MISMATCH"),
+    ("kept activations that are not there", lambda w: w.client._call(
+        "DeleteActivations", cache_pb2.DeleteActivationsRequest(activations_id="activations-no")),
+     "NOT_FOUND", "ACTIVATIONS_UNKNOWN"),
+    ("a tensor that was not kept", lambda w: w.kept(lambda kept: kept.get(MLP_OUT)), "NOT_FOUND", "HOOK_UNKNOWN"),
+    ("nothing to keep", lambda w: w.model.run_with_cache([[1]], [], keep_on_server=True), "INVALID_ARGUMENT", "NAMES_INVALID"),
+    ("gradients of nothing", lambda w: w.model.run_with_cache([[1]], [], incl_bwd=True), "INVALID_ARGUMENT", "NAMES_INVALID"),
+    ("gradients without logits", lambda w: w.model.run_with_cache([[1, 2]], Z0, incl_bwd=True, stop_at_layer=1),
+     "INVALID_ARGUMENT", "GRADIENT_NEEDS_LOGITS"),
+    ("the loss of one token", lambda w: w.model.run_with_cache([[1]], Z0, incl_bwd=True),
+     "INVALID_ARGUMENT", "GRADIENT_NEEDS_LOGITS"),
+    ("answers of no token", lambda w: w.model.run_with_cache([[1, 2]], Z0 + "_grad", gradient_of=[(10**6, ())]),
+     "INVALID_ARGUMENT", "ANSWERS_INVALID"),
+    ("no answers", lambda w: w.model.run_with_cache([[1, 2]], Z0 + "_grad", gradient_of=[((), 3)]),
+     "INVALID_ARGUMENT", "ANSWERS_INVALID"),
+    ("answers of other prompts", lambda w: w.model.run_with_cache([[1, 2]], Z0 + "_grad", gradient_of=[(3, ())] * 3),
+     "INVALID_ARGUMENT", "ANSWERS_INVALID"),
+    ("gradient that fires three times", lambda w: w.model.run_with_cache(
+        [[1, 2]], "blocks.0.ln1.hook_scale_grad", per_head_inputs=True), "FAILED_PRECONDITION", "HOOK_CANNOT_FIRE"),
+    ("position to keep", lambda w: w.model.run_with_cache([[1, 2]], Z0, pos_slice=2), "INVALID_ARGUMENT", "POSITIONS_INVALID"),
     # graphs and jobs
     ("graph longer than the context", lambda w: w.model.graph(seq_len=w.model.cfg.n_ctx + 1), "INVALID_ARGUMENT", ""),
     ("negative seq_len", lambda w: w.model.graph(seq_len=-3), "INVALID_ARGUMENT", ""),

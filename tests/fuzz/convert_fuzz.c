@@ -13,6 +13,7 @@
 #include "core/base/assert.h"
 #include "core/base/limits.h"
 #include "server/convert/graph.h"
+#include "server/convert/hooks.h"
 #include "server/convert/mask.h"
 #include "server/convert/prune.h"
 #include "server/convert/run.h"
@@ -35,6 +36,57 @@ uint64_t abl_model_bytes(const abl_model *model) {
 
 void abl_model_unref(abl_model *model) {
     (void)model;
+}
+
+int64_t abl_prefix_length(const abl_prefix *prefix) {
+    return prefix == NULL ? 0 : 1;
+}
+
+int64_t abl_prefix_bytes(const abl_prefix *prefix) {
+    return prefix == NULL ? 0 : 1;
+}
+
+void abl_prefix_destroy(abl_prefix *prefix) {
+    ABL_ASSERT(prefix == NULL);
+}
+
+int abl_tensor_rank(const abl_tensor *tensor) {
+    (void)tensor;
+    return 0;
+}
+
+int64_t abl_tensor_size(const abl_tensor *tensor, int dim) {
+    (void)tensor;
+    return dim;
+}
+
+/* The real one reads lists and values to their ends. */
+abl_code abl_intervention_check(const abl_model_config *config, const abl_intervention *item,
+                                const abl_pass_shape *shape, abl_status *ret_status) {
+    int64_t count = item->values == NULL ? 0 : 1;
+    double sum = 0;
+    for (int i = 0; i < item->value_rank; i++) {
+        count *= item->value_shape[i];
+    }
+    for (int64_t i = 0; i < count; i++) {
+        sum += (double)item->values[i];
+    }
+    for (size_t i = 0; i < item->heads.count; i++) {
+        sum += item->heads.indices[i];
+    }
+    (void)config;
+    return isnan(sum) && shape->seq == 0
+               ? abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "HOOK_VALUE", "not a number")
+               : ABL_CODE_OK;
+}
+
+void abl_graph_hooks_unref(abl_graph_hooks *hooks) {
+    ABL_ASSERT(hooks == NULL);
+}
+
+int64_t abl_graph_hooks_bytes(const abl_graph_hooks *hooks) {
+    ABL_ASSERT(hooks == NULL);
+    return 0;
 }
 
 abl_model_processing abl_model_processing_hf(void) {
@@ -188,7 +240,7 @@ static void convert_sweep(const Ablate__V1__CircuitSweep *message, abl_arena *ar
 }
 
 static void convert_run(const ProtobufCMessage *message, abl_arena *arena) {
-    abl_run_request request;
+    abl_run_request request = {.gradient_of = NULL};
     abl_status status = {0};
     abl_code code;
     if (message->descriptor == &ablate__v1__forward_request__descriptor) {
@@ -208,7 +260,24 @@ static void convert_run(const ProtobufCMessage *message, abl_arena *arena) {
          request.prompts.tokens != NULL && i < request.prompts.batch * request.prompts.seq; i++) {
         sum += request.prompts.tokens[i];
     }
+    const abl_pass_shape shape = {.kv_heads = 2};
+    for (size_t i = 0; i < request.intervention_count; i++) {
+        abl_hook_request hook;
+        if (taken(abl_convert_intervention("interventions", request.interventions[i],
+                                           abl_model_get_config(NULL), &shape, arena, &hook,
+                                           &status),
+                  &status)) {
+            ABL_ASSERT(hook.item.heads.count <= ABL_HOOK_INDEX_COUNT_MAX);
+            ABL_ASSERT((hook.activations_id != NULL) == (hook.item.op == ABL_OP_PATCH));
+        }
+    }
     int stop = 0;
+    abl_scalar scalar;
+    if (taken(abl_convert_scalar(request.gradient_of, 2, abl_model_get_config(NULL), arena, &scalar,
+                                 &status),
+              &status)) {
+        ABL_ASSERT(scalar.kind == ABL_SCALAR_LOSS || scalar.width > 0);
+    }
     if (message->descriptor == &ablate__v1__run_with_cache_request__descriptor &&
         taken(abl_convert_stop_at_layer(request.stop_at_layer, 2, &stop, &status), &status)) {
         ABL_ASSERT(stop >= -1 && stop <= 2 && sum != INT64_MIN);

@@ -18,6 +18,7 @@ from ._caches import KvCache
 from ._client import Client, connect
 from ._dataset import Dataset
 from ._graph import Edge, Graph, Node, Wrapper
+from ._hooks import Activations, Hook
 from ._interop import EapGraph, load_scores, save_scores
 from ._jobs import (
     EAPIG,
@@ -55,6 +56,7 @@ __all__ = [
     "AcdcTau",
     "ActivationCache",
     "ActivationMagnitude",
+    "Activations",
     "CircuitProbing",
     "Client",
     "Dataset",
@@ -64,6 +66,7 @@ __all__ = [
     "EdgeScore",
     "Graph",
     "GroundTruth",
+    "Hook",
     "HookPoint",
     "Job",
     "JobEvent",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Seq
 from ._arrays import Array, Prompt, bos_policy, collect_chunks, encode_float, encode_prompts
 from ._caches import KvCacheLike, kv_cache_id
 from ._dataset import Dataset, DatasetLike
+from ._hooks import FwdHooks, GraphHooks, make_interventions
 from ._interop import EapGraph, PathLike, from_eap_graph, load_scores, save_scores, to_eap_graph
 from ._jobs import (
     Ablation,
@@ -26,7 +27,7 @@ from ._jobs import (
 )
 from ._masks import MaskModes
 from ._measure import Evaluation
-from ._model import ActivationCache, Model, NamesFilter, SliceOutput, out_slice
+from ._model import Model, NamesFilter, SliceOutput, out_slice
 from .v1 import common_pb2, evaluate_pb2, graph_pb2, mask_pb2, prune_pb2, run_pb2
 
 PatchType = Literal["tree_patch", "edge_patch"]
@@ -99,7 +100,7 @@ EdgeKey = Union[str, Edge, tuple[str, int]]
 """An edge by name, as an :class:`Edge`, or as (name, token position)."""
 
 
-class Graph(MaskModes):
+class Graph(MaskModes, GraphHooks):
     """A graph, from :meth:`Model.graph`. Its topology never changes; its patch mask is its state.
 
     A mask of 1 means ablated, 0 kept; fractions interpolate. All masks start at 0.
@@ -345,6 +346,26 @@ class Graph(MaskModes):
 
     __call__ = forward
 
+    def run_with_hooks(
+        self, input: Prompt, fwd_hooks: FwdHooks = None, *, seed: int = 0, **options: Any
+    ) -> Array:
+        """As :meth:`Model.run_with_hooks`, of the patched pass; the graph's own hooks come first.
+        ``options`` as :meth:`forward`.
+        """
+        request = self._request(
+            input,
+            options.pop("ablation", None),
+            options.pop("ablation_input", None),
+            options.pop("slice_output", "graph"),
+            options.pop("prepend_bos", None),
+            options.pop("kv_cache", None),
+        )
+        if options:
+            raise TypeError(f"run_with_hooks has no option {sorted(options)}")
+        request.seed = seed
+        request.interventions.extend(make_interventions(fwd_hooks))
+        return self.model._forward(request)
+
     def run_with_cache(
         self,
         input: Prompt,
@@ -352,17 +373,40 @@ class Graph(MaskModes):
         *,
         ablation: Ablation | None = None,
         ablation_input: Prompt | None = None,
+        pos_slice: Any = None,
         stop_at_layer: int | None = None,
+        incl_bwd: bool = False,
+        gradient_of: Any = "loss",
+        keep_on_server: bool = False,
+        fwd_hooks: FwdHooks = None,
         per_head_inputs: bool = False,
         slice_output: SliceOutput | Literal["graph"] = "graph",
         prepend_bos: bool | None = None,
         kv_cache: KvCacheLike = None,
-    ) -> tuple[Array | None, ActivationCache]:
-        """As :meth:`Model.run_with_cache`, of the patched pass."""
+        remove_batch_dim: bool = False,
+        seed: int = 0,
+    ) -> tuple[Array | None, Any]:
+        """As :meth:`Model.run_with_cache`, of the patched pass; the graph's own hooks come first.
+
+        Hook points show what AutoCircuit's would: the input of a destination as patched, the output of
+        a source as it is emitted. Heads have inputs of their own, so ``ln1`` has a head axis.
+        """
         request = self._request(
             input, ablation, ablation_input, slice_output, prepend_bos, kv_cache
         )
-        return self.model._run_with_cache(request, names_filter, stop_at_layer, per_head_inputs)
+        request.seed = seed
+        return self.model._run_with_cache(
+            request,
+            names_filter,
+            stop_at_layer,
+            per_head_inputs,
+            pos_slice=pos_slice,
+            incl_bwd=incl_bwd,
+            gradient_of=gradient_of,
+            keep_on_server=keep_on_server,
+            fwd_hooks=fwd_hooks,
+            remove_batch_dim=remove_batch_dim,
+        )
 
     def _pass_request(
         self,

@@ -20,6 +20,15 @@ from ._arrays import (
     to_numpy,
 )
 from ._caches import KvCache, KvCacheLike, kv_cache_id
+from ._hooks import (
+    Activations,
+    FwdHooks,
+    kept,
+    list_activations,
+    make_gradient_of,
+    make_interventions,
+    positions_of,
+)
 from ._parameters import Blocks, Component, Parameters
 from .v1 import cache_pb2, common_pb2, graph_pb2, model_pb2, run_pb2
 
@@ -229,6 +238,8 @@ class ActivationCache(Mapping[str, Array]):
     """
 
     def __init__(self, arrays: dict[str, Array], n_layers: int, synonyms: Mapping[str, str]):
+        self.scalar: float | None = None
+        """With gradients: what they are of."""
         self._arrays = arrays
         self._n_layers = n_layers
         self._synonyms = synonyms
@@ -259,6 +270,16 @@ class ActivationCache(Mapping[str, Array]):
 
     def __repr__(self) -> str:
         return f"ActivationCache with {len(self)} hook points: {list(self._arrays)}"
+
+
+def make_cache(arrays: dict[str, Array], n_layers: int) -> ActivationCache:
+    """Arrays by TransformerLens's names, found by the bridge's, too."""
+    synonyms: dict[str, str] = {}
+    for name in arrays:
+        stem = name.removesuffix("_grad")
+        if bridge := _bridge_name(stem):
+            synonyms[bridge + name[len(stem) :]] = name
+    return ActivationCache(arrays, n_layers, synonyms)
 
 
 class Model:
@@ -461,28 +482,76 @@ class Model:
 
     __call__ = forward
 
+    def run_with_hooks(
+        self,
+        input: Prompt,
+        fwd_hooks: FwdHooks = None,
+        *,
+        slice_output: SliceOutput = None,
+        prepend_bos: bool | None = None,
+        kv_cache: KvCacheLike = None,
+    ) -> Array:
+        """Logits of a pass that is intervened in: ``fwd_hooks=[("blocks.0.hook_mlp_out", "zero"),
+        ("blocks.1.attn.hook_z", {"op": "scale", "factor": 2.0, "heads": [1], "pos": -1})]``.
+
+        Interventions are data, not functions; :mod:`ablate._hooks` lists the operations. They apply in
+        order, and leave with the pass.
+        """
+        request = self._request(input, slice_output, prepend_bos, kv_cache)
+        request.interventions.extend(make_interventions(fwd_hooks))
+        return self._forward(request)
+
     def run_with_cache(
         self,
         input: Prompt,
         names_filter: NamesFilter = None,
         *,
+        pos_slice: Any = None,
         stop_at_layer: int | None = None,
+        incl_bwd: bool = False,
+        gradient_of: Any = "loss",
+        keep_on_server: bool = False,
+        fwd_hooks: FwdHooks = None,
         per_head_inputs: bool = False,
         slice_output: SliceOutput = None,
         prepend_bos: bool | None = None,
         kv_cache: KvCacheLike = None,
-    ) -> tuple[Array | None, ActivationCache]:
+        remove_batch_dim: bool = False,
+    ) -> tuple[Array | None, Any]:
         """Logits and the activations at hook points.
 
         ``names_filter``: a name, names, a predicate, or ``None`` for every hook point that can fire.
+        ``pos_slice``: positions to keep, as TransformerLens's; the axis stays.
         ``stop_at_layer``: only blocks below it run (negative: from the end), and the logits are None.
+        ``incl_bwd``: gradients, too, under the name with ``"_grad"`` behind it; such names may also be
+        asked for. They are of ``gradient_of``: ``"loss"``, the mean next-token loss as in
+        TransformerLens, or a row for each prompt (or one for all) of ``(answers, wrong_answers)``, the
+        mean logit difference; ``cache.scalar`` is its value.
+        ``keep_on_server``: the activations stay there, and an :class:`Activations` handle comes back.
+        ``fwd_hooks``: as :meth:`run_with_hooks`; activations are those after the interventions.
         ``per_head_inputs``: TransformerLens's ``use_split_qkv_input``; gives ``ln1`` a head axis.
+        ``remove_batch_dim`` is refused: the batch dimension is always there.
 
         Raises :class:`ablate.NotFoundError` (``HOOK_UNKNOWN``) for a name that does not exist and
         :class:`ablate.FailedPreconditionError` (``HOOK_CANNOT_FIRE``) for one that stays silent here.
         """
         request = self._request(input, slice_output, prepend_bos, kv_cache)
-        return self._run_with_cache(request, names_filter, stop_at_layer, per_head_inputs)
+        return self._run_with_cache(
+            request,
+            names_filter,
+            stop_at_layer,
+            per_head_inputs,
+            pos_slice=pos_slice,
+            incl_bwd=incl_bwd,
+            gradient_of=gradient_of,
+            keep_on_server=keep_on_server,
+            fwd_hooks=fwd_hooks,
+            remove_batch_dim=remove_batch_dim,
+        )
+
+    def activations(self) -> list[Activations]:
+        """What ``run_with_cache(..., keep_on_server=True)`` left on the daemon."""
+        return list_activations(self.client, self.id)
 
     def hook_points(self) -> list[HookPoint]:
         """The hook points that can fire in this model, in the order in which they fire."""
@@ -596,8 +665,25 @@ class Model:
         names_filter: NamesFilter,
         stop_at_layer: int | None,
         per_head_inputs: bool,
-    ) -> tuple[Array | None, ActivationCache]:
-        request = run_pb2.RunWithCacheRequest(forward=forward, per_head_inputs=per_head_inputs)
+        *,
+        pos_slice: Any = None,
+        incl_bwd: bool = False,
+        gradient_of: Any = None,
+        keep_on_server: bool = False,
+        fwd_hooks: FwdHooks = None,
+        remove_batch_dim: bool = False,
+    ) -> tuple[Array | None, Any]:
+        if remove_batch_dim:
+            raise ValueError("remove_batch_dim: the batch dimension is never squeezed; index it")
+        request = run_pb2.RunWithCacheRequest(
+            forward=forward,
+            per_head_inputs=per_head_inputs,
+            incl_bwd=incl_bwd,
+            keep_on_server=keep_on_server,
+            gradient_of=make_gradient_of(gradient_of),
+            positions=positions_of(pos_slice, lambda: self._length(forward)),
+        )
+        request.forward.interventions.extend(make_interventions(fwd_hooks))
         if stop_at_layer is not None:
             if stop_at_layer == 0:
                 raise ValueError("stop_at_layer must not be 0: at least one block has to run")
@@ -612,12 +698,37 @@ class Model:
             )
         else:
             request.names.extend(names_filter)
-        stream = self.client._call("RunWithCache", request)
-        chunks = (message.chunk for message in stream if message.HasField("chunk"))
-        arrays = dict(collect_chunks(chunks, self.client.arrays))
+        return self._read_cache(self.client._call("RunWithCache", request))
+
+    def _read_cache(self, stream: Any) -> tuple[Array | None, Any]:
+        last = run_pb2.RunWithCacheResponse()
+
+        def chunks() -> Iterator[common_pb2.TensorChunk]:
+            for message in stream:
+                if message.HasField("chunk"):
+                    yield message.chunk
+                else:
+                    last.CopyFrom(message)
+
+        arrays = dict(collect_chunks(chunks(), self.client.arrays))
         logits = arrays.pop("logits", None)
-        synonyms: dict[str, str] = {}
-        for name in arrays:
-            if bridge := _bridge_name(name):
-                synonyms[bridge] = name
-        return logits, ActivationCache(arrays, self.cfg.n_layers, synonyms)
+        if last.activations_id:
+            return logits, kept(self, last.activations_id, last.scalar)
+        cache = make_cache(arrays, self.cfg.n_layers)
+        if any(name.endswith("_grad") for name in cache):
+            cache.scalar = last.scalar
+        return logits, cache
+
+    def _length(self, forward: run_pb2.ForwardRequest) -> int:
+        """Tokens of the prompts, behind a KV cache those of the tails."""
+        prompts = forward.prompts
+        if prompts.HasField("tokens"):
+            length = int(prompts.tokens.shape[1])
+        else:
+            bos = {common_pb2.BOS_POLICY_PREPEND: True, common_pb2.BOS_POLICY_NONE: False}
+            texts = list(prompts.text.prompts[:1])
+            length = len(self.to_token_lists(texts, bos.get(prompts.text.bos))[0])
+        if forward.kv_cache_id:
+            caches = {cache.id: len(cache) for cache in self.client.kv_caches(self)}
+            length -= caches.get(forward.kv_cache_id, 0)
+        return length

@@ -272,6 +272,7 @@ static void removed(abl_prune *prune, const acdc_run *run, int64_t edge) {
 static abl_code walk(abl_prune *prune, acdc_run *run, const acdc_group *group,
                      abl_status *ret_status) {
     abl_acdc_tau *tau = &run->taus[run->tau];
+    const int64_t begin = run->at;
     int32_t trial = 0;
     int32_t gone = 0;
     bool kept = false;
@@ -297,16 +298,22 @@ static abl_code walk(abl_prune *prune, acdc_run *run, const acdc_group *group,
         tau->effect = effect;
         tau->removed++;
         gone += tried;
-        if (!tried) {
-            run->vtable->remove(run->evaluator, edge);
-        }
     }
     bool whole = !kept && trial == group->count;
     if (trial > 0) { /* a walk of inert edges says nothing of the next */
-        int32_t next = whole ? 2 * run->group : 2 * trial;
-        run->group = next > ABL_ACDC_TRIALS_MAX ? ABL_ACDC_TRIALS_MAX : next;
+        int32_t worth = whole ? 2 * run->group : 2 * trial;
+        run->group = worth > ABL_ACDC_TRIALS_MAX ? ABL_ACDC_TRIALS_MAX : worth;
     }
-    return gone > 0 ? run->vtable->commit(run->evaluator, gone, ret_status) : ABL_CODE_OK;
+    abl_code code = gone > 0 ? run->vtable->commit(run->evaluator, gone, ret_status) : ABL_CODE_OK;
+    int32_t next = 0;
+    for (int64_t i = begin; code == ABL_CODE_OK && i < run->at; i++) {
+        if (next < group->count && group->edges[next] == run->order[i]) {
+            next++;
+        } else {
+            run->vtable->remove(run->evaluator, run->order[i]);
+        }
+    }
+    return code;
 }
 
 static abl_code acdc_step(abl_prune *prune, abl_status *ret_status) {

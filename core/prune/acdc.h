@@ -40,7 +40,7 @@ typedef struct abl_acdc_vtable {
                           double *ret_effects, int32_t *ret_tried, abl_status *ret_status);
     /* The first `count` edges of the last try are removed for good. */
     abl_code (*commit)(abl_acdc_evaluator *evaluator, int32_t count, abl_status *ret_status);
-    /* An inert edge is removed for good. */
+    /* An inert edge is removed for good; behind the commit of trials around it. */
     void (*remove)(abl_acdc_evaluator *evaluator, int64_t edge);
     int64_t (*bytes_estimate)(const abl_prune_options *options);
 } abl_acdc_vtable;

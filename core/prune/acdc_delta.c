@@ -267,20 +267,30 @@ static bool delta_is_inert(abl_acdc_evaluator *evaluator, int64_t index) {
            run->silent[(int64_t)edge.src * plan->positions + at] != 0;
 }
 
-/* An edge of a source without a difference: its destination reads the same, but not any more what
- * the source will emit when edges below it have gone. */
+/* Rows that are live at any position get inputs of their own by any removal: inert or not, they do
+ * not read any more what the source will emit when edges below it have gone. */
 static void delta_remove(abl_acdc_evaluator *evaluator, int64_t index) {
     abl_acdc_delta_run *run = (abl_acdc_delta_run *)evaluator;
     abl_acdc_plan *plan = run->plan;
     abl_edge edge = abl_graph_edge_at(plan->graph, index);
     const abl_graph_dest *dest = abl_graph_dest_at(plan->graph, edge.dest);
-    int64_t at = position_of(run, edge);
     plan->removed[index] = 1;
-    if (dest->kind == ABL_NODE_HEAD &&
-        plan->live_dest[(int64_t)edge.dest * plan->positions + at] != 0) {
-        blocks_open(run, dest->block);
-        (void)own_input(run, dest->block, abl_acdc_plan_row(plan, dest));
+    if (dest->kind != ABL_NODE_HEAD || !abl_acdc_plan_is_live(plan, edge.dest)) {
+        return;
     }
+    abl_scope *scope = run->kept_scope;
+    blocks_open(run, dest->block);
+    abl_tensor *x = own_input(run, dest->block, abl_acdc_plan_row(plan, dest));
+    int64_t at = position_of(run, edge);
+    if (run->silent[(int64_t)edge.src * plan->positions + at] != 0) {
+        return;
+    }
+    size_t mark = abl_scope_mark(scope); /* dead here; a row that joins the group may not be */
+    abl_tensor *d =
+        abl_tensor_select(scope, run->differences.arena, 0, ABL_SLOT_SOURCES + edge.src);
+    abl_tensor_add_(scope, abl_tensor_select(scope, x, 1, at - run->from),
+                    abl_tensor_select(scope, d, 1, at), 1);
+    abl_scope_rewind(scope, mark, NULL, 0);
 }
 
 /* ---- trials ---------------------------------------------------------------------------------- */

@@ -63,6 +63,9 @@ static abl_code rows_repeat(const abl_model *model, const abl_sources *from, int
     }
     for (int32_t i = 0; i < abl_sources_tensor_count(from); i++) {
         abl_tensor *x = abl_sources_tensor_at(from, i);
+        if (x == NULL) {
+            continue; /* no MLP */
+        }
         const abl_tensor *parts[ABL_ACDC_TRIALS_MAX];
         for (int32_t k = 0; k < count; k++) {
             parts[k] = x;

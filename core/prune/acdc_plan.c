@@ -210,7 +210,7 @@ void abl_acdc_plan_liveness(abl_acdc_plan *plan) {
     }
 }
 
-static bool is_live(const abl_acdc_plan *plan, int32_t dest) {
+bool abl_acdc_plan_is_live(const abl_acdc_plan *plan, int32_t dest) {
     const uint8_t *live = plan->live_dest + (int64_t)dest * plan->positions;
     return memchr(live, 1, (size_t)plan->positions) != NULL;
 }
@@ -308,7 +308,7 @@ static void plan_attention(abl_acdc_plan *plan, int32_t b) {
     block->mix_begin = plan->mix_count;
     for (int32_t row = 0; row < plan->row_count; row++) {
         block->row_mix[row] = -1;
-        if (!is_live(plan, block->row_dest + row)) {
+        if (!abl_acdc_plan_is_live(plan, block->row_dest + row)) {
             continue;
         }
         for (int32_t m = block->mix_begin; m < plan->mix_count; m++) {
@@ -343,7 +343,7 @@ static void plan_attention(abl_acdc_plan *plan, int32_t b) {
 
 static void plan_mlp(abl_acdc_plan *plan, int32_t b) {
     abl_acdc_block *block = &plan->blocks[b];
-    if (block->mlp_dest >= 0 && is_live(plan, block->mlp_dest)) {
+    if (block->mlp_dest >= 0 && abl_acdc_plan_is_live(plan, block->mlp_dest)) {
         block->mlp_mix = mix_add(plan, block->mlp_dest);
         plan->changed[block->mlp_src] = block->mlp_mix >= 0;
     }

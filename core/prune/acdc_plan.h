@@ -81,6 +81,8 @@ void abl_acdc_plan_destroy(abl_acdc_plan *plan); /* NULL is allowed */
 void abl_acdc_plan_reset(abl_acdc_plan *plan);
 /* What is live, as things stand. */
 void abl_acdc_plan_liveness(abl_acdc_plan *plan);
+/* Whether a destination is, at any position. */
+bool abl_acdc_plan_is_live(const abl_acdc_plan *plan, int32_t dest);
 /* Rows of the block whose groups are their own, not 0, and that have the same edges removed, become
  * one group: that of the first. */
 void abl_acdc_plan_regroup(abl_acdc_plan *plan, int32_t block);

@@ -9,6 +9,7 @@
  *   reader     scores into a reader sum to the reader's own score: the slope of the loss when all
  *              its edges are ablated together
  *   exact      exact scores are single-edge masks, one at a time
+ *   acdc       what changes above an edge has the effect of a whole masked pass, trial by trial
  *   linear     on a linear network attribution is exact, and what flows into the end, or out of the
  *              start, sums to the loss's difference, or, in a simple graph, into any node, since all
  *              of the network goes through each; AutoCircuit's micro model, also by hand
@@ -348,6 +349,69 @@ static void law_exact(const subject *s, abl_ablation ablation) {
     abl_sources_destroy(ablated);
 }
 
+/* The last tau's effects, one a trial, and its smallest margin; end with abl_free(). */
+static float *acdc_effects(const subject *s, abl_ablation ablation, double tau, bool whole,
+                           int32_t most, float *ret_scores, double *ret_margin) {
+    const abl_prune_options options = {
+        .algorithm = ABL_PRUNE_ACDC,
+        .model = s->model,
+        .graph = s->graph,
+        .batches = {.dataset = s->dataset, .count = PROMPTS, .batch_size = PROMPTS},
+        .ablation = ablation,
+        .exact_metric = ABL_EXACT_MSE,
+        .candidate_count_max = most,
+        .acdc = {.taus = &tau, .tau_count = 1, .whole_passes = whole}};
+    abl_prune *prune = NULL;
+    abl_prune_progress progress = {.finished = false};
+    abl_acdc_report report = {.taus = NULL};
+    abl_status status;
+    golden_must(abl_prune_create(&options, &prune, &status), &status);
+    while (!progress.finished) {
+        golden_must(abl_prune_step(prune, &progress, &status), &status);
+    }
+    size_t count = (size_t)abl_graph_edge_count(s->graph);
+    float *effects = abl_calloc(count, sizeof *effects);
+    if (!abl_prune_acdc_report(prune, &report)) {
+        golden_check(s->title, "acdc reports", false);
+    }
+    for (size_t i = 0; i < count; i++) {
+        effects[i] = (float)report.effects[i];
+    }
+    memcpy(ret_scores, abl_prune_scores(prune), count * sizeof *ret_scores);
+    *ret_margin = report.taus[0].margin_min;
+    abl_prune_destroy(prune);
+    return effects;
+}
+
+/* At taus that remove all, most and few of the edges. */
+static void law_acdc(const subject *s, abl_ablation ablation) {
+    const int64_t edges = abl_graph_edge_count(s->graph);
+    float *one = abl_calloc((size_t)edges, sizeof *one);
+    float *other = abl_calloc((size_t)edges, sizeof *other);
+    double taus[] = {1e30, 0, 0};
+    for (size_t i = 0; i < ABL_COUNT_OF(taus); i++) {
+        double margin = 0;
+        float *whole = acdc_effects(s, ablation, taus[i], true, 1, one, &margin);
+        double scale = largest_of(whole, edges);
+        taus[1] = i == 0 ? 0.02 * scale : taus[1];
+        taus[2] = i == 0 ? 1e-3 * scale : taus[2];
+        for (int32_t most = 0; most < 4; most += 3) {
+            float *fast = acdc_effects(s, ablation, taus[i], false, most, other, &margin);
+            char what[96];
+            (void)snprintf(what, sizeof what, "acdc: %s, tau %.3g, %d at a time",
+                           abl_ablation_name(ablation), taus[i], most);
+            golden_compare_floats(s->title, what, whole, (size_t)edges, fast, (size_t)edges,
+                                  2e-5 * scale);
+            golden_check(s->title, "acdc: the same edges",
+                         memcmp(one, other, (size_t)edges * sizeof *one) == 0);
+            abl_free(fast);
+        }
+        abl_free(whole);
+    }
+    abl_free(one);
+    abl_free(other);
+}
+
 /* Sum of the scores of edges with that source (-1: any) and destination (-1: any). */
 static float sum_of(const subject *s, const float *scores, int32_t src, int32_t dest) {
     double sum = 0;
@@ -471,6 +535,7 @@ static void all_laws(subject *s, const char *variant, abl_graph_options options)
     for (int ablation = ABL_ABLATION_RESAMPLE; ablation <= ABL_ABLATION_ZERO; ablation++) {
         law_agree(s, (abl_ablation)ablation);
         law_exact(s, (abl_ablation)ablation);
+        law_acdc(s, (abl_ablation)ablation);
         if (s->smooth) {
             law_reader(s, (abl_ablation)ablation);
         }

@@ -12,7 +12,8 @@ from daemon import Daemon, goldens
 
 
 @pytest.fixture
-def world(client, tiny, graph, ioi):
+def world(client, tiny, tiny_tl, graph, ioi):
+    """With both variants of the model resident, so that no case is the first to load one."""
     return World(client, tiny, graph, ioi, client.server_info().limits)
 
 

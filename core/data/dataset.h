@@ -40,6 +40,7 @@ typedef struct abl_dataset_options {
 /* Reads the JSON text (the bytes may be freed after).
  *   INVALID_ARGUMENT    DATASET_NOT_JSON, DATASET_KEY_MISSING, DATASET_FIELD_INVALID,
  *                       DATASET_EMPTY, PROMPT_LENGTHS_DIFFER, ANSWER_NOT_ONE_TOKEN
+ *   FAILED_PRECONDITION TOKENIZER_MISSING  text, and options->tokenizer is NULL
  *   RESOURCE_EXHAUSTED  DATASET_TOO_BIG, PROMPT_COUNT, ANSWER_COUNT, PROMPT_TOO_LONG */
 ABL_MUST_CHECK abl_code abl_dataset_create_json(const char *json, size_t json_bytes,
                                                 const abl_dataset_options *options,

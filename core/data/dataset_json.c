@@ -62,8 +62,9 @@ static abl_code text_encode(const reader *in, const char *text, size_t bytes, co
         return *ret_ids == NULL ? abl_fail_oom(ret_status) : ABL_CODE_OK;
     }
     if (in->options->tokenizer == NULL) {
-        return field_fail(ret_status, field, prompt,
-                          "is text, but the model has no tokenizer; give token ids");
+        return abl_fail(ret_status, ABL_CODE_FAILED_PRECONDITION, "TOKENIZER_MISSING",
+                        "prompts[%d].%s is text, but the model has no tokenizer; give token ids",
+                        prompt, field);
     }
     abl_status inner = {0};
     abl_code code =

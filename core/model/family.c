@@ -44,8 +44,9 @@ typedef struct rule {
 typedef struct family_rules {
     const char *prefixes[2]; /* of every tensor but lm_head; the first that fits counts */
     size_t prefix_count;
-    bool input_major;         /* of matrices other than the embeddings */
-    bool unembed_input_major; /* of the unembedding */
+    bool input_major;          /* of matrices other than the embeddings */
+    bool unembed_input_major;  /* of the unembedding */
+    const char *unembed_alias; /* what it is called outside of files; may be NULL */
     rule rules[ABL_SLOT_COUNT];
     const char *ignored[4]; /* suffixes of buffers that hold no weights */
 } family_rules;
@@ -117,6 +118,7 @@ static const family_rules families[] =
                 .prefixes = {"gpt_neox.", ""},
                 .prefix_count = 2,
                 .input_major = false,
+                .unembed_alias = "lm_head.weight", /* transformers 5's state_dict() */
                 .rules =
                     {
                         [ABL_SLOT_EMBED] = {"embed_in.weight", PART_ALL},
@@ -457,6 +459,9 @@ static abl_code add_view(builder *in, abl_slot slot, int layer, abl_status *ret_
     char name[ABL_NAME_BYTES_MAX];
     tensor_name(in, named, layer, name, sizeof name);
     const abl_safetensors_tensor *tensor = abl_safetensors_find(in->set, name);
+    if (tensor == NULL && named == ABL_SLOT_UNEMBED && in->family->unembed_alias != NULL) {
+        tensor = abl_safetensors_find(in->set, in->family->unembed_alias);
+    }
     if (tensor == NULL) {
         return abl_fail(ret_status, ABL_CODE_NOT_FOUND, "WEIGHT_MISSING",
                         "%s: there is no tensor '%s' (%s), which a %s model needs",

@@ -51,11 +51,6 @@ static void submit_end(submit *state) {
 static abl_code submit_tokenize(submit *state, abl_status *ret_status) {
     const abl_model *model = state->model->model;
     const abl_model_config *config = abl_model_get_config(model);
-    if (abl_model_tokenizer(model) == NULL) {
-        return abl_fail(ret_status, ABL_CODE_FAILED_PRECONDITION, "TOKENIZER_MISSING",
-                        "model %s has no tokenizer, so the dataset's text means nothing to it",
-                        state->model->object.id);
-    }
     abl_code code = abl_convert_bos(model, state->request.bos, state->model->bos_default,
                                     &state->bos, ret_status);
     if (code != ABL_CODE_OK) {

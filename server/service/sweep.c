@@ -68,11 +68,6 @@ bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
                                 &sizes, &size_count, &rpc->status) != ABL_CODE_OK) {
         return false;
     }
-    if (abl_model_tokenizer(run->model->model) == NULL) {
-        (void)abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "TOKENIZER_MISSING",
-                       "model '%s' has no tokenizer, and datasets are text", run->model->name);
-        return false;
-    }
     if (abl_kv_use_init(&run->kv, run->model, run->graph, run->request.tail_divergence,
                         &rpc->status) != ABL_CODE_OK) {
         return false;

@@ -173,3 +173,46 @@ def test_processed_weights_are_what_is_served(client, daemon, tiny_tl, tiny):
     np.testing.assert_array_equal(
         residual, tiny.embed.W_E[tokens] + tiny.pos_embed.W_pos[: tokens.shape[1]]
     )
+
+
+def test_a_tracr_model_is_taken_apart_through_the_daemon(client, daemon):
+    """Prompts are ids, as the compiled encoder gives them: there is no tokenizer."""
+    model = client.upload_model(FAMILIES / "tracr-reverse", name="reverse", progress=False)
+    graph = model.graph()
+    bos = json.loads((FAMILIES / "tracr-reverse" / "config.json").read_text())["input_vocab"]["BOS"]
+    prompts = [
+        {
+            "clean": [bos, *word],
+            "corrupt": [bos, *[(i + 1) % 3 for i in word]],
+            "answers": [word[0]],
+            "wrong_answers": [(word[0] + 1) % 3],
+        }
+        for word in ([0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 2, 1])
+    ]
+    kept = client.upload_dataset({"prompts": prompts})
+    scores = graph.prune_scores(kept, "ground_truth", batch_size=4, progress=False)
+    flat = {edge.name: abs(scores[edge.module_name][edge.patch_idx]) for edge in graph.edges}
+    top = sorted(flat, key=flat.get)[-2:]
+    assert set(top) == {"Resid Start->A3.0.V", "A3.0->Resid End"}
+    assert max(value for name, value in flat.items() if name not in top) < 1e-5 < flat[top[0]]
+    text = client.upload_dataset(
+        {"prompts": [{"clean": "a", "corrupt": "b", "answers": ["c"], "wrong_answers": ["d"]}]}
+    )
+    with pytest.raises(ablate.FailedPreconditionError) as caught:
+        graph.prune_scores(text, batch_size=1, progress=False)
+    assert caught.value.reason == "TOKENIZER_MISSING"
+    beyond = client.upload_dataset({"prompts": [prompts[0] | {"answers": [bos]}]})
+    with pytest.raises(ablate.InvalidArgumentError, match="answer id 3"):  # an input's, no output's
+        graph.prune_scores(beyond, batch_size=1, progress=False)
+    graph.delete()
+    model.unload()
+
+
+def test_a_state_dict_of_a_neox_model_is_taken_too(client, daemon):
+    folder = FAMILIES / "gpt-neox"
+    weights = tensors(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("embed_out.weight")  # as transformers 5 calls it
+    model = client.upload_model((folder / "config.json", weights), name="state", progress=False)
+    expected = tensors(folder / "expected.safetensors")
+    np.testing.assert_allclose(model.forward(expected["tokens"]), expected["logits"], atol=2e-5)
+    model.unload()

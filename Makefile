@@ -5,7 +5,7 @@ BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 MODEL_ROOT ?= build/models
 
-.PHONY: all deps build demo test parity bench run clean
+.PHONY: all deps build dashboard demo test parity bench run clean
 
 all: build
 
@@ -18,6 +18,11 @@ build:
 	@test -e $(BUILD)/build.ninja || cmake --preset $(PRESET) \
 	    $(if $(wildcard build/torch-root),-DABLATE_TORCH_ROOT=$$(cat build/torch-root)) >/dev/null
 	@cmake --build $(BUILD) --parallel $(JOBS) --target ablated ablate
+
+# The browser's side of the daemon, which serves it from clients/web/dist.
+dashboard:
+	@deploy/deps.sh dashboard
+	@npm --prefix clients/web run --silent build
 
 demo:
 	@deploy/demo.sh $(if $(KEEP),--keep)

@@ -9,6 +9,7 @@
 #   deploy/deps.sh            all of it: make test
 #   deploy/deps.sh build      the packages to build and run the daemon and the command line
 #   deploy/deps.sh demo       that, and the Python package
+#   deploy/deps.sh dashboard  what building the dashboard needs: Node and its packages
 #   deploy/deps.sh torch2     that of `build`, and the libtorch of `pip install torch`
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -143,6 +144,7 @@ demo)
     apt_install "${packages_demo[@]}"
     python_env
     ;;
+dashboard) node_env ;;
 torch2) torch2 ;;
 all)
     apt_install "${packages_demo[@]}" "${packages_test[@]}"

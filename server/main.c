@@ -39,6 +39,7 @@ typedef struct ablated {
     size_t service_count;
     abl_grpc_server *grpc;
     abl_web_server *web; /* NULL: --http off */
+    abl_page page;
     abl_signal *signals[2];
     int ends_awaited; /* transports that have not said that they are down */
     char *hub_cache;
@@ -188,6 +189,10 @@ static abl_code start_transports(ablated *self, abl_status *ret_status) {
     if (code != ABL_CODE_OK || strcmp(self->options->http, "off") == 0) {
         return code;
     }
+    code = abl_page_open(self->options->web_root, &self->page, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
     const abl_web_options web = {
         .loop = self->loop,
         .services = self->services,
@@ -197,8 +202,8 @@ static abl_code start_transports(ablated *self, abl_status *ret_status) {
         .guard_user_data = self->server,
         .origins = (const char *const *)self->options->origins.items,
         .origin_count = self->options->origins.count,
-        .files = abl_page_files,
-        .file_count = abl_page_file_count,
+        .files = self->page.files,
+        .file_count = self->page.file_count,
         .metrics_cb = abl_server_metrics_text,
         .metrics_user_data = self->server,
     };
@@ -329,6 +334,7 @@ static void daemon_stop(ablated *self) {
     }
     abl_grpc_server_destroy(self->grpc);
     abl_web_server_destroy(self->web);
+    abl_page_close(&self->page);
     for (size_t i = 0; i < ABL_COUNT_OF(self->signals); i++) {
         abl_signal_destroy(self->signals[i]);
     }

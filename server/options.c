@@ -40,6 +40,8 @@ static const row rows[] = {
      "a folder that holds model folders; may be repeated"},
     {"origin", KIND_LIST, FIELD(origins), NULL, 0, 0, "URL",
      "a web page's origin that may call besides our own and localhost's; may be repeated"},
+    {"web-root", KIND_TEXT, FIELD(web_root), "", 0, 0, "DIR",
+     "the built dashboard, clients/web/dist; empty: the one of the daemon's own source tree"},
     {"device", KIND_TEXT, FIELD(device), "cpu", 0, 0, "NAME",
      "where models go unless a request says: cpu, cuda, cuda:1"},
     {"threads", KIND_NUMBER, FIELD(threads), "0", 0, 1024, "N",

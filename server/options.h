@@ -31,6 +31,7 @@ typedef struct abl_options {
     char *listen;                /* gRPC: "127.0.0.1:50051"; port 0: any free one */
     char *http;                  /* gRPC-web, /metrics: "127.0.0.1:8080"; "off": no such port */
     abl_option_list model_roots; /* folders that hold model folders */
+    char *web_root;              /* the built dashboard; "": the one beside the build */
     abl_option_list origins;     /* web pages of other origins that may call */
     char *device;                /* "cpu", "cuda", "cuda:1" */
     char *state_dir;             /* uploads are staged below it; "": a folder in TMPDIR */

@@ -175,6 +175,10 @@ static void cache_send_summary(abl_rpc *rpc) {
     if (state->activations_id != NULL) {
         response.activations_id = state->activations_id;
     }
+    response.prefix_length = (int32_t)prefix_length(&state->pass);
+    if (state->pass.kv_cache != NULL) {
+        response.kv_cache_id = state->pass.kv_cache->object.id;
+    }
     state->summary_sent = true;
     abl_rpc_send(rpc, &response.base);
 }

@@ -78,6 +78,8 @@ static void ids_are_the_kind_and_eight_hexadecimal_digits(void **state) {
                                                                 [ABL_OBJECT_GRAPH] = "graph-",
                                                                 [ABL_OBJECT_DATASET] = "dataset-",
                                                                 [ABL_OBJECT_KV_CACHE] = "kv_cache-",
+                                                                [ABL_OBJECT_ACTIVATIONS] =
+                                                                    "activations-",
                                                                 [ABL_OBJECT_JOB] = "job-"};
     for (int kind = 0; kind < ABL_OBJECT_KIND_COUNT; kind++) {
         const abl_object *object = add(f, (abl_object_kind)kind, NULL);

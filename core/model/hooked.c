@@ -652,6 +652,7 @@ abl_code abl_hooked_run(abl_captures *captures, abl_status *ret_status) {
                          .patch = o->patch};
     p.shape = (abl_pass_shape){.batch = o->batch,
                                .seq = o->seq,
+                               .prefix = abl_prefix_length(o->prefix),
                                .kv_heads = own ? o->patch->kv_heads : p.config->n_kv_heads,
                                .per_head_inputs = o->per_head_inputs || own};
     abl_code code = check(&p, ret_status);

@@ -331,6 +331,26 @@ CASES: list[tuple[str, Call, str, str]] = [
      "INVALID_ARGUMENT", "ORDER_INVALID"),
     ("ACDC's order with an edge that is none", lambda w: w.submit(
         acdc=prune_pb2.Acdc(taus=[1], edges=["A3.0->A1.0.Q"])), "INVALID_ARGUMENT", "EDGE_NOT_IN_GRAPH"),
+    ("mask function that does not exist", lambda w: w.client._call("SetMaskFunction",
+        mask_pb2.SetMaskFunctionRequest(graph_id=w.graph.id, function=9)), "INVALID_ARGUMENT", ""),
+    ("dropout over the limit", lambda w: w.graph.set_mask_fn(None, 1.0), "INVALID_ARGUMENT", "MASK_FUNCTION_INVALID"),
+    ("dropout that is NaN", lambda w: w.graph.set_mask_fn(None, NAN), "INVALID_ARGUMENT", "MASK_FUNCTION_INVALID"),
+    ("mask function of no graph", lambda w: _as(w.graph, id="g-no").set_mask_fn(None), "NOT_FOUND", "GRAPH_UNKNOWN"),
+    ("mask rows over the limit", lambda w: w.graph.set_mask_batch_size(w.limits.batch + 1),
+     "INVALID_ARGUMENT", "MASK_BATCH_INVALID"),
+    ("negative mask rows", lambda w: w.client._call("SetMaskBatchSize",
+        mask_pb2.SetMaskBatchSizeRequest(graph_id=w.graph.id, batch_size=-1)), "INVALID_ARGUMENT", "MASK_BATCH_INVALID"),
+    ("mask rows for another batch", lambda w: _with_rows(w, 3, lambda: w.graph(
+        w.tokens(2, 4), ablation="zero")), "INVALID_ARGUMENT", "MASK_BATCH_MISMATCH"),
+    ("mask tensor of other rows", lambda w: _with_rows(w, 3, lambda: w.mask(
+        MLP1, tensor(F32, [2, 18], bytes(144)))), "INVALID_ARGUMENT", "TENSOR_SHAPE"),
+    ("gradient without an ablation", lambda w: w.graph.mask_backward(w.tokens(1, 4), np.zeros((1, 1000))),
+     "INVALID_ARGUMENT", "ABLATION_MISSING"),
+    ("gradient of another shape", lambda w: w.graph.mask_backward(
+        w.tokens(1, 4), np.zeros((2, 1000)), ablation="zero"), "INVALID_ARGUMENT", "GRADIENT_SHAPE"),
+    ("gradient that is no gradient", lambda w: list(w.client._call("MaskBackward", mask_pb2.MaskBackwardRequest(
+        forward=run_pb2.ForwardRequest(graph_id=w.graph.id), logits_gradient=tensor(F32, [1, 2], bytes(3))))),
+     "INVALID_ARGUMENT", "TENSOR_BYTES"),
     ("too many epochs", lambda w: w.submit(subnetwork_probing=prune_pb2.SubnetworkProbing(epochs=10_001)),
      "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
     ("negative epochs", lambda w: w.submit(subnetwork_probing=prune_pb2.SubnetworkProbing(epochs=-1)),
@@ -475,6 +495,12 @@ CASES: list[tuple[str, Call, str, str]] = [
      "INVALID_ARGUMENT", "ANSWER_NOT_ONE_TOKEN"),
     ("answer of no token", lambda w: w.run([pair(answers=[""])]), "INVALID_ARGUMENT", ""),
 ]  # fmt: skip
+
+
+def _with_rows(world: World, rows: int, call: Callable[[], Any]) -> Any:
+    """A call while the graph's mask has rows for prompts."""
+    with world.graph.set_mask_batch_size(rows):
+        return call()
 
 
 def _as(thing: Any, **attributes: Any) -> Any:

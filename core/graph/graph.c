@@ -148,10 +148,12 @@ const abl_graph_module *abl_graph_module_at(const abl_graph *graph, int32_t inde
 }
 
 int32_t abl_graph_block_src(const abl_graph *graph, int32_t block) {
+    ABL_ASSERT(!graph->options.simple);
     return 1 + block * graph->block_src_count;
 }
 
 const abl_graph_module *abl_graph_block_module(const abl_graph *graph, int32_t block, bool mlp) {
+    ABL_ASSERT(!graph->options.simple);
     int32_t attn_modules = graph->options.joined_qkv ? 1 : 3;
     if (mlp && graph->options.attn_only) {
         return NULL;

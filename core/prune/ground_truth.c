@@ -163,6 +163,18 @@ static void simple_fill(abl_candidates *c, const abl_sources *ablated, int layer
     }
 }
 
+static void factorized_fill(abl_candidates *c, const abl_sources *ablated, int layer) {
+    abl_exact_run *state = c->state;
+    abl_scope *scope = state->batch_scope;
+    int64_t slot = ABL_SLOT_SOURCES + abl_graph_block_src(c->prune->options.graph, layer);
+    abl_differences_heads(scope, &state->differences, c->model, ablated, layer, slot,
+                          state->clean->z[layer]);
+    if (!c->config->attn_only) {
+        abl_differences_mlp(scope, &state->differences, ablated, layer, slot + c->config->n_heads,
+                            state->clean->mlp_out[layer]);
+    }
+}
+
 static void differences_fill(abl_candidates *c, const abl_sources *ablated) {
     abl_exact_run *state = c->state;
     abl_scope *scope = state->batch_scope;
@@ -179,17 +191,11 @@ static void differences_fill(abl_candidates *c, const abl_sources *ablated) {
         abl_differences_start(&state->differences, ablated, state->clean->start);
     }
     for (int layer = 0; layer < c->config->n_layers && !abl_scope_failed(scope); layer++) {
-        int64_t slot = ABL_SLOT_SOURCES + abl_graph_block_src(c->prune->options.graph, layer);
         size_t mark = abl_scope_mark(scope);
         if (simple) {
             simple_fill(c, ablated, layer);
         } else {
-            abl_differences_heads(scope, &state->differences, c->model, ablated, layer, slot,
-                                  state->clean->z[layer]);
-        }
-        if (!simple && !c->config->attn_only) {
-            abl_differences_mlp(scope, &state->differences, ablated, layer,
-                                slot + c->config->n_heads, state->clean->mlp_out[layer]);
+            factorized_fill(c, ablated, layer);
         }
         abl_scope_rewind(scope, mark, NULL, 0);
     }

@@ -11,8 +11,8 @@
  *   exact      exact scores are single-edge masks, one at a time
  *   acdc       what changes above an edge has the effect of a whole masked pass, trial by trial
  *   linear     on a linear network attribution is exact, and what flows into the end, or out of the
- *              start, sums to the loss's difference, or, in a simple graph, into any node, since all
- *              of the network goes through each; AutoCircuit's micro model, also by hand
+ *              start, sums to the loss's difference, or, in a simple graph, into any node, since
+ *              all of the network goes through each; AutoCircuit's micro model, also by hand
  *
  * Slopes are central differences, so they are asked of smooth networks only: Tracr's ReLUs sit on
  * their kinks. */

@@ -45,9 +45,9 @@ class Node:
     """A node of a graph."""
 
     name: str
-    """AutoCircuit's name: ``"A9.9"``, ``"A11.10.Q"``, ``"MLP 3"``, ``"Resid Start"``."""
+    """AutoCircuit's name: ``"A9.9"``, ``"A11.10.Q"``, ``"MLP 3"``, ``"Resid Start"``, ``"Resid Mid 3"``."""
     eap_name: str
-    """EAP-IG's name: ``"a9.h9"``, ``"a11.h10<q>"``, ``"m3"``, ``"input"``."""
+    """EAP-IG's name: ``"a9.h9"``, ``"a11.h10<q>"``, ``"m3"``, ``"input"``; empty for Resid Mid and Post."""
     module_name: str
     """Where in the network: ``"blocks.9.attn.hook_result"``."""
     is_source: bool

@@ -28,6 +28,13 @@ def prompts(tiny_tl):
     return [tiny_tl.to_tokens([pair[side] for pair in pairs], True) for side in ("clean", "corrupt")]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def alone(client):
+    """What other files' tests left is counted and listed here, too: so nothing is left."""
+    for left in client.kv_caches():
+        left.delete()
+
+
 @pytest.fixture
 def cache(daemon, tiny_tl, prompts):
     made = tiny_tl.kv_cache(prompts[0][:1, :PREFIX])

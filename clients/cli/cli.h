@@ -57,6 +57,9 @@ int abl_cmd_dataset_delete(abl_cli *cli);
 int abl_cmd_caches_create(abl_cli *cli);
 int abl_cmd_caches_list(abl_cli *cli);
 int abl_cmd_caches_delete(abl_cli *cli);
+int abl_cmd_ablations_list(abl_cli *cli);
+int abl_cmd_ablations_create(abl_cli *cli);
+int abl_cmd_ablations_delete(abl_cli *cli);
 int abl_cmd_discover(abl_cli *cli);
 int abl_cmd_eval(abl_cli *cli);
 int abl_cmd_export(abl_cli *cli);
@@ -111,6 +114,9 @@ void abl_cli_graph_options(const abl_cli *cli, Ablate__V1__GraphOptions *ret_opt
 
 /* Uploads a dataset file; abl_rpc_free() ends the answer; NULL: said already. */
 Ablate__V1__UploadDatasetResponse *abl_cli_upload(abl_cli *cli, const char *path, int *ret_exit);
+
+/* The id of --dataset, uploaded if it is a file; abl_free() ends it; NULL: said already. */
+char *abl_cli_dataset(abl_cli *cli, int *ret_exit);
 
 /* "SUCCEEDED" of JOB_STATE_SUCCEEDED: an enumeration's name without its prefix, in lower case. */
 const char *abl_cli_enum_name(const ProtobufCEnumDescriptor *descriptor, int value,

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 static void file_closep(FILE **file) {
     if (*file != NULL) {
@@ -64,6 +65,22 @@ Ablate__V1__UploadDatasetResponse *abl_cli_upload(abl_cli *cli, const char *path
     request.name = name;
     request.json.data = data;
     return (Ablate__V1__UploadDatasetResponse *)abl_cli_call(cli, &method, &request.base, ret_exit);
+}
+
+/* A file here or an id there; a file wins. */
+char *abl_cli_dataset(abl_cli *cli, int *ret_exit) {
+    const char *dataset = cli->args->text[ABL_OPTION_DATASET];
+    bool is_path = strchr(dataset, '/') != NULL || strstr(dataset, ".json") != NULL;
+    if (!is_path && access(dataset, R_OK) != 0) {
+        return abl_strdup(dataset);
+    }
+    Ablate__V1__UploadDatasetResponse *response = abl_cli_upload(cli, dataset, ret_exit);
+    if (response == NULL) {
+        return NULL;
+    }
+    char *id = abl_strdup(response->dataset->dataset_id);
+    abl_rpc_free(&response->base);
+    return id;
 }
 
 int abl_cmd_dataset_upload(abl_cli *cli) {

@@ -107,22 +107,6 @@ char *abl_cli_graph(abl_cli *cli, int *ret_exit) {
     return graph_id;
 }
 
-/* --dataset is a file here or an id there; a file wins. */
-static char *dataset_for(abl_cli *cli, int *ret_exit) {
-    const char *dataset = cli->args->text[ABL_OPTION_DATASET];
-    bool is_path = strchr(dataset, '/') != NULL || strstr(dataset, ".json") != NULL;
-    if (!is_path && access(dataset, R_OK) != 0) {
-        return abl_strdup(dataset);
-    }
-    Ablate__V1__UploadDatasetResponse *response = abl_cli_upload(cli, dataset, ret_exit);
-    if (response == NULL) {
-        return NULL;
-    }
-    char *id = abl_strdup(response->dataset->dataset_id);
-    abl_rpc_free(&response->base);
-    return id;
-}
-
 /* --- The job ---------------------------------------------------------------------------------- */
 
 /* The algorithms' options, which the spec points to. */
@@ -445,7 +429,7 @@ int abl_cmd_discover(abl_cli *cli) {
     if (graph_id == NULL) {
         return code;
     }
-    ABL_CLEANUP(abl_freep) char *dataset_id = dataset_for(cli, &code);
+    ABL_CLEANUP(abl_freep) char *dataset_id = abl_cli_dataset(cli, &code);
     if (dataset_id == NULL) {
         return code;
     }
@@ -458,6 +442,12 @@ int abl_cmd_discover(abl_cli *cli) {
     spec.tail_divergence = args->given[ABL_OPTION_TAIL];
     spec.bos = (Ablate__V1__BosPolicy)args->count[ABL_OPTION_BOS];
     spec.top_k = (int32_t)top;
+    ABL_CLEANUP(abl_freep) char *ablation_id = NULL;
+    if (args->given[ABL_OPTION_ABLATION_ID]) {
+        ablation_id = abl_strdup(args->text[ABL_OPTION_ABLATION_ID]);
+        spec.ablation_id = ablation_id;
+    }
+    spec.ablate_by_clean = args->given[ABL_OPTION_CLEAN];
     algorithms all = {
         .eap = ABLATE__V1__EDGE_ATTRIBUTION_PATCHING__INIT,
         .gradient = ABLATE__V1__MASK_GRADIENT__INIT,

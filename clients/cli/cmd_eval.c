@@ -63,6 +63,8 @@ typedef struct sweep {
     abl_table *areas; /* filled by the last row */
     abl_column columns[METRIC_COUNT_MAX + 1];
     int64_t sizes[ABL_CIRCUIT_COUNT_MAX];
+    double shares[ABL_CIRCUIT_COUNT_MAX];
+    Ablate__V1__EdgeCounts counts; /* shares, or a rule */
     Ablate__V1__Metric wanted[METRIC_COUNT_MAX];
     Ablate__V1__CircuitSweep message;
     Ablate__V1__EvaluateCircuitsRequest request;
@@ -96,6 +98,15 @@ static void add_areas(sweep *run, const Ablate__V1__EvaluateCircuitsResponse *ro
     }
 }
 
+static void show_progress(sweep *run, const Ablate__V1__SweepProgress *at) {
+    char tail[64];
+    (void)snprintf(tail, sizeof tail, "%lld of %lld passes", (long long)at->done_count,
+                   (long long)at->total_count);
+    abl_progress_show(&run->progress,
+                      at->total_count > 0 ? (double)at->done_count / (double)at->total_count : -1,
+                      "evaluating", tail, false);
+}
+
 static bool on_circuit(const ProtobufCMessage *message, void *user_data) {
     sweep *run = user_data;
     const Ablate__V1__EvaluateCircuitsResponse *row =
@@ -104,11 +115,10 @@ static bool on_circuit(const ProtobufCMessage *message, void *user_data) {
         run->code = abl_cli_put_json(run->cli, abl_json_of(message), true);
         return run->code == ABL_EXIT_OK;
     }
-    char tail[64];
-    (void)snprintf(tail, sizeof tail, "%d of %d circuits", row->done_count, row->total_count);
-    abl_progress_show(&run->progress,
-                      row->total_count > 0 ? (double)row->done_count / row->total_count : -1,
-                      "evaluating", tail, false);
+    if (row->progress != NULL) {
+        show_progress(run, row->progress);
+        return true;
+    }
     add_areas(run, row);
     abl_table_add(run->table, "%lld", (long long)row->edge_count);
     for (size_t i = 0; i < run->request.n_metrics; i++) {
@@ -121,20 +131,58 @@ static bool on_circuit(const ProtobufCMessage *message, void *user_data) {
     return true;
 }
 
+/* "all", "logarithmic" or "groups": the rule's number; 0: none of them. */
+static int rule_of(const char *name) {
+    static const char *const rules[] = {"all", "logarithmic", "groups"};
+    for (size_t i = 0; i < ABL_COUNT_OF(rules); i++) {
+        if (strcmp(name, rules[i]) == 0) {
+            return (int)i + 1;
+        }
+    }
+    return 0;
+}
+
+/* One size: a number of edges, or, with a point in it, a share of all of them. */
+static int parse_size(sweep *run, const char *item) {
+    char *end = NULL;
+    bool share = strchr(item, '.') != NULL;
+    double value = share ? strtod(item, &end) : (double)strtoll(item, &end, 10);
+    if (end == item || *end != '\0' || !(value >= 0) || (share && value > 1)) {
+        return abl_cli_usage(run->cli,
+                             "--sizes takes numbers of edges (100), shares of all edges (0.1), or "
+                             "one of all, logarithmic and groups, not '%s'",
+                             item);
+    }
+    if (run->message.n_edge_counts + run->counts.n_shares == ABL_CIRCUIT_COUNT_MAX) {
+        return abl_cli_usage(run->cli, "--sizes takes at most %d sizes", ABL_CIRCUIT_COUNT_MAX);
+    }
+    if (share) {
+        run->shares[run->counts.n_shares++] = value;
+    } else {
+        run->sizes[run->message.n_edge_counts++] = (int64_t)value;
+    }
+    return ABL_EXIT_OK;
+}
+
 static int parse_sizes(sweep *run, const char *list) {
     char item[32];
-    while (abl_list_next(&list, item, sizeof item)) {
-        char *end = NULL;
-        long long size = strtoll(item, &end, 10);
-        if (end == item || *end != '\0' || size < 0) {
-            return abl_cli_usage(run->cli, "--sizes takes numbers of edges, not '%s'", item);
-        }
-        if (run->message.n_edge_counts == ABL_CIRCUIT_COUNT_MAX) {
-            return abl_cli_usage(run->cli, "--sizes takes at most %d sizes", ABL_CIRCUIT_COUNT_MAX);
-        }
-        run->sizes[run->message.n_edge_counts++] = size;
-    }
+    int rule = list == NULL ? 0 : rule_of(list);
     run->message.edge_counts = run->sizes;
+    run->counts.shares = run->shares;
+    if (rule != 0) {
+        run->counts.kind = (Ablate__V1__EdgeCountsKind)rule;
+        run->message.sizes = &run->counts;
+        return ABL_EXIT_OK;
+    }
+    while (abl_list_next(&list, item, sizeof item)) {
+        int code = parse_size(run, item);
+        if (code != ABL_EXIT_OK) {
+            return code;
+        }
+    }
+    if (run->counts.n_shares > 0) {
+        run->message.sizes = &run->counts;
+    }
     return ABL_EXIT_OK;
 }
 
@@ -193,11 +241,16 @@ int abl_cmd_eval(abl_cli *cli) {
         .cli = cli,
         .message = ABLATE__V1__CIRCUIT_SWEEP__INIT,
         .request = ABLATE__V1__EVALUATE_CIRCUITS_REQUEST__INIT,
+        .counts = ABLATE__V1__EDGE_COUNTS__INIT,
     };
     ABL_CLEANUP(abl_freep)
     char *dataset =
         abl_strdup(args->given[ABL_OPTION_DATASET] ? args->text[ABL_OPTION_DATASET] : "");
+    ABL_CLEANUP(abl_freep)
+    char *ablation =
+        abl_strdup(args->given[ABL_OPTION_ABLATION_ID] ? args->text[ABL_OPTION_ABLATION_ID] : "");
     run.message.job_id = args->operands[0];
+    run.message.ablation_id = ablation;
     run.message.dataset_id = dataset;
     /* The choices of --patch, from 1, are PatchType's numbers. */
     run.message.patch_type = (Ablate__V1__PatchType)args->count[ABL_OPTION_PATCH];

@@ -84,6 +84,12 @@ static int forward(abl_cli *cli, Ablate__V1__ForwardRequest *request) {
     request->out_slice = ABLATE__V1__OUT_SLICE__OUT_SLICE_LAST_SEQ;
     request->top_k =
         args->given[ABL_OPTION_TOP] ? (int32_t)args->count[ABL_OPTION_TOP] : TOP_DEFAULT;
+    ABL_CLEANUP(abl_freep) char *ablation_id = NULL;
+    if (args->given[ABL_OPTION_ABLATION_ID]) {
+        ablation_id = abl_strdup(args->text[ABL_OPTION_ABLATION_ID]);
+        ablation.ablation_id = ablation_id;
+        request->ablation = &ablation;
+    }
     if (args->given[ABL_OPTION_CORRUPT] || args->given[ABL_OPTION_ABLATION]) {
         ablation.type = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
         request->ablation = &ablation;

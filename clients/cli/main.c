@@ -26,7 +26,8 @@ typedef struct command {
     (ABL_TAKES(EPOCHS) | ABL_TAKES(LEARNING_RATE) | ABL_TAKES(LAMBDA) | ABL_TAKES(MASK_FN) |       \
      ABL_TAKES(TARGET) | ABL_TAKES(TREE) | ABL_TAKES(AVOID) | ABL_TAKES(SIZES))
 #define BATCH_OPTIONS                                                                              \
-    (ABL_TAKES(ABLATION) | ABL_TAKES(BATCH_SIZE) | ABL_TAKES(PROMPTS) | ABL_TAKES(TAIL))
+    (ABL_TAKES(ABLATION) | ABL_TAKES(ABLATION_ID) | ABL_TAKES(BATCH_SIZE) | ABL_TAKES(PROMPTS) |   \
+     ABL_TAKES(TAIL))
 
 static const command commands[] = {
     {"models list", "", "list the resident models", 0, 0, abl_cmd_models_list},
@@ -39,7 +40,7 @@ static const command commands[] = {
      abl_cmd_tokens},
     {"forward", "PROMPT", "show the likeliest next tokens", 1,
      ABL_TAKES(MODEL) | ABL_TAKES(BOS) | ABL_TAKES(TOP) | ABL_TAKES(GRAPH) | ABL_TAKES(CORRUPT) |
-         ABL_TAKES(ABLATION),
+         ABL_TAKES(ABLATION) | ABL_TAKES(ABLATION_ID),
      abl_cmd_forward},
     {"graph create", "", "make a graph over a resident model", 0, ABL_TAKES(MODEL) | GRAPH_OPTIONS,
      abl_cmd_graph_create},
@@ -57,12 +58,18 @@ static const command commands[] = {
      ABL_TAKES(MODEL) | ABL_TAKES(BOS), abl_cmd_caches_create},
     {"caches list", "", "list the KV caches", 0, ABL_TAKES(MODEL), abl_cmd_caches_list},
     {"caches delete", "CACHE", "end a KV cache", 1, 0, abl_cmd_caches_delete},
+    {"ablations create", "", "make what ablated edges carry and keep it", 0,
+     ABL_TAKES(MODEL) | ABL_TAKES(DATASET) | ABL_TAKES(NAME) | ABL_TAKES(ABLATION) |
+         ABL_TAKES(CLEAN) | ABL_TAKES(BOS) | ABL_TAKES(BATCH_SIZE) | ABL_TAKES(PROMPTS),
+     abl_cmd_ablations_create},
+    {"ablations list", "", "list the resident ablations", 0, 0, abl_cmd_ablations_list},
+    {"ablations delete", "ABLATION", "end a resident ablation", 1, 0, abl_cmd_ablations_delete},
     {"discover", "", "find the edges that matter for a dataset", 0,
      ABL_TAKES(MODEL) | LOAD_OPTIONS | ABL_TAKES(GRAPH) | GRAPH_OPTIONS | ABL_TAKES(DATASET) |
          ABL_TAKES(NAME) | ABL_TAKES(BOS) | ABL_TAKES(ALGORITHM) | ABL_TAKES(METHOD) |
          ABL_TAKES(STEPS) | ABL_TAKES(IG) | ABL_TAKES(GRAD) | ABL_TAKES(ANSWER) |
          ABL_TAKES(MASK_VALUE) | ABL_TAKES(EDGES) | ABL_TAKES(TAU) | ABL_TAKES(SEED) |
-         BATCH_OPTIONS | ABL_TAKES(TOP) | ABL_TAKES(OUT) | TRAINING_OPTIONS,
+         BATCH_OPTIONS | ABL_TAKES(CLEAN) | ABL_TAKES(TOP) | ABL_TAKES(OUT) | TRAINING_OPTIONS,
      abl_cmd_discover},
     {"eval", "JOB", "measure how faithful circuits of a job's edges are", 1,
      ABL_TAKES(SIZES) | ABL_TAKES(METRICS) | ABL_TAKES(AREAS) | ABL_TAKES(SIGNED) |

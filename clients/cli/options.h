@@ -60,7 +60,12 @@ ABL_BEGIN_DECLS
     X(ANSWER, "answer", 0, CHOICE, 0, "avg-diff|avg-val|mse",                                      \
       "mask-gradient, eap-ig: how answers make a loss [avg-diff]")                                 \
     X(MASK_VALUE, "mask-value", 0, NUMBER, 1e6, "X", "mask-gradient: value of every mask [0]")     \
-    X(ABLATION, "ablation", 0, CHOICE, 0, "resample|zero", "what ablated edges carry [resample]")  \
+    X(ABLATION, "ablation", 0, CHOICE, 0,                                                          \
+      "resample|zero|tokenwise-mean-clean|tokenwise-mean-corrupt|"                                 \
+      "tokenwise-mean-clean-and-corrupt|batch-tokenwise-mean|batch-all-tok-mean",                  \
+      "what ablated edges carry [resample; to keep: tokenwise-mean-corrupt]")                      \
+    X(ABLATION_ID, "ablation-id", 0, TEXT, 0, "ABLATION", "a resident ablation instead")           \
+    X(CLEAN, "clean", 0, FLAG, 0, "", "the clean prompts ablate, not the corrupt ones")            \
     X(PATCH, "patch", 0, CHOICE, 0, "edge|tree", "ablate the circuit, or everything else [tree]")  \
     X(EDGES, "edges", 0, TEXT, 0, "A->B,...", "ground-truth, acdc: only these edges")              \
     X(TAU, "tau", 0, TEXT, 0, "X,X,...",                                                           \
@@ -82,7 +87,8 @@ ABL_BEGIN_DECLS
       "run the prefix that all prompts share once, and cover only the tails behind it")            \
     X(OUT, "out", 'o', TEXT, 0, "FILE", "save the scores of all edges in this file")               \
     X(SIZES, "sizes", 0, TEXT, 0, "N,N,...",                                                       \
-      "circuit sizes in edges [eval: 0, 1..10, 20..100, ..., all; subnetwork-probing: none]")      \
+      "circuit sizes: edges (100), shares of all (0.1), or all, logarithmic, groups "              \
+      "[eval: 0, 1..10, 20..100, ..., all; subnetwork-probing, in edges: none]")                   \
     X(METRICS, "metrics", 0, TEXT, 0, "M,M,...",                                                   \
       "of kl-div, answer-diff, answer-diff-percent, answer-value, correct-percent, ...: see "      \
       "Metric in evaluate.proto [kl-div, answer-diff, correct-percent]")                           \

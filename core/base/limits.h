@@ -59,6 +59,7 @@
 #define ABL_ACTIVATIONS_COUNT_MAX 1024         /* passes whose activations are kept */
 #define ABL_GRAPH_KV_CACHE_MAX 4               /* KV caches that one graph uses */
 #define ABL_JOB_COUNT_MAX 4096
+#define ABL_ABLATION_COUNT_MAX 1024
 #define ABL_EXECUTOR_QUEUE_MAX 1024
 
 /* Transport */

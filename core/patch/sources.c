@@ -220,6 +220,17 @@ abl_tensor *abl_sources_expand(abl_scope *scope, const abl_model *model, const a
     return abl_tensor_expand(scope, out, 4, (const int64_t[]){shape[0], batch, shape[2], shape[3]});
 }
 
+abl_code abl_sources_read(const abl_model *model, const abl_sources *sources, float *ret_values,
+                          size_t count, abl_status *ret_status) {
+    ABL_CLEANUP(abl_scope_destroyp) abl_scope *scope = abl_scope_create(abl_model_device(model));
+    if (scope == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    abl_tensor_to_floats(scope, abl_sources_expand(scope, model, sources, sources->batch),
+                         ret_values, count);
+    return abl_scope_status(scope, ret_status);
+}
+
 /* ---- differences ----------------------------------------------------------------------------- */
 
 /* out = ablated - current; ablated NULL is zero. */

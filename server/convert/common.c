@@ -236,8 +236,9 @@ abl_patch_slice abl_convert_patch_slice(abl_out_slice slice) {
 }
 
 abl_ablation abl_convert_ablation_type(Ablate__V1__AblationType type) {
-    return type == ABLATE__V1__ABLATION_TYPE__ABLATION_TYPE_ZERO ? ABL_ABLATION_ZERO
-                                                                 : ABL_ABLATION_RESAMPLE;
+    return type == ABLATE__V1__ABLATION_TYPE__ABLATION_TYPE_UNSPECIFIED
+               ? ABL_ABLATION_RESAMPLE
+               : (abl_ablation)(type - 1); /* in the order of the core's */
 }
 
 abl_patch_type abl_convert_patch_type(Ablate__V1__PatchType type) {

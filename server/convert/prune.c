@@ -7,6 +7,7 @@
 #include "core/base/limits.h"
 #include "core/base/mem.h"
 #include "core/model/prefix.h"
+#include "server/convert/ablation.h"
 #include "server/convert/acdc.h"
 #include "server/convert/common.h"
 #include "server/convert/graph.h"
@@ -151,6 +152,47 @@ static abl_code convert_algorithm(const Ablate__V1__PruneJobSpec *message, abl_j
                     "activation_magnitude, eap_ig, acdc, subnetwork_probing or circuit_probing");
 }
 
+/* The algorithm's ablation_type; NULL: it ablates nothing, or only its own way. */
+static const Ablate__V1__AblationType *ablation_type_of(const Ablate__V1__PruneJobSpec *message) {
+    switch ((int)message->algorithm_case) {
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP:
+        return &message->eap->ablation_type;
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_MASK_GRADIENT:
+        return &message->mask_gradient->ablation_type;
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_GROUND_TRUTH:
+        return &message->ground_truth->ablation_type;
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_EAP_IG:
+        return message->eap_ig->method == ABLATE__V1__EAP_IG_METHOD__EAP_IG_METHOD_ACTIVATIONS
+                   ? &message->eap_ig->ablation_type
+                   : NULL;
+    default:
+        return NULL;
+    }
+}
+
+/* ablation_id and ablate_by_clean, which stand beside the algorithm. */
+static abl_code convert_ablation(const Ablate__V1__PruneJobSpec *message, abl_job_request *request,
+                                 abl_status *ret_status) {
+    const Ablate__V1__AblationType *type = ablation_type_of(message);
+    bool resident = message->ablation_id[0] != '\0';
+    if ((resident || message->ablate_by_clean) && type == NULL) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_CONFLICT",
+                        "spec.%s is given, and this algorithm has no ablation to choose",
+                        resident ? "ablation_id" : "ablate_by_clean");
+    }
+    request->options.ablate_by_clean = message->ablate_by_clean != 0;
+    if (!resident) {
+        return ABL_CODE_OK;
+    }
+    request->ablation_id = message->ablation_id;
+    if (message->ablate_by_clean) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_CONFLICT",
+                        "spec.ablate_by_clean is given with an ablation_id, which was made of the "
+                        "one or the other prompts; leave it unset");
+    }
+    return abl_convert_ablation_alone("the algorithm's ablation_type", *type, ret_status);
+}
+
 abl_code abl_convert_job_spec(const Ablate__V1__PruneJobSpec *message, abl_job_request *ret_request,
                               abl_status *ret_status) {
     if (message == NULL) {
@@ -162,6 +204,9 @@ abl_code abl_convert_job_spec(const Ablate__V1__PruneJobSpec *message, abl_job_r
                                .bos = message->bos,
                                .tail_divergence = message->tail_divergence != 0};
     abl_code code = convert_algorithm(message, &request, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = convert_ablation(message, &request, ret_status);
+    }
     if (code == ABL_CODE_OK) {
         code = convert_range("batch_size", message->batch_size, BATCH_SIZE_DEFAULT, ABL_BATCH_MAX,
                              "BATCH_INVALID", &request.batch_size, ret_status);
@@ -208,12 +253,13 @@ abl_code abl_convert_job_edges(const abl_job_request *request, const abl_graph *
     return ABL_CODE_OK;
 }
 
-char *abl_convert_algorithm_json(const abl_prune_options *options, bool bos, int32_t batch_size,
-                                 int32_t prompt_count, abl_arena *arena) {
-    json_t *root = json_pack(
-        "{s:s, s:s, s:b, s:i, s:i}", "algorithm", abl_prune_algorithm_name(options->algorithm),
-        "ablation_type", options->ablation == ABL_ABLATION_ZERO ? "ZERO" : "RESAMPLE",
-        "prepend_bos", (int)bos, "batch_size", (int)batch_size, "prompt_count", (int)prompt_count);
+char *abl_convert_algorithm_json(const abl_prune_options *options,
+                                 const abl_resident_ablation *ablation, bool bos,
+                                 int32_t batch_size, int32_t prompt_count, abl_arena *arena) {
+    json_t *root = json_pack("{s:s, s:s, s:b, s:i, s:i}", "algorithm",
+                             abl_prune_algorithm_name(options->algorithm), "ablation_type",
+                             abl_ablation_name(options->ablation), "prepend_bos", (int)bos,
+                             "batch_size", (int)batch_size, "prompt_count", (int)prompt_count);
     if (options->algorithm == ABL_PRUNE_EAP || options->algorithm == ABL_PRUNE_MASK_GRADIENT ||
         options->algorithm == ABL_PRUNE_EAP_IG) {
         (void)json_object_set_new(root, "grad_function",
@@ -248,6 +294,15 @@ char *abl_convert_algorithm_json(const abl_prune_options *options, bool bos, int
     if (options->batches.prefix != NULL) {
         (void)json_object_set_new(root, "prefix_length",
                                   json_integer(abl_prefix_length(options->batches.prefix)));
+    }
+    if (options->ablate_by_clean || (ablation != NULL && ablation->clean)) {
+        (void)json_object_set_new(root, "ablate_by_clean", json_true());
+    }
+    if (ablation != NULL) { /* what the handle stands for: it may be gone when this is read */
+        json_t *resident =
+            json_pack("{s:s, s:s, s:i}", "ablation_id", ablation->object.id, "dataset_hash",
+                      ablation->dataset_hash, "prompt_count", (int)ablation->prompt_count);
+        (void)json_object_set_new(root, "ablation", resident);
     }
     char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
     char *copy = text == NULL ? NULL : abl_arena_strndup(arena, text, strlen(text));

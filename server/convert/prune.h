@@ -16,6 +16,7 @@ ABL_BEGIN_DECLS
 typedef struct abl_job_request {
     const char *graph_id;
     const char *dataset_id;
+    const char *ablation_id;   /* NULL: none that is resident */
     abl_prune_options options; /* of the algorithm; without model, graph and batches */
     char *const *edge_names;   /* ground truth: only these; trainings: those to avoid */
     size_t edge_name_count;
@@ -26,7 +27,8 @@ typedef struct abl_job_request {
     bool tail_divergence;
 } abl_job_request;
 
-/*   INVALID_ARGUMENT  SPEC_MISSING, ALGORITHM_MISSING, ALGORITHM_OPTIONS, BATCH_INVALID,
+/*   INVALID_ARGUMENT  SPEC_MISSING, ALGORITHM_MISSING, ALGORITHM_OPTIONS, ABLATION_CONFLICT,
+ *                     BATCH_INVALID,
  *                     PROMPT_COUNT_INVALID, TOP_K_INVALID */
 ABL_MUST_CHECK abl_code abl_convert_job_spec(const Ablate__V1__PruneJobSpec *message,
                                              abl_job_request *ret_request, abl_status *ret_status);
@@ -38,8 +40,10 @@ ABL_MUST_CHECK abl_code abl_convert_job_edges(const abl_job_request *request,
                                               int64_t **ret_edges, int64_t *ret_count,
                                               abl_status *ret_status);
 
-/* The algorithm and its options with defaults filled in, as JSON, for provenance. */
-ABL_MUST_CHECK char *abl_convert_algorithm_json(const abl_prune_options *options, bool bos,
+/* The algorithm and its options with defaults filled in, as JSON, for provenance. `ablation`: the
+ * resident one; NULL: none. */
+ABL_MUST_CHECK char *abl_convert_algorithm_json(const abl_prune_options *options,
+                                                const abl_resident_ablation *ablation, bool bos,
                                                 int32_t batch_size, int32_t prompt_count,
                                                 abl_arena *arena);
 

@@ -2,6 +2,7 @@
 #include "server/convert/run.h"
 
 #include "core/base/limits.h"
+#include "server/convert/ablation.h"
 
 #include <math.h>
 #include <string.h>
@@ -24,6 +25,34 @@ static abl_code convert_prefix(const Ablate__V1__ForwardRequest *message, abl_ru
                         "only, whichever cache is found; name the cache with kv_cache_id");
     }
     return ABL_CODE_OK;
+}
+
+static abl_code convert_ablation(const Ablate__V1__Ablation *message, abl_arena *arena,
+                                 abl_run_request *request, abl_status *ret_status) {
+    if (request->graph_id == NULL) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_NEEDS_GRAPH",
+                        "ablation is given with model_id; edges are ablated under a graph's mask, "
+                        "so give graph_id");
+    }
+    request->patched = true;
+    request->ablation = abl_convert_ablation_type(message->type);
+    if (message->ablation_id[0] != '\0') {
+        request->ablation_id = message->ablation_id;
+        if (message->prompts != NULL) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_CONFLICT",
+                            "ablation.prompts is given with an ablation_id, which has its own; "
+                            "give one or the other");
+        }
+        return abl_convert_ablation_alone("ablation.type", message->type, ret_status);
+    }
+    if (request->ablation != ABL_ABLATION_ZERO) {
+        return abl_convert_prompts("ablation.prompts", message->prompts, arena, &request->ablated,
+                                   ret_status);
+    }
+    return message->prompts == NULL
+               ? ABL_CODE_OK
+               : abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_PROMPTS",
+                          "ablation.prompts is given with ZERO, which uses none");
 }
 
 abl_code abl_convert_forward(const Ablate__V1__ForwardRequest *message, abl_arena *arena,
@@ -51,20 +80,7 @@ abl_code abl_convert_forward(const Ablate__V1__ForwardRequest *message, abl_aren
         return code;
     }
     if (message->ablation != NULL) {
-        if (request.graph_id == NULL) {
-            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_NEEDS_GRAPH",
-                            "ablation is given with model_id; edges are ablated under a graph's "
-                            "mask, so give graph_id");
-        }
-        request.patched = true;
-        request.ablation = abl_convert_ablation_type(message->ablation->type);
-        if (request.ablation == ABL_ABLATION_RESAMPLE) {
-            code = abl_convert_prompts("ablation.prompts", message->ablation->prompts, arena,
-                                       &request.ablated, ret_status);
-        } else if (message->ablation->prompts != NULL) {
-            code = abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_PROMPTS",
-                            "ablation.prompts is given with ZERO, which uses none");
-        }
+        code = convert_ablation(message->ablation, arena, &request, ret_status);
     }
     if (code == ABL_CODE_OK) {
         code = convert_prefix(message, &request, ret_status);

@@ -18,7 +18,8 @@ typedef struct abl_run_request {
     abl_prompts prompts;
     bool patched;
     abl_ablation ablation;
-    abl_prompts ablated; /* RESAMPLE */
+    abl_prompts ablated;     /* whose activations are used; not for ZERO */
+    const char *ablation_id; /* a resident one instead; NULL: none */
     Ablate__V1__OutSlice out_slice;
     int32_t top_k;
     uint64_t seed;           /* of random masks */

@@ -6,6 +6,9 @@
 
 #include "core/base/limits.h"
 #include "core/graph/scores.h"
+#include "server/convert/ablation.h"
+
+#include <math.h>
 
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +44,14 @@ abl_code abl_convert_sweep(const Ablate__V1__CircuitSweep *message, abl_sweep_re
                         "the dataset, at most %d",
                         message->prompt_count, ABL_PROMPT_COUNT_MAX);
     }
+    bool resident = message->ablation_id[0] != '\0';
+    if (resident && abl_convert_ablation_alone("sweep.ablation_type", message->ablation_type,
+                                               ret_status) != ABL_CODE_OK) {
+        return ABL_CODE_INVALID_ARGUMENT;
+    }
     *ret_request = (abl_sweep_request){
+        .ablation_id = resident ? message->ablation_id : NULL,
+        .counts = message->sizes,
         .job_id = message->job_id,
         .dataset_id = message->dataset_id[0] == '\0' ? NULL : message->dataset_id,
         .sizes = message->edge_counts,
@@ -63,37 +73,125 @@ static int compare_sizes(const void *left, const void *right) {
     return (a > b) - (a < b);
 }
 
-abl_code abl_convert_sweep_sizes(const abl_sweep_request *request, int64_t edge_count,
-                                 abl_arena *arena, int64_t **ret_sizes, int32_t *ret_count,
-                                 abl_status *ret_status) {
-    size_t room = request->size_count != 0 ? request->size_count : ABL_CIRCUIT_COUNT_MAX;
-    int64_t *sizes = abl_arena_alloc(arena, room * sizeof *sizes);
+/* The sizes as they are. */
+static abl_code sizes_copy(const abl_sweep_request *request, int64_t edge_count, int64_t *sizes,
+                           int32_t *ret_count, abl_status *ret_status) {
+    for (size_t i = 0; i < request->size_count; i++) {
+        sizes[i] = request->sizes[i];
+        if (sizes[i] < 0 || sizes[i] > edge_count) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "CIRCUIT_SIZE_INVALID",
+                            "sweep.edge_counts[%zu] is %lld; it must be 0 to %lld, the edges of "
+                            "the job's graph",
+                            i, (long long)sizes[i], (long long)edge_count);
+        }
+    }
+    qsort(sizes, request->size_count, sizeof *sizes, compare_sizes);
+    *ret_count = (int32_t)request->size_count;
+    return ABL_CODE_OK;
+}
+
+_Static_assert((int)ABLATE__V1__EDGE_COUNTS_KIND__EDGE_COUNTS_KIND_LIST ==
+                   (int)ABL_EDGE_COUNTS_LIST,
+               "the rules are in the same order");
+_Static_assert((int)ABLATE__V1__EDGE_COUNTS_END__EDGE_COUNTS_END_REMOVE ==
+                   (int)ABL_EDGE_COUNTS_END_REMOVE,
+               "the ends are in the same order");
+
+static abl_edge_counts_kind kind_of(const Ablate__V1__EdgeCounts *counts, size_t listed) {
+    switch (counts->kind) {
+    case ABLATE__V1__EDGE_COUNTS_KIND__EDGE_COUNTS_KIND_UNSPECIFIED:
+        return listed > 0 ? ABL_EDGE_COUNTS_LIST : ABL_EDGE_COUNTS_LOGARITHMIC;
+    case ABLATE__V1__EDGE_COUNTS_KIND__EDGE_COUNTS_KIND_AUTOMATIC:
+        return ABL_EDGE_COUNTS_DEFAULT;
+    case ABLATE__V1__EDGE_COUNTS_KIND__EDGE_COUNTS_KIND_ALL:
+    case ABLATE__V1__EDGE_COUNTS_KIND__EDGE_COUNTS_KIND_LOGARITHMIC:
+    case ABLATE__V1__EDGE_COUNTS_KIND__EDGE_COUNTS_KIND_GROUPS:
+    case ABLATE__V1__EDGE_COUNTS_KIND__EDGE_COUNTS_KIND_LIST:
+    case _ABLATE__V1__EDGE_COUNTS_KIND_IS_INT_SIZE:
+    default:
+        return (abl_edge_counts_kind)counts->kind;
+    }
+}
+
+/* The list, whole numbers and shares, that the rules are about. */
+static abl_code list_make(const abl_sweep_request *request, abl_edge_count *list,
+                          int32_t *ret_count, abl_status *ret_status) {
+    const Ablate__V1__EdgeCounts *counts = request->counts;
+    int32_t count = 0;
+    for (size_t i = 0; i < request->size_count; i++) {
+        list[count++] = (abl_edge_count){.value = (double)request->sizes[i]};
+    }
+    for (size_t i = 0; i < counts->n_shares; i++) {
+        double share = counts->shares[i];
+        if (!(share >= 0 && share <= 1)) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "CIRCUIT_SIZE_INVALID",
+                            "sweep.sizes.shares[%zu] is %g; a share of all edges is 0 to 1", i,
+                            share);
+        }
+        list[count++] = (abl_edge_count){.value = share, .is_fraction = true};
+    }
+    *ret_count = count;
+    return ABL_CODE_OK;
+}
+
+/* By AutoCircuit's rules. */
+static abl_code sizes_by_rule(const abl_sweep_request *request, const float *scores,
+                              int64_t edge_count, abl_arena *arena, int64_t *sizes,
+                              int32_t *ret_count, abl_status *ret_status) {
+    static const Ablate__V1__EdgeCounts none = ABLATE__V1__EDGE_COUNTS__INIT;
+    abl_sweep_request full = *request;
+    full.counts = request->counts == NULL ? &none : request->counts;
+    size_t listed = full.size_count + full.counts->n_shares;
+    abl_edge_counts_options options = {.kind = kind_of(full.counts, listed),
+                                       .values = scores,
+                                       .true_edge_count = full.counts->true_edge_count,
+                                       .zero = (abl_edge_counts_end)full.counts->zero,
+                                       .all = (abl_edge_counts_end)full.counts->all};
+    if (listed > 0 && options.kind != ABL_EDGE_COUNTS_LIST) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "EDGE_COUNTS_CONFLICT",
+                        "sweep.sizes.kind is a rule, and sizes are listed, too (%zu); give one or "
+                        "the other",
+                        listed);
+    }
+    if (listed > ABL_CIRCUIT_COUNT_MAX) {
+        return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "CIRCUIT_COUNT",
+                        "%zu sizes are listed; at most %d are taken", listed,
+                        ABL_CIRCUIT_COUNT_MAX);
+    }
+    abl_edge_count *list = abl_arena_alloc(arena, (listed + 1) * sizeof *list);
+    if (list == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    options.list = list;
+    abl_code code = list_make(&full, list, &options.list_count, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_edge_counts(&options, edge_count, sizes, ABL_CIRCUIT_COUNT_MAX, ret_count,
+                               ret_status);
+    }
+    if (code == ABL_CODE_OK && *ret_count == 0) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "CIRCUIT_SIZE_INVALID",
+                        "sweep.sizes leaves no circuit to run");
+    }
+    return code;
+}
+
+abl_code abl_convert_sweep_sizes(const abl_sweep_request *request, const float *scores,
+                                 int64_t edge_count, abl_arena *arena, int64_t **ret_sizes,
+                                 int32_t *ret_count, abl_status *ret_status) {
+    int64_t *sizes = abl_arena_alloc(arena, ABL_CIRCUIT_COUNT_MAX * sizeof *sizes);
     if (sizes == NULL) {
         return abl_fail_oom(ret_status);
     }
-    int32_t count = (int32_t)request->size_count;
-    if (count == 0) {
-        const abl_edge_counts_options options = {.kind = ABL_EDGE_COUNTS_LOGARITHMIC};
-        abl_code code =
-            abl_edge_counts(&options, edge_count, sizes, ABL_CIRCUIT_COUNT_MAX, &count, ret_status);
-        if (code != ABL_CODE_OK) {
-            return code;
-        }
-    } else {
-        for (int32_t i = 0; i < count; i++) {
-            sizes[i] = request->sizes[i];
-            if (sizes[i] < 0 || sizes[i] > edge_count) {
-                return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "CIRCUIT_SIZE_INVALID",
-                                "sweep.edge_counts[%d] is %lld; it must be 0 to %lld, the edges of "
-                                "the job's graph",
-                                i, (long long)sizes[i], (long long)edge_count);
-            }
-        }
-        qsort(sizes, (size_t)count, sizeof *sizes, compare_sizes);
+    int32_t count = 0;
+    abl_code code =
+        request->counts == NULL && request->size_count > 0
+            ? sizes_copy(request, edge_count, sizes, &count, ret_status)
+            : sizes_by_rule(request, scores, edge_count, arena, sizes, &count, ret_status);
+    if (code == ABL_CODE_OK) {
+        *ret_sizes = sizes;
+        *ret_count = count;
     }
-    *ret_sizes = sizes;
-    *ret_count = count;
-    return ABL_CODE_OK;
+    return code;
 }
 
 /* By the protocol's number; 0 is no metric. */

@@ -15,9 +15,12 @@ ABL_BEGIN_DECLS
 
 typedef struct abl_sweep_request {
     const char *job_id;
-    const char *dataset_id; /* NULL: the job's own */
-    const int64_t *sizes;   /* as asked; abl_convert_sweep_sizes() settles them */
-    size_t size_count;      /* 0: the defaults */
+    const char *dataset_id;  /* NULL: the job's own */
+    const char *ablation_id; /* a resident one; NULL: none */
+    /* as asked; abl_convert_sweep_sizes() settles them */
+    const int64_t *sizes;
+    size_t size_count;
+    const Ablate__V1__EdgeCounts *counts; /* NULL: the sizes as they are; none: LOGARITHMIC */
     abl_patch_type patch_type;
     abl_ablation ablation;
     bool reverse_clean_corrupt;
@@ -33,13 +36,14 @@ typedef struct abl_sweep_request {
 ABL_MUST_CHECK abl_code abl_convert_sweep(const Ablate__V1__CircuitSweep *message,
                                           abl_sweep_request *ret_request, abl_status *ret_status);
 
-/* The sizes for a graph of edge_count edges, ascending.
- *   INVALID_ARGUMENT    CIRCUIT_SIZE_INVALID  outside 0..edge_count
+/* The sizes for a graph of edge_count edges that have these scores, ascending.
+ *   INVALID_ARGUMENT    CIRCUIT_SIZE_INVALID  outside 0..edge_count, or no size is left
+ *   INVALID_ARGUMENT    EDGE_COUNTS_CONFLICT  a rule and a list of sizes
  *   RESOURCE_EXHAUSTED  CIRCUIT_COUNT */
 ABL_MUST_CHECK abl_code abl_convert_sweep_sizes(const abl_sweep_request *request,
-                                                int64_t edge_count, abl_arena *arena,
-                                                int64_t **ret_sizes, int32_t *ret_count,
-                                                abl_status *ret_status);
+                                                const float *scores, int64_t edge_count,
+                                                abl_arena *arena, int64_t **ret_sizes,
+                                                int32_t *ret_count, abl_status *ret_status);
 
 /* What to measure, in both numberings: core's and the protocol's. */
 typedef struct abl_sweep_metrics {

@@ -394,8 +394,14 @@ abl_code abl_job_start(abl_job *job, const abl_job_place *place, abl_status *ret
             *place->active_jobs);
     }
     make_room(place->registry);
-    abl_object *needs[] = {&job->graph->object, &job->dataset->object, job->kv_cache};
-    size_t need_count = ABL_COUNT_OF(needs) - (job->kv_cache == NULL ? 1 : 0);
+    abl_object *needs[4] = {&job->graph->object, &job->dataset->object};
+    size_t need_count = 2;
+    if (job->kv_cache != NULL) {
+        needs[need_count++] = job->kv_cache;
+    }
+    if (job->ablation != NULL) {
+        needs[need_count++] = &job->ablation->object;
+    }
     abl_code code = abl_registry_add(place->registry, &job->object, needs, need_count, ret_status);
     if (code != ABL_CODE_OK) {
         return code;

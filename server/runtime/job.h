@@ -71,10 +71,11 @@ typedef struct abl_job {
     abl_object object;
 
     /* what it does: set by its maker, constant */
-    abl_resident_graph *graph;     /* a reference; the graph itself may be unlisted later */
-    abl_resident_dataset *dataset; /* a reference; NULL: abl_job_create_ended() */
-    abl_object *kv_cache;          /* set before start; NULL: none. Needed until the job ends */
-    const char *model_name;        /* the job's copy, as the next */
+    abl_resident_graph *graph;       /* a reference; the graph itself may be unlisted later */
+    abl_resident_dataset *dataset;   /* a reference; NULL: abl_job_create_ended() */
+    abl_object *kv_cache;            /* set before start; NULL: none. Needed until the job ends */
+    abl_resident_ablation *ablation; /* likewise */
+    const char *model_name;          /* the job's copy, as the next */
     char model_id[ABL_ID_BYTES];
     void *spec; /* the request's PruneJobSpec, packed; an abl_malloc block, as the next */
     size_t spec_bytes;

@@ -48,6 +48,8 @@ static const kind_words words[ABL_OBJECT_KIND_COUNT] = {
      ABL_KV_CACHE_COUNT_MAX, "ListKvCaches lists them, CreateKvCache makes one"},
     {"activations", "ACTIVATIONS_UNKNOWN", "ACTIVATIONS_IN_USE", "TOO_MANY_ACTIVATIONS",
      ABL_ACTIVATIONS_COUNT_MAX, "ListActivations lists them, RunWithCache keeps them"},
+    {"ablation", "ABLATION_UNKNOWN", "ABLATION_IN_USE", "TOO_MANY_ABLATIONS",
+     ABL_ABLATION_COUNT_MAX, "ListAblations lists them, CreateAblation makes one"},
     {"job", "JOB_UNKNOWN", "JOB_IN_USE", "TOO_MANY_JOBS", ABL_JOB_COUNT_MAX, "ListJobs lists them"},
 };
 

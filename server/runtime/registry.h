@@ -2,6 +2,7 @@
  *
  *   model <- graph <- job -> dataset       an arrow says "needs"
  *   model <- kv_cache <- graph, job
+ *   model <- ablation <- job
  *
  * An object is listed (clients can find it) until it is removed, and lives until nothing refers to
  * it any more. Removing one that others use is refused with the users' names: listed objects that
@@ -31,6 +32,7 @@ typedef enum abl_object_kind {
     ABL_OBJECT_DATASET,
     ABL_OBJECT_KV_CACHE,
     ABL_OBJECT_ACTIVATIONS,
+    ABL_OBJECT_ABLATION,
     ABL_OBJECT_JOB,
     ABL_OBJECT_KIND_COUNT,
 } abl_object_kind;
@@ -77,7 +79,7 @@ void abl_object_leave(abl_object *object);
 /* Gives it an id and lists it. `needs` are referred to, and in use, until it is removed or
  * abl_object_release_needs() is called.
  *   RESOURCE_EXHAUSTED  TOO_MANY_MODELS, TOO_MANY_GRAPHS, TOO_MANY_DATASETS, TOO_MANY_KV_CACHES,
- *                       TOO_MANY_JOBS */
+ *                       TOO_MANY_ABLATIONS, TOO_MANY_JOBS */
 ABL_MUST_CHECK abl_code abl_registry_add(abl_registry *registry, abl_object *object,
                                          abl_object *const *needs, size_t need_count,
                                          abl_status *ret_status);
@@ -86,14 +88,15 @@ void abl_object_release_needs(abl_object *object);
 void abl_object_set_bytes(abl_object *object, int64_t bytes);
 
 /* Borrowed until the next return to the loop.
- *   NOT_FOUND  MODEL_UNKNOWN, GRAPH_UNKNOWN, DATASET_UNKNOWN, KV_CACHE_UNKNOWN, JOB_UNKNOWN */
+ *   NOT_FOUND  MODEL_UNKNOWN, GRAPH_UNKNOWN, DATASET_UNKNOWN, KV_CACHE_UNKNOWN, ABLATION_UNKNOWN,
+ *              JOB_UNKNOWN */
 ABL_MUST_CHECK abl_code abl_registry_find(abl_registry *registry, abl_object_kind kind,
                                           const char *id, abl_object **ret_object,
                                           abl_status *ret_status);
 
 /* Unlists it and ends the registry's reference.
- *   FAILED_PRECONDITION  MODEL_IN_USE, GRAPH_IN_USE, DATASET_IN_USE, KV_CACHE_IN_USE, JOB_IN_USE
- *                        names the users */
+ *   FAILED_PRECONDITION  MODEL_IN_USE, GRAPH_IN_USE, DATASET_IN_USE, KV_CACHE_IN_USE,
+ *                        ABLATION_IN_USE, JOB_IN_USE  names the users */
 ABL_MUST_CHECK abl_code abl_registry_remove(abl_registry *registry, abl_object *object,
                                             abl_status *ret_status);
 

@@ -154,3 +154,25 @@ abl_resident_dataset *abl_resident_dataset_create(char *json, size_t json_bytes,
     resident->object.bytes = (int64_t)json_bytes;
     return resident;
 }
+
+static void ablation_destroy(abl_object *object) {
+    abl_resident_ablation *ablation = (abl_resident_ablation *)object;
+    abl_sources_destroy(ablation->sources); /* kept tensors: from any thread, as a model's */
+    abl_free(ablation->provenance);
+    abl_free(ablation);
+}
+
+abl_resident_ablation *abl_resident_ablation_create(abl_sources *sources) {
+    abl_resident_ablation *resident = abl_calloc(1, sizeof *resident);
+    if (resident == NULL) {
+        return NULL;
+    }
+    abl_object_init(&resident->object, ABL_OBJECT_ABLATION, "", ablation_destroy);
+    resident->sources = sources;
+    resident->object.bytes = abl_sources_bytes(sources);
+    return resident;
+}
+
+abl_resident_model *abl_resident_ablation_model(const abl_resident_ablation *ablation) {
+    return (abl_resident_model *)ablation->object.needs[0];
+}

@@ -1,4 +1,5 @@
-/* resident.h -- the kinds of resident objects: models, graphs, datasets, KV caches. (Jobs: job.h.)
+/* resident.h -- the kinds of resident objects: models, graphs, datasets, KV caches, ablations.
+ * (Jobs: job.h.)
  *
  * OWNERSHIP  Each create call hands over one reference (registry.h). What a struct points to is
  *            its own, unless it says otherwise.
@@ -97,6 +98,25 @@ typedef struct abl_resident_dataset {
 /* Takes `json` (an abl_malloc block) over on success. */
 ABL_MUST_CHECK abl_resident_dataset *
 abl_resident_dataset_create(char *json, size_t json_bytes, const char *name, const char *hash);
+
+/* Immutable once listed: passes on the model's executor read `sources`. */
+typedef struct abl_resident_ablation {
+    abl_object object; /* needs its model */
+    abl_sources *sources;
+    abl_ablation ablation;
+    bool clean;           /* the clean prompts ablate */
+    bool from_dataset;    /* rows are of the dataset with dataset_hash, from its first prompt on */
+    int32_t prompt_count; /* prompts that went into it */
+    int64_t created_ms;
+    char dataset_id[ABL_ID_BYTES];
+    char dataset_hash[65];
+    void *provenance; /* packed; an abl_malloc block */
+    size_t provenance_bytes;
+} abl_resident_ablation;
+
+/* Takes `sources` over on success. */
+ABL_MUST_CHECK abl_resident_ablation *abl_resident_ablation_create(abl_sources *sources);
+abl_resident_model *abl_resident_ablation_model(const abl_resident_ablation *ablation);
 
 ABL_END_DECLS
 #endif

@@ -48,6 +48,7 @@ static void get_server_info(abl_rpc *rpc, const ProtobufCMessage *request) {
     bytes.weights = abl_registry_bytes(server->registry, ABL_OBJECT_MODEL);
     bytes.graphs = abl_registry_bytes(server->registry, ABL_OBJECT_GRAPH);
     bytes.datasets = abl_registry_bytes(server->registry, ABL_OBJECT_DATASET);
+    bytes.ablations = abl_registry_bytes(server->registry, ABL_OBJECT_ABLATION);
     bytes.jobs = abl_registry_bytes(server->registry, ABL_OBJECT_JOB);
     bytes.kv_caches = abl_registry_bytes(server->registry, ABL_OBJECT_KV_CACHE);
     bytes.activations = abl_registry_bytes(server->registry, ABL_OBJECT_ACTIVATIONS);
@@ -72,6 +73,7 @@ static void get_server_info(abl_rpc *rpc, const ProtobufCMessage *request) {
     response.kv_cache_count = (int32_t)abl_registry_count(server->registry, ABL_OBJECT_KV_CACHE);
     response.activations_count =
         (int32_t)abl_registry_count(server->registry, ABL_OBJECT_ACTIVATIONS);
+    response.ablation_count = (int32_t)abl_registry_count(server->registry, ABL_OBJECT_ABLATION);
     response.active_job_count = (int32_t)server->active_jobs;
     response.limits = &limits;
     response.families = family_names;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * EvaluateCircuits. A row is a mean over all prompts, and core runs batch by batch, so no row is
- * final before the last batch: nothing is sent until then, and then the rows, smallest first. They
+ * final before the last batch: until then progress is sent, and then the rows, smallest first. They
  * are copied when the sweep ends, because the sweep ends on the device's thread. */
 #include "ablate/v1/evaluate.pb-c.h"
 #include "core/base/mem.h"
@@ -19,16 +19,23 @@ typedef struct evaluate_state {
     int32_t sent;
 } evaluate_state;
 
+static void sweep_drop(void *sweep) {
+    abl_sweep_destroy(sweep);
+}
+
 static void evaluate_end(abl_rpc *rpc) {
     evaluate_state *state = rpc->state;
+    abl_server_drop(state->run.slot, sweep_drop, state->sweep);
     abl_free(state->rows);
     abl_sweep_run_end(&state->run);
 }
 
 static void evaluate_work_end(abl_rpc *rpc) {
     evaluate_state *state = rpc->state;
-    abl_sweep_destroy(state->sweep);
-    state->sweep = NULL;
+    if (!state->run.progress.paused) {
+        abl_sweep_destroy(state->sweep);
+        state->sweep = NULL;
+    }
 }
 
 static bool evaluate_open(abl_rpc *rpc, evaluate_state *state) {
@@ -60,15 +67,15 @@ static abl_step evaluate_work(abl_rpc *rpc) {
         return ABL_STEP_DONE;
     }
     abl_sweep_progress progress;
+    state->run.progress.paused = false;
     if (abl_sweep_step(state->sweep, &progress, &rpc->status) != ABL_CODE_OK) {
         return ABL_STEP_DONE;
     }
     abl_metrics_work(rpc->server->metrics, 1, 0);
-    if (!progress.finished) {
-        return ABL_STEP_AGAIN;
+    if (progress.finished) {
+        copy_rows(rpc, state);
     }
-    copy_rows(rpc, state);
-    return ABL_STEP_DONE;
+    return abl_progress_step(&state->run.progress, progress.steps_done, progress.steps_total);
 }
 
 static void area_fill(const evaluate_state *state, int32_t metric, abl_point *points,
@@ -107,6 +114,17 @@ static bool areas_add(abl_rpc *rpc, const evaluate_state *state,
 
 static void evaluate_next(abl_rpc *rpc) {
     evaluate_state *state = rpc->state;
+    Ablate__V1__EvaluateCircuitsResponse response = ABLATE__V1__EVALUATE_CIRCUITS_RESPONSE__INIT;
+    if (state->run.progress.due) {
+        Ablate__V1__SweepProgress progress = abl_sweep_run_progress(&state->run);
+        response.progress = &progress;
+        abl_rpc_send(rpc, &response.base);
+        return;
+    }
+    if (state->run.progress.paused) {
+        abl_sweep_run_go(rpc);
+        return;
+    }
     if (state->sent == state->count) {
         abl_rpc_finish_ok(rpc);
         return;
@@ -121,7 +139,6 @@ static void evaluate_next(abl_rpc *rpc) {
         values[i].std = row->stds[i];
         list[i] = &values[i];
     }
-    Ablate__V1__EvaluateCircuitsResponse response = ABLATE__V1__EVALUATE_CIRCUITS_RESPONSE__INIT;
     response.done_count = state->sent;
     response.total_count = state->count;
     response.edge_count = row->edge_count;

@@ -9,6 +9,7 @@
 #include "server/convert/prune.h"
 #include "ablate/v1/prune.pb-c.h"
 #include "core/base/mem.h"
+#include "server/convert/ablation.h"
 #include "server/convert/model.h"
 #include "server/convert/prompts.h"
 #include "server/runtime/job.h"
@@ -28,6 +29,7 @@ typedef struct submit {
     abl_resident_graph *graph;
     abl_resident_dataset *dataset;
     abl_resident_model *model;
+    abl_resident_ablation *ablation; /* NULL: none that is resident */
     abl_device_slot *slot;
     abl_kv_use kv;
     void (*started_cb)(abl_rpc *rpc, abl_job *job);
@@ -143,8 +145,8 @@ static bool describe_job(abl_rpc *rpc, const submit *state, abl_job *job) {
     }
     provenance->dataset_hash = abl_convert_text(rpc->arena, state->dataset->hash);
     provenance->algorithm_json =
-        abl_convert_algorithm_json(&state->request.options, state->bos, state->request.batch_size,
-                                   state->prompt_count, rpc->arena);
+        abl_convert_algorithm_json(&state->request.options, state->ablation, state->bos,
+                                   state->request.batch_size, state->prompt_count, rpc->arena);
     job->bos = state->bos ? ABL_BOS_PREPEND : ABL_BOS_NEVER;
     job->batch_size = state->request.batch_size;
     job->prompt_count = state->prompt_count;
@@ -167,6 +169,7 @@ static void prepare_done(abl_rpc *rpc) {
     }
     state->prune = NULL; /* the job's now */
     state->tokenized = NULL;
+    job->ablation = state->ablation;
     job->kv_cache = state->kv.cache == NULL ? NULL : &state->kv.cache->object;
     const abl_job_place place = {.registry = rpc->server->registry,
                                  .executor = state->slot->executor,
@@ -217,6 +220,23 @@ static abl_code submit_edges(abl_rpc *rpc, submit *state) {
     return code;
 }
 
+/* Finds the resident ablation, where the spec names one. */
+static bool submit_ablation(abl_rpc *rpc, submit *state) {
+    if (state->request.ablation_id == NULL) {
+        return true;
+    }
+    state->ablation =
+        (abl_resident_ablation *)abl_rpc_use(rpc, ABL_OBJECT_ABLATION, state->request.ablation_id);
+    if (state->ablation == NULL ||
+        abl_convert_ablation_fits(state->ablation, state->model, state->dataset->hash,
+                                  &rpc->status) != ABL_CODE_OK) {
+        return false;
+    }
+    state->request.options.ablation = state->ablation->ablation; /* for provenance */
+    state->request.options.resident = state->ablation->sources;
+    return true;
+}
+
 /* Ends in started_cb, with a job that the registry holds, or ends the rpc. */
 static void submit_start(abl_rpc *rpc, submit *state, const Ablate__V1__PruneJobSpec *spec) {
     state->spec = spec;
@@ -237,7 +257,8 @@ static void submit_start(abl_rpc *rpc, submit *state, const Ablate__V1__PruneJob
     state->model = abl_resident_graph_model(state->graph);
     state->slot = abl_server_slot(rpc->server, abl_model_device(state->model->model));
     if (abl_kv_use_init(&state->kv, state->model, state->graph, state->request.tail_divergence,
-                        &rpc->status) != ABL_CODE_OK) {
+                        &rpc->status) != ABL_CODE_OK ||
+        !submit_ablation(rpc, state)) {
         abl_rpc_fail_status(rpc);
         return;
     }

@@ -22,14 +22,20 @@ typedef struct circuits_state {
     circuit_logits *results;
     int32_t count;
     int32_t filled; /* circuit of the next step */
+    int64_t steps_done;
     int64_t shape[2];
     size_t bytes; /* of one circuit's logits */
     int32_t sent; /* circuits */
     size_t offset;
 } circuits_state;
 
+static void circuits_drop(void *circuits) {
+    abl_circuits_destroy(circuits);
+}
+
 static void circuits_end(abl_rpc *rpc) {
     circuits_state *state = rpc->state;
+    abl_server_drop(state->run.slot, circuits_drop, state->circuits);
     for (int32_t i = 0; state->results != NULL && i < state->count; i++) {
         abl_free(state->results[i].logits);
     }
@@ -39,8 +45,10 @@ static void circuits_end(abl_rpc *rpc) {
 
 static void circuits_work_end(abl_rpc *rpc) {
     circuits_state *state = rpc->state;
-    abl_circuits_destroy(state->circuits);
-    state->circuits = NULL;
+    if (!state->run.progress.paused) {
+        abl_circuits_destroy(state->circuits);
+        state->circuits = NULL;
+    }
 }
 
 static bool circuits_open(abl_rpc *rpc, circuits_state *state) {
@@ -78,20 +86,36 @@ static abl_step circuits_work(abl_rpc *rpc) {
     }
     abl_circuits_result result;
     bool finished = false;
+    state->run.progress.paused = false;
     if (abl_circuits_step(state->circuits, &result, &finished, &rpc->status) != ABL_CODE_OK) {
         return ABL_STEP_DONE;
     }
-    circuit_logits *into = &state->results[state->filled];
-    into->edge_count = result.edge_count;
-    memcpy(into->logits + (int64_t)result.batch.first * result.vocab_size, result.logits,
-           (size_t)result.logit_count * sizeof(float));
-    state->filled = (state->filled + 1) % state->count; /* circuits.c: batches outside */
+    if (result.circuit >= 0) { /* not a pass for a mean over the dataset */
+        circuit_logits *into = &state->results[state->filled];
+        into->edge_count = result.edge_count;
+        memcpy(into->logits + (int64_t)result.batch.first * result.vocab_size, result.logits,
+               (size_t)result.logit_count * sizeof(float));
+        state->filled = (state->filled + 1) % state->count; /* circuits.c: batches outside */
+    }
     abl_metrics_work(rpc->server->metrics, 1, 0);
-    return finished ? ABL_STEP_DONE : ABL_STEP_AGAIN;
+    state->steps_done++;
+    return abl_progress_step(&state->run.progress, state->steps_done,
+                             abl_circuits_step_count(state->circuits));
 }
 
 static void circuits_next(abl_rpc *rpc) {
     circuits_state *state = rpc->state;
+    Ablate__V1__RunCircuitsResponse response = ABLATE__V1__RUN_CIRCUITS_RESPONSE__INIT;
+    if (state->run.progress.due) {
+        Ablate__V1__SweepProgress progress = abl_sweep_run_progress(&state->run);
+        response.progress = &progress;
+        abl_rpc_send(rpc, &response.base);
+        return;
+    }
+    if (state->run.progress.paused) {
+        abl_sweep_run_go(rpc);
+        return;
+    }
     if (state->sent == state->count) {
         abl_rpc_finish_ok(rpc);
         return;
@@ -103,7 +127,6 @@ static void circuits_next(abl_rpc *rpc) {
                                      .rank = ABL_COUNT_OF(state->shape),
                                      .data = from->logits,
                                      .bytes = state->bytes};
-    Ablate__V1__RunCircuitsResponse response = ABLATE__V1__RUN_CIRCUITS_RESPONSE__INIT;
     Ablate__V1__TensorChunk chunk;
     int64_t shape[ABL_COUNT_OF(state->shape)];
     abl_convert_chunk(&source, state->offset, shape, &chunk, &state->offset);

@@ -9,6 +9,7 @@
 #include "core/patch/backward.h"
 #include "core/patch/hooked.h"
 #include "core/patch/patch.h"
+#include "server/convert/ablation.h"
 #include "server/service/kv_cache.h"
 
 #include <string.h>
@@ -156,6 +157,14 @@ bool abl_pass_prepare(abl_rpc *rpc, abl_pass *pass) {
             return false;
         }
         pass->model = (abl_resident_model *)object;
+    }
+    if (request->ablation_id != NULL) {
+        pass->ablation =
+            (abl_resident_ablation *)abl_rpc_use(rpc, ABL_OBJECT_ABLATION, request->ablation_id);
+        if (pass->ablation == NULL || abl_convert_ablation_fits(pass->ablation, pass->model, NULL,
+                                                                &rpc->status) != ABL_CODE_OK) {
+            return false;
+        }
     }
     pass->out_slice = abl_convert_out_slice(request->out_slice, unspecified);
     pass->slot = abl_server_slot(rpc->server, abl_model_device(pass->model->model));
@@ -324,6 +333,45 @@ static void run_patch(abl_rpc *rpc, abl_pass *pass, const abl_patch_options *opt
     }
 }
 
+/* A resident ablation must fit the pass; another is made of the request's prompts. */
+static abl_code make_ablation(abl_rpc *rpc, abl_pass *pass, abl_sources **ret_sources) {
+    const abl_run_request *request = &pass->request;
+    const long long batch = (long long)pass->batch.batch;
+    const long long seq = (long long)pass->batch.seq;
+    if (pass->ablation != NULL) {
+        int32_t rows = abl_sources_rows(pass->ablation->sources);
+        int32_t positions = abl_sources_seq(pass->ablation->sources);
+        return (rows == 1 || rows == batch) && positions == seq
+                   ? ABL_CODE_OK
+                   : abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_SHAPE",
+                              "ablation.ablation_id: %s is of %d prompts of %d tokens, and prompts "
+                              "is [%lld, %lld]; it must be as long, and of as many prompts or a "
+                              "mean",
+                              pass->ablation->object.id, rows, positions, batch, seq);
+    }
+    if (request->ablation == ABL_ABLATION_ZERO) {
+        return ABL_CODE_OK;
+    }
+    abl_token_batch other;
+    abl_code code = abl_prompts_tokens("ablation.prompts", &request->ablated, pass->model->model,
+                                       pass->model->bos_default, rpc->arena, &other, &rpc->status);
+    if (code == ABL_CODE_OK) {
+        code = cut_batch(rpc, prefix_of(pass), "ablation.prompts", &other);
+    }
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    bool rows_fit = request->ablation != ABL_ABLATION_RESAMPLE || other.batch == batch;
+    if (!rows_fit || other.seq != seq) {
+        return abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_SHAPE",
+                        "ablation.prompts is [%lld, %lld] tokens, prompts is [%lld, %lld]; they "
+                        "must be as long, and for RESAMPLE as many",
+                        (long long)other.batch, (long long)other.seq, batch, seq);
+    }
+    return abl_ablation_create(pass->model->model, prefix_of(pass), request->ablation, other.tokens,
+                               (int32_t)other.batch, (int32_t)other.seq, ret_sources, &rpc->status);
+}
+
 static void run_patched(abl_rpc *rpc, abl_pass *pass) {
     abl_patch_options options = {
         .model = pass->model->model,
@@ -359,29 +407,10 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
         return;
     }
     abl_sources *sources = NULL;
-    if (pass->request.ablation != ABL_ABLATION_ZERO) {
-        abl_token_batch other;
-        if (abl_prompts_tokens("ablation.prompts", &pass->request.ablated, pass->model->model,
-                               pass->model->bos_default, rpc->arena, &other,
-                               &rpc->status) != ABL_CODE_OK ||
-            cut_batch(rpc, prefix_of(pass), "ablation.prompts", &other) != ABL_CODE_OK) {
-            return;
-        }
-        if (other.batch != pass->batch.batch || other.seq != pass->batch.seq) {
-            (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_SHAPE",
-                           "ablation.prompts is [%lld, %lld] tokens, prompts is [%lld, %lld]; "
-                           "they must be equal",
-                           (long long)other.batch, (long long)other.seq,
-                           (long long)pass->batch.batch, (long long)pass->batch.seq);
-            return;
-        }
-        if (abl_sources_create(pass->model->model, prefix_of(pass), other.tokens,
-                               (int32_t)other.batch, (int32_t)other.seq, &sources,
-                               &rpc->status) != ABL_CODE_OK) {
-            return;
-        }
+    if (make_ablation(rpc, pass, &sources) != ABL_CODE_OK) {
+        return;
     }
-    options.ablated = sources;
+    options.ablated = pass->ablation != NULL ? pass->ablation->sources : sources;
     run_patch(rpc, pass, &options);
     abl_sources_destroy(sources);
 }

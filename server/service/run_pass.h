@@ -17,7 +17,8 @@ ABL_BEGIN_DECLS
 typedef struct abl_pass {
     abl_run_request request;
     abl_resident_model *model;
-    abl_resident_graph *graph; /* NULL: a plain pass of the model */
+    abl_resident_graph *graph;       /* NULL: a plain pass of the model */
+    abl_resident_ablation *ablation; /* NULL: none that is resident */
     abl_device_slot *slot;
     abl_values *mask; /* as it was when the call came, as are the next two */
     abl_mask_function mask_function;

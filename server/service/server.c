@@ -135,6 +135,47 @@ abl_code abl_server_device(abl_server *server, const char *name, abl_device_slot
                     "device '%.32s' is not on this machine; there is %s", name, there);
 }
 
+typedef struct dropper {
+    abl_task task;
+    void (*destroy_cb)(void *object);
+    void *object;
+} dropper;
+
+static abl_step drop_run(abl_task *task) {
+    (void)task;
+    return ABL_STEP_DONE;
+}
+
+static void drop_end(abl_task *task) {
+    dropper *drop = (dropper *)task;
+    drop->destroy_cb(drop->object);
+}
+
+static void drop_done(abl_task *task) {
+    abl_free(task);
+}
+
+void abl_server_drop(const abl_device_slot *slot, void (*destroy_cb)(void *object), void *object) {
+    dropper *drop = object == NULL ? NULL : abl_calloc(1, sizeof *drop);
+    abl_status status;
+    if (drop != NULL) {
+        *drop = (dropper){.task = {.task_class = ABL_TASK_CLASS_INTERACTIVE,
+                                   .client = "(release)",
+                                   .run_cb = drop_run,
+                                   .end_cb = drop_end,
+                                   .done_cb = drop_done},
+                          .destroy_cb = destroy_cb,
+                          .object = object};
+        if (abl_executor_submit(slot->executor, &drop->task, &status) == ABL_CODE_OK) {
+            return;
+        }
+        abl_free(drop);
+    }
+    if (object != NULL) {
+        destroy_cb(object); /* late, on the wrong thread, but not never */
+    }
+}
+
 /* MemAvailable of /proc/meminfo, in bytes; UINT64_MAX where it cannot be read. */
 static uint64_t memory_available(void) {
     uint64_t kib = UINT64_MAX;
@@ -171,7 +212,7 @@ abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice
 }
 
 static const char *const kind_labels[ABL_OBJECT_KIND_COUNT] = {
-    "weights", "graphs", "datasets", "kv_caches", "activations", "jobs"};
+    "weights", "graphs", "datasets", "kv_caches", "activations", "ablations", "jobs"};
 
 static size_t add_gauges(abl_server *server, abl_gauge *gauges) {
     size_t count = 0;

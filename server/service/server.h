@@ -83,6 +83,10 @@ abl_device_slot *abl_server_slot(abl_server *server, abl_device device);
 ABL_MUST_CHECK abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice,
                                          abl_status *ret_status);
 
+/* Ends what a device's executor made, on that executor; here and now when it takes no more. NULL
+ * objects are allowed. */
+void abl_server_drop(const abl_device_slot *slot, void (*destroy_cb)(void *object), void *object);
+
 /* The services, for the transports' tables; `server` is theirs to keep. */
 abl_service abl_admin_service(abl_server *server);
 abl_service abl_model_service(abl_server *server);

@@ -5,6 +5,7 @@
 #include "server/service/sweep.h"
 
 #include "core/graph/scores.h"
+#include "server/convert/ablation.h"
 #include "server/service/use_scores.h"
 
 static bool find_objects(abl_rpc *rpc, abl_sweep_run *run) {
@@ -56,16 +57,29 @@ static bool take_scores(abl_rpc *rpc, abl_sweep_run *run) {
            ABL_CODE_OK;
 }
 
+static bool find_ablation(abl_rpc *rpc, abl_sweep_run *run) {
+    if (run->request.ablation_id == NULL) {
+        return true;
+    }
+    run->ablation =
+        (abl_resident_ablation *)abl_rpc_use(rpc, ABL_OBJECT_ABLATION, run->request.ablation_id);
+    return run->ablation != NULL &&
+           abl_convert_ablation_fits(run->ablation, run->model, run->dataset->hash, &rpc->status) ==
+               ABL_CODE_OK;
+}
+
 bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
                            const Ablate__V1__CircuitSweep *message) {
     if (abl_convert_sweep(message, &run->request, &rpc->status) != ABL_CODE_OK ||
-        !find_objects(rpc, run)) {
+        !find_objects(rpc, run) || !take_scores(rpc, run)) {
         return false;
     }
     int64_t *sizes = NULL;
     int32_t size_count = 0;
-    if (abl_convert_sweep_sizes(&run->request, abl_graph_edge_count(run->graph->graph), rpc->arena,
-                                &sizes, &size_count, &rpc->status) != ABL_CODE_OK) {
+    if (abl_convert_sweep_sizes(&run->request, run->scores->values,
+                                abl_graph_edge_count(run->graph->graph), rpc->arena, &sizes,
+                                &size_count, &rpc->status) != ABL_CODE_OK ||
+        !find_ablation(rpc, run)) {
         return false;
     }
     if (abl_kv_use_init(&run->kv, run->model, run->graph, run->request.tail_divergence,
@@ -73,14 +87,12 @@ bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
         return false;
     }
     run->slot = abl_server_slot(rpc->server, abl_model_device(run->model->model));
-    if (!take_scores(rpc, run)) {
-        return false;
-    }
     run->circuits = (abl_circuits_options){
         .model = run->model->model,
         .graph = run->graph->graph,
         .patch_type = run->request.patch_type,
-        .ablation = run->request.ablation,
+        .ablation = run->ablation != NULL ? run->ablation->ablation : run->request.ablation,
+        .resident = run->ablation != NULL ? run->ablation->sources : NULL,
         .reverse_clean_corrupt = run->request.reverse_clean_corrupt,
         .slice = ABL_PATCH_LAST_SEQ,
         .scores = run->scores->values,
@@ -128,13 +140,18 @@ static abl_step prefix_work(abl_rpc *rpc) {
     return ABL_STEP_DONE;
 }
 
+void abl_sweep_run_go(abl_rpc *rpc) {
+    abl_sweep_run *run = rpc->state;
+    abl_rpc_run(rpc, run->slot, ABL_TASK_CLASS_JOB, run->step_cb, run->done_cb);
+}
+
 static void prefix_done(abl_rpc *rpc) {
     abl_sweep_run *run = rpc->state;
     if (abl_kv_use_keep(rpc, &run->kv) != ABL_CODE_OK) {
         abl_rpc_fail_status(rpc);
         return;
     }
-    abl_rpc_run(rpc, run->slot, ABL_TASK_CLASS_JOB, run->step_cb, run->done_cb);
+    abl_sweep_run_go(rpc);
 }
 
 static void tokenize_done(abl_rpc *rpc) {
@@ -147,7 +164,7 @@ static void tokenize_done(abl_rpc *rpc) {
         abl_rpc_run(rpc, run->slot, ABL_TASK_CLASS_JOB, prefix_work, prefix_done);
         return;
     }
-    abl_rpc_run(rpc, run->slot, ABL_TASK_CLASS_JOB, run->step_cb, run->done_cb);
+    abl_sweep_run_go(rpc);
 }
 
 void abl_sweep_run_start(abl_rpc *rpc, abl_step (*step_cb)(abl_rpc *rpc),
@@ -166,6 +183,14 @@ bool abl_sweep_run_admit(abl_rpc *rpc, const abl_sweep_run *run, uint64_t host_b
                  "once";
     }
     return abl_server_admit(rpc->server, bytes + host_bytes, advice, &rpc->status) == ABL_CODE_OK;
+}
+
+Ablate__V1__SweepProgress abl_sweep_run_progress(abl_sweep_run *run) {
+    Ablate__V1__SweepProgress message = ABLATE__V1__SWEEP_PROGRESS__INIT;
+    message.done_count = run->progress.done;
+    message.total_count = run->progress.total;
+    run->progress.due = false;
+    return message;
 }
 
 void abl_sweep_run_end(abl_sweep_run *run) {

@@ -2,7 +2,8 @@
  *
  * Objects are found on the loop, prompts tokenized on the pool, circuits run on the device, one
  * pass a step and in the class of jobs, so that interactive calls go in between. The results are
- * complete only with the last step, because batches are the outer loop; they are sent after it.
+ * complete only with the last step, because batches are the outer loop; until then messages tell
+ * how far it is (progress.h).
  *
  * OWNERSHIP  An abl_sweep_run lives in its rpc's arena; abl_sweep_run_end() gives back the rest,
  *            from end_cb, after whatever was made of `circuits` on the device has ended.
@@ -16,6 +17,7 @@
 #include "server/convert/sweep.h"
 #include "server/runtime/job.h"
 #include "server/service/kv_cache.h"
+#include "server/service/progress.h"
 #include "server/service/rpc.h"
 
 ABL_BEGIN_DECLS
@@ -26,6 +28,7 @@ typedef struct abl_sweep_run {
     abl_resident_graph *graph;
     abl_resident_model *model;
     abl_resident_dataset *dataset;
+    abl_resident_ablation *ablation; /* NULL: none that is resident */
     abl_device_slot *slot;
     abl_values *scores; /* as they were when the call came */
     abl_dataset *tokenized;
@@ -33,6 +36,7 @@ typedef struct abl_sweep_run {
     abl_circuits_options circuits; /* complete when a step runs */
     abl_step (*step_cb)(abl_rpc *rpc);
     void (*done_cb)(abl_rpc *rpc);
+    abl_progress progress; /* step_cb's answer is abl_progress_step()'s */
 } abl_sweep_run;
 
 /* Finds the objects and holds on to them. False: the rpc's status says why not.
@@ -45,6 +49,10 @@ ABL_MUST_CHECK bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
  * done_cb. May end the rpc. */
 void abl_sweep_run_start(abl_rpc *rpc, abl_step (*step_cb)(abl_rpc *rpc),
                          void (*done_cb)(abl_rpc *rpc));
+/* More slices of steps. May end the rpc. */
+void abl_sweep_run_go(abl_rpc *rpc);
+/* The message of a progress that is due, and then is not. */
+Ablate__V1__SweepProgress abl_sweep_run_progress(abl_sweep_run *run);
 /* Whether the passes' memory, and host_bytes of results, may be taken. */
 ABL_MUST_CHECK bool abl_sweep_run_admit(abl_rpc *rpc, const abl_sweep_run *run,
                                         uint64_t host_bytes);

@@ -68,6 +68,26 @@ class World:
         request = prune_pb2.SubmitJobRequest(spec=prune_pb2.PruneJobSpec(**spec))
         return self.client._call("SubmitJob", request)
 
+    def sweep(self, **fields: Any) -> Any:
+        sweep = run_pb2.CircuitSweep(job_id=_job(self).id, **fields)
+        request = evaluate_pb2.EvaluateCircuitsRequest(sweep=sweep)
+        return list(self.client._call("EvaluateCircuits", request))
+
+    def create(self, **fields: Any) -> Any:
+        request = cache_pb2.CreateAblationRequest(**{"model_id": self.model.id} | fields)
+        return list(self.client._call("CreateAblation", request))
+
+    def keep(self, source: Any, kind: str, **options: Any) -> Any:
+        return self.model.create_ablation(source, kind, progress=False, **options)
+
+    def kept(self, source: Any, use: Callable, kind: str = "tokenwise_mean_clean", **options: Any) -> Any:
+        """Uses an ablation that is there for this call only."""
+        ablation = self.keep(source, kind, **options)
+        try:
+            return use(ablation)
+        finally:
+            ablation.delete()
+
     def run(self, prompts: Any) -> Any:
         """Uploads prompts and runs a job over them: what only a tokenizer can tell is told by then."""
         dataset = self.client.upload_dataset({"prompts": prompts})
@@ -475,6 +495,57 @@ CASES: list[tuple[str, Call, str, str]] = [
      "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),
     ("a sweep over uploaded scores without a dataset", lambda w: w.client.evaluate(
         w.graph.new_prune_scores(), [1], progress=False), "INVALID_ARGUMENT", "DATASET_MISSING"),
+    ("shares of edges over 1", lambda w: w.client.evaluate(_job(w), [1.5], progress=False),
+     "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),
+    ("share of edges that is no number", lambda w: w.client.evaluate(_job(w), [NAN], progress=False),
+     "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),
+    ("a rule and a list of sizes", lambda w: w.sweep(
+        edge_counts=[1], sizes=run_pb2.EdgeCounts(kind=run_pb2.EDGE_COUNTS_KIND_ALL)),
+     "INVALID_ARGUMENT", "EDGE_COUNTS_CONFLICT"),
+    ("every size of a large graph", lambda w: w.client.evaluate(_job(w), "all", progress=False),
+     "RESOURCE_EXHAUSTED", "CIRCUIT_COUNT"),
+    ("true edge count over all", lambda w: w.sweep(
+        edge_counts=[1], sizes=run_pb2.EdgeCounts(true_edge_count=10**6)), "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),
+    # ablations
+    ("ablation id", lambda w: w.graph([[1]], ablation=_resident(w, "ablation-no")), "NOT_FOUND", "ABLATION_UNKNOWN"),
+    ("job's ablation id", lambda w: w.submit(ablation_id="ablation-no"), "NOT_FOUND", "ABLATION_UNKNOWN"),
+    ("sweep's ablation id", lambda w: w.sweep(ablation_id="ablation-no"), "NOT_FOUND", "ABLATION_UNKNOWN"),
+    ("deleted ablation", lambda w: _resident(w, "ablation-no").delete(), "NOT_FOUND", "ABLATION_UNKNOWN"),
+    ("ablation of zeros", lambda w: w.keep(w.dataset, "zero"), "INVALID_ARGUMENT", "ABLATION_ZERO"),
+    ("ablation of nothing", lambda w: w.create(), "INVALID_ARGUMENT", "ABLATION_SOURCE"),
+    ("ablation of an unknown dataset", lambda w: w.create(dataset_id="d-no"), "NOT_FOUND", "DATASET_UNKNOWN"),
+    ("ablation of an unknown model", lambda w: w.create(model_id="m-no", dataset_id=w.dataset.id),
+     "NOT_FOUND", "MODEL_UNKNOWN"),
+    ("ablation over no prompts", lambda w: w.keep(w.tokens(0, 4), "tokenwise_mean_clean"), "INVALID_ARGUMENT", ""),
+    ("ablation over empty texts", lambda w: w.create(prompts=common_pb2.Prompts(text=common_pb2.TextPrompts())),
+     "INVALID_ARGUMENT", ""),
+    ("ablation of more prompts than there are", lambda w: w.create(dataset_id=w.dataset.id, prompt_count=33),
+     "INVALID_ARGUMENT", "PROMPT_COUNT_INVALID"),
+    ("ablation in batches of -1", lambda w: w.create(dataset_id=w.dataset.id, batch_size=-1),
+     "INVALID_ARGUMENT", "BATCH_INVALID"),
+    ("prompts that are the clean ones", lambda w: w.create(
+        prompts=common_pb2.Prompts(tokens=tensor(I32, [1, 1], bytes(4))), from_clean=True),
+     "INVALID_ARGUMENT", "ABLATION_SOURCE"),
+    ("ablation and type", lambda w: w.submit(
+        ablation_id="ablation-no", eap=prune_pb2.EdgeAttributionPatching(ablation_type=common_pb2.ABLATION_TYPE_ZERO)),
+     "INVALID_ARGUMENT", "ABLATION_CONFLICT"),
+    ("ablation and side", lambda w: w.submit(ablation_id="ablation-no", ablate_by_clean=True),
+     "INVALID_ARGUMENT", "ABLATION_CONFLICT"),
+    ("ablation for random scores", lambda w: w.submit(ablation_id="ablation-no", random=prune_pb2.RandomScores()),
+     "INVALID_ARGUMENT", "ABLATION_CONFLICT"),
+    ("ablation of another length", lambda w: w.kept(w.tokens(1, 5), lambda a: w.graph([[1, 2]], ablation=a)),
+     "INVALID_ARGUMENT", "ABLATION_SHAPE"),
+    ("ablation of other rows", lambda w: w.kept(
+        w.tokens(3, 2), lambda a: w.graph([[1, 2], [3, 4]], ablation=a), "resample"),
+     "INVALID_ARGUMENT", "ABLATION_SHAPE"),
+    ("job with an ablation of another length", lambda w: w.kept(
+        w.tokens(1, 5), lambda a: w.submit(ablation_id=a.id)), "INVALID_ARGUMENT", "ABLATION_SHAPE"),
+    ("job with rows of other prompts", lambda w: w.kept(
+        w.tokens(40, 16), lambda a: w.submit(ablation_id=a.id), "resample"),
+     "INVALID_ARGUMENT", "ABLATION_DATASET_MISMATCH"),
+    ("job with rows of fewer prompts", lambda w: w.kept(
+        w.dataset, lambda a: w.submit(ablation_id=a.id), "resample", prompt_count=4),
+     "INVALID_ARGUMENT", "ABLATION_SHAPE"),
     # datasets
     ("dataset that is no JSON", lambda w: w.client.upload_dataset(b"{nope"), "INVALID_ARGUMENT", "DATASET_MALFORMED"),
     ("dataset that is a list", lambda w: w.client.upload_dataset(b"[]"), "INVALID_ARGUMENT", "DATASET_MALFORMED"),
@@ -561,3 +632,9 @@ def _other(world: World) -> ablate.Model:
 def _unshared(world: World) -> ablate.Dataset:
     """Prompts that begin with different tokens."""
     return world.client.upload_dataset({"prompts": [pair(), pair("Then Mary", "Then John")]})
+
+
+def _resident(world: World, id: str) -> ablate.ResidentAblation:
+    return ablate.ResidentAblation(
+        world.client, cache_pb2.ResidentAblation(ablation_id=id, type=common_pb2.ABLATION_TYPE_RESAMPLE)
+    )

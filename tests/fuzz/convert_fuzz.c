@@ -12,6 +12,7 @@
 #include "ablate/v1/model.pb-c.h"
 #include "core/base/assert.h"
 #include "core/base/limits.h"
+#include "server/convert/ablation.h"
 #include "server/convert/graph.h"
 #include "server/convert/hooks.h"
 #include "server/convert/mask.h"
@@ -117,6 +118,30 @@ const char *abl_answer_function_name(abl_answer_function function) {
     return "answer";
 }
 
+const char *abl_ablation_name(abl_ablation ablation) {
+    (void)ablation;
+    return "ablation";
+}
+
+void abl_sources_destroy(abl_sources *sources) {
+    (void)sources;
+}
+
+int64_t abl_sources_bytes(const abl_sources *sources) {
+    (void)sources;
+    return 0;
+}
+
+int32_t abl_sources_rows(const abl_sources *sources) {
+    (void)sources;
+    return 1;
+}
+
+int32_t abl_sources_seq(const abl_sources *sources) {
+    (void)sources;
+    return 1;
+}
+
 const char *abl_eap_ig_method_name(abl_eap_ig_method method) {
     (void)method;
     return "method";
@@ -158,6 +183,10 @@ static const ProtobufCMessageDescriptor *const requests[] = {
     &ablate__v1__to_str_tokens_request__descriptor,
     &ablate__v1__to_string_request__descriptor,
     &ablate__v1__get_server_info_request__descriptor,
+    &ablate__v1__create_ablation_request__descriptor,
+    &ablate__v1__list_ablations_request__descriptor,
+    &ablate__v1__get_ablation_request__descriptor,
+    &ablate__v1__delete_ablation_request__descriptor,
 };
 
 /* What a conversion may answer, and must say when it refuses. */
@@ -196,7 +225,7 @@ static void convert_spec(const Ablate__V1__PruneJobSpec *message, const abl_grap
             ABL_ASSERT(edges[i] >= 0 && edges[i] < abl_graph_edge_count(graph));
         }
     }
-    (void)!abl_convert_algorithm_json(&request.options, true, request.batch_size,
+    (void)!abl_convert_algorithm_json(&request.options, NULL, true, request.batch_size,
                                       request.prompt_count, arena);
 }
 
@@ -231,8 +260,14 @@ static void convert_sweep(const Ablate__V1__CircuitSweep *message, abl_arena *ar
     abl_status status = {0};
     int64_t *sizes = NULL;
     int32_t count = 0;
+    float scores[1000];
+    for (int i = 0; i < 1000; i++) {
+        scores[i] = (float)(i * 7 % 11 - 5);
+    }
     if (taken(abl_convert_sweep(message, &request, &status), &status) &&
-        taken(abl_convert_sweep_sizes(&request, 1000, arena, &sizes, &count, &status), &status)) {
+        taken(abl_convert_sweep_sizes(&request, scores, 1000, arena, &sizes, &count, &status),
+              &status)) {
+        ABL_ASSERT(count > 0 && count <= ABL_CIRCUIT_COUNT_MAX);
         for (int32_t i = 0; i < count; i++) {
             ABL_ASSERT(sizes[i] >= (i == 0 ? 0 : sizes[i - 1]) && sizes[i] <= 1000);
         }
@@ -298,6 +333,19 @@ static void convert_graph(const Ablate__V1__CreateGraphRequest *message) {
     }
 }
 
+static void convert_ablation(const Ablate__V1__CreateAblationRequest *message, abl_arena *arena) {
+    abl_ablation_request request;
+    abl_status status = {0};
+    if (!taken(abl_convert_create_ablation(message, arena, &request, &status), &status)) {
+        return;
+    }
+    ABL_ASSERT(request.ablation != ABL_ABLATION_ZERO);
+    ABL_ASSERT((unsigned)request.ablation < ABL_ABLATION_COUNT);
+    ABL_ASSERT(request.batch_size > 0 && request.batch_size <= ABL_BATCH_MAX);
+    ABL_ASSERT((request.dataset_id == NULL) == (request.prompts.batch > 0));
+    (void)!abl_convert_ablation_json(&request, true, request.prompt_count, arena);
+}
+
 static void convert_page(int32_t page_size, const char *page_token) {
     abl_page page;
     abl_status status = {0};
@@ -333,6 +381,8 @@ static void convert(const ProtobufCMessage *message, const abl_graph *graph, abl
         convert_metrics((const Ablate__V1__EvaluateCircuitsRequest *)message, arena);
     } else if (type == &ablate__v1__create_graph_request__descriptor) {
         convert_graph((const Ablate__V1__CreateGraphRequest *)message);
+    } else if (type == &ablate__v1__create_ablation_request__descriptor) {
+        convert_ablation((const Ablate__V1__CreateAblationRequest *)message, arena);
     } else if (type == &ablate__v1__list_graphs_request__descriptor) {
         const Ablate__V1__ListGraphsRequest *list = (const Ablate__V1__ListGraphsRequest *)message;
         convert_page(list->page_size, list->page_token);

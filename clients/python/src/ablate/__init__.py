@@ -13,6 +13,7 @@ A mask of 1 means ablated. Errors are :class:`ablate.AblateError`, one subclass 
 """
 
 from . import micro, tracr
+from ._ablation import AblationType, EdgeCounts, PatchType, ResidentAblation
 from ._acdc import ACDC, AcdcTau
 from ._caches import KvCache
 from ._client import Client, connect
@@ -42,6 +43,7 @@ from .errors import *  # noqa: F403
 from .errors import __all__ as _errors
 
 __all__ = [
+    "AblationType",
     "Areas",
     "Comparison",
     "Completeness",
@@ -62,6 +64,7 @@ __all__ = [
     "Dataset",
     "EAPIG",
     "Edge",
+    "EdgeCounts",
     "EdgeAttributionPatching",
     "EdgeScore",
     "Graph",
@@ -75,9 +78,11 @@ __all__ = [
     "Model",
     "ModelConfig",
     "Node",
+    "PatchType",
     "PruneScores",
     "PruneStream",
     "RandomScores",
+    "ResidentAblation",
     "SubnetworkProbing",
     "TrainingPoint",
     "Component",

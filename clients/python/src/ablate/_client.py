@@ -8,10 +8,11 @@ from typing import Any, Iterable, Iterator, Literal, Mapping, Sequence, Union
 
 from tqdm.auto import tqdm
 
+from ._ablation import PatchType, ResidentAblation
 from ._arrays import Array, Backend, collect_chunks, decode, resolve_backend
 from ._caches import KvCache
 from ._dataset import Dataset, DatasetLike, dataset_bytes
-from ._graph import EdgeKey, PatchType, Scores, job_id_of, make_sweep, metric_values
+from ._graph import EdgeKey, Scores, SizesLike, job_id_of, make_sweep, metric_values
 from ._jobs import Ablation, Job, enum_value
 from ._measure import Comparison, Completeness, Evaluation, Roc, roc_request
 from ._model import Model
@@ -238,27 +239,39 @@ class Client:
         request = cache_pb2.ListKvCachesRequest(model_id=getattr(model, "id", model) or "")
         return [KvCache(self, proto) for proto in self._pages("ListKvCaches", request, "kv_caches")]
 
+    def ablations(self, model: Model | None = None) -> list[ResidentAblation]:
+        """The resident ablations, of one model or of all."""
+        request = cache_pb2.ListAblationsRequest(model_id=model.id if model is not None else "")
+        return [
+            ResidentAblation(self, proto) for proto in self._pages("ListAblations", request, "ablations")
+        ]
+
     # --- circuits -----------------------------------------------------------------------------
 
     def run_circuits(
         self,
         scores: Scores,
-        edge_counts: Sequence[int] | None = None,
+        edge_counts: SizesLike = None,
         *,
         dataset: DatasetLike | None = None,
-        patch_type: PatchType = "tree_patch",
+        patch_type: str | PatchType = "tree_patch",
         ablation: Ablation = "resample",
         reverse_clean_corrupt: bool = False,
         signed_scores: bool = False,
         batch_size: int | None = None,
         prompt_count: int | None = None,
         tail_divergence: bool = False,
+        true_edge_count: int | None = None,
+        zero_edges: bool | None = None,
+        all_edges: bool | None = None,
     ) -> dict[int, Array]:
         """Logits of circuits of several sizes: edge count -> float32 ``[prompts, d_vocab]`` at the
         last position, in dataset order, as AutoCircuit's ``run_circuits``.
 
         ``scores``: a finished or stopped job, or its scores. ``edge_counts`` None: 0, 1..9, 10, 20, ...,
-        all. Ties of |score| make a circuit larger; the key is its actual size. ``tail_divergence``: the
+        all; a list of ints is taken as it is; with floats in it (shares of all edges), a rule
+        (:class:`EdgeCounts`) or one of the last three options, as AutoCircuit's ``edge_counts_util``.
+        Ties of |score| make a circuit larger; the key is its actual size. ``tail_divergence``: the
         prefix that all prompts of the dataset share is run once, and circuits cover the tails behind it.
         """
         sweep = make_sweep(
@@ -272,12 +285,17 @@ class Client:
             batch_size=batch_size,
             prompt_count=prompt_count,
             tail_divergence=tail_divergence,
+            true_edge_count=true_edge_count,
+            zero_edges=zero_edges,
+            all_edges=all_edges,
         )
         stream = self._call("RunCircuits", run_pb2.RunCircuitsRequest(sweep=sweep))
         sizes: list[int] = []
 
         def chunks() -> Iterator[common_pb2.TensorChunk]:
             for message in stream:
+                if not message.HasField("chunk"):
+                    continue
                 if message.chunk.is_last:
                     sizes.append(message.edge_count)
                 yield message.chunk
@@ -288,17 +306,20 @@ class Client:
     def evaluate(
         self,
         scores: Scores,
-        edge_counts: Sequence[int] | None = None,
+        edge_counts: SizesLike = None,
         metrics: Sequence[str] | None = None,
         *,
         dataset: DatasetLike | None = None,
-        patch_type: PatchType = "tree_patch",
+        patch_type: str | PatchType = "tree_patch",
         ablation: Ablation = "resample",
         reverse_clean_corrupt: bool = False,
         signed_scores: bool = False,
         batch_size: int | None = None,
         prompt_count: int | None = None,
         tail_divergence: bool = False,
+        true_edge_count: int | None = None,
+        zero_edges: bool | None = None,
+        all_edges: bool | None = None,
         progress: bool = True,
     ) -> Evaluation:
         """How faithful circuits of several sizes are: a row a circuit, smallest first, ready for a data
@@ -322,15 +343,22 @@ class Client:
             batch_size=batch_size,
             prompt_count=prompt_count,
             tail_divergence=tail_divergence,
+            true_edge_count=true_edge_count,
+            zero_edges=zero_edges,
+            all_edges=all_edges,
         )
         request = evaluate_pb2.EvaluateCircuitsRequest(sweep=sweep, metrics=metric_values(metrics))
         rows = Evaluation()
         with self._call("EvaluateCircuits", request) as stream, tqdm(
-            desc="evaluating", unit="circuit", disable=not progress
+            desc="evaluating", unit="pass", disable=not progress
         ) as bar:
             for message in stream:
-                bar.total = message.total_count
-                bar.update(message.done_count - bar.n)
+                if message.HasField("progress"):
+                    bar.total = message.progress.total_count
+                    bar.update(message.progress.done_count - bar.n)
+                    continue
+                if bar.total is not None:  # all passes are done now
+                    bar.update(bar.total - bar.n)
                 rows._add(message)
         return rows
 

@@ -19,6 +19,7 @@ def enum_value(enum: Any, prefix: str, name: str | None) -> int:
     return enum.Value(full)
 
 
-def ablation_value(name: str | None) -> int:
-    """The protocol's number for an ablation type."""
+def ablation_value(ablation: Any) -> int:
+    """The protocol's number for an ablation type; 0 for a resident ablation, which goes by its handle."""
+    name = ablation if isinstance(ablation, str) else None
     return enum_value(common_pb2.AblationType, "ABLATION_TYPE_", name)

@@ -9,6 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Sequence, Union
 
+from ._ablation import (
+    AblationType,
+    EdgeCounts,
+    PatchType,
+    ResidentAblation,
+    ablation_id,
+    create_ablation,
+)
 from ._arrays import Array, Prompt, bos_policy, collect_chunks, encode_float, encode_prompts
 from ._caches import KvCacheLike, kv_cache_id
 from ._dataset import Dataset, DatasetLike
@@ -30,10 +38,10 @@ from ._measure import Evaluation
 from ._model import Model, NamesFilter, SliceOutput, out_slice
 from .v1 import common_pb2, evaluate_pb2, graph_pb2, mask_pb2, prune_pb2, run_pb2
 
-PatchType = Literal["tree_patch", "edge_patch"]
-"""``tree_patch`` ablates the edges outside the circuit, ``edge_patch`` those in it."""
 Scores = Union[PruneScores, Job, str]
 """Scores by the job that made them."""
+SizesLike = Union[Sequence[Union[int, float]], EdgeCounts, str, None]
+"""Circuit sizes: a list of edge counts (ints) and shares of all edges (floats), or a rule."""
 
 # Mask tensors in one request; below the daemon's limit of a message.
 _MASK_REQUEST_BYTES = 8 << 20
@@ -251,7 +259,7 @@ class Graph(MaskModes, GraphHooks):
         *,
         edge_count: int | None = None,
         threshold: float | None = None,
-        patch_type: PatchType = "tree_patch",
+        patch_type: str | PatchType = "tree_patch",
     ) -> int:
         """Masks a circuit: the ``edge_count`` edges of largest |score|, or those at or above
         ``threshold``. ``tree_patch`` masks all other edges, ``edge_patch`` these.
@@ -332,8 +340,9 @@ class Graph(MaskModes, GraphHooks):
         with positions as ``slice_output`` says (``"graph"``: as the graph was made).
 
         ``ablation`` ``"resample"`` takes the activations of ``ablation_input``, prompts of the same
-        shape; ``"zero"`` takes none. Without either, the plain model runs. ``kv_cache``: prompts, those
-        of ``ablation_input`` too, begin with its tokens, and the pass covers what is behind them.
+        shape, and a mean of any type is over all of these; ``"zero"`` takes none, nor does a resident
+        ablation. Without either, the plain model runs. ``kv_cache``: prompts, those of
+        ``ablation_input`` too, begin with its tokens, and the pass covers what is behind them.
         ``seed``: what random masks (:meth:`set_mask_fn`) are drawn from.
         """
         request = self._request(
@@ -439,6 +448,7 @@ class Graph(MaskModes, GraphHooks):
             request.out_slice = out_slice(slice_output)
         if ablation is not None or ablation_input is not None:
             request.ablation.type = ablation_value(ablation)
+            request.ablation.ablation_id = ablation_id(ablation)
             if ablation_input is not None:
                 request.ablation.prompts.CopyFrom(encode_prompts(ablation_input, prepend_bos))
         return request
@@ -626,10 +636,18 @@ class Graph(MaskModes, GraphHooks):
         )
         return Job(self.client, self.client._call("CreatePruneScores", request).job).scores()
 
+    # --- ablations ------------------------------------------------------------------------------
+
+    def create_ablation(
+        self, source: Any, type: str | AblationType = AblationType.TOKENWISE_MEAN_CORRUPT, **options: Any
+    ) -> ResidentAblation:
+        """As :meth:`Model.create_ablation`, of this graph's model."""
+        return create_ablation(self.client, self.model.id, source, type, **options)
+
     # --- circuits -------------------------------------------------------------------------------
 
     def run_circuits(
-        self, scores: Scores, edge_counts: Sequence[int] | None = None, **options: Any
+        self, scores: Scores, edge_counts: SizesLike = None, **options: Any
     ) -> dict[int, Array]:
         """As :meth:`Client.run_circuits`."""
         return self.client.run_circuits(scores, edge_counts, **options)
@@ -637,7 +655,7 @@ class Graph(MaskModes, GraphHooks):
     def evaluate(
         self,
         scores: Scores,
-        edge_counts: Sequence[int] | None = None,
+        edge_counts: SizesLike = None,
         metrics: Sequence[str] | None = None,
         **options: Any,
     ) -> Evaluation:
@@ -667,24 +685,55 @@ def job_id_of(scores: Scores) -> str:
     return scores.id if isinstance(scores, Job) else scores
 
 
+def _sizes(
+    edge_counts: SizesLike,
+    true_edge_count: int | None,
+    zero_edges: bool | None,
+    all_edges: bool | None,
+) -> tuple[Sequence[int], run_pb2.EdgeCounts | None]:
+    """Whole numbers as a list, and rules and shares, which AutoCircuit's edge_counts_util is about."""
+    ends = {None: run_pb2.EDGE_COUNTS_END_UNSPECIFIED, True: run_pb2.EDGE_COUNTS_END_ADD}
+    sizes = run_pb2.EdgeCounts(
+        true_edge_count=true_edge_count or 0,
+        zero=ends.get(zero_edges, run_pb2.EDGE_COUNTS_END_REMOVE),
+        all=ends.get(all_edges, run_pb2.EDGE_COUNTS_END_REMOVE),
+    )
+    whole: list[int] = []
+    if isinstance(edge_counts, str):
+        sizes.kind = enum_value(run_pb2.EdgeCountsKind, "EDGE_COUNTS_KIND_", edge_counts)
+    else:
+        for count in edge_counts or ():
+            if isinstance(count, float):
+                sizes.shares.append(count)
+            else:
+                whole.append(int(count))
+    return whole, sizes if sizes.ByteSize() else None
+
+
 def make_sweep(
     scores: Scores,
     *,
     dataset_id: str,
-    edge_counts: Sequence[int] | None,
-    patch_type: PatchType,
+    edge_counts: SizesLike,
+    patch_type: str | PatchType,
     ablation: Ablation,
     reverse_clean_corrupt: bool,
     signed_scores: bool = False,
     batch_size: int | None,
     prompt_count: int | None,
     tail_divergence: bool = False,
+    true_edge_count: int | None = None,
+    zero_edges: bool | None = None,
+    all_edges: bool | None = None,
 ) -> run_pb2.CircuitSweep:
     """The protocol's sweep."""
+    whole, sizes = _sizes(edge_counts, true_edge_count, zero_edges, all_edges)
     return run_pb2.CircuitSweep(
         job_id=job_id_of(scores),
         dataset_id=dataset_id,
-        edge_counts=edge_counts or (),
+        edge_counts=whole,
+        sizes=sizes,
+        ablation_id=ablation_id(ablation),
         patch_type=enum_value(common_pb2.PatchType, "PATCH_TYPE_", patch_type),
         ablation_type=ablation_value(ablation),
         reverse_clean_corrupt=reverse_clean_corrupt,

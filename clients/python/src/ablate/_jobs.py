@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Literal, Sequence, Un
 import numpy as np
 from tqdm.auto import tqdm
 
+from ._ablation import AblationLike, ablation_id
 from ._acdc import ACDC, AcdcTau
 from ._arrays import Array, bos_policy, collect_chunks, to_numpy
 from ._enums import ablation_value, enum_value
@@ -21,8 +22,8 @@ from .v1 import common_pb2, prune_pb2
 if TYPE_CHECKING:
     from ._client import Client
 
-Ablation = Literal["resample", "zero"]
-"""What ablated edges carry; AutoCircuit's names, upper case is accepted too."""
+Ablation = AblationLike
+"""What ablated edges carry; AutoCircuit's names, upper case is accepted too, or a resident one."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class MaskGradient:
     mask_val: float | None = None
     integrated_grad_samples: int | None = None
     ablation: Ablation = "resample"
+    clean_corrupt: Literal["clean", "corrupt"] = "corrupt"
+    """Which prompts ablate; for means over the dataset the type says it."""
 
     def _fill(self, spec: prune_pb2.PruneJobSpec) -> None:
         if self.mask_val is not None and self.integrated_grad_samples is not None:
@@ -176,6 +179,8 @@ def make_spec(
         top_k=top_k,
     )
     algo._fill(spec)
+    spec.ablation_id = ablation_id(getattr(algo, "ablation", None))
+    spec.ablate_by_clean = getattr(algo, "clean_corrupt", None) == "clean"
     return spec
 
 

@@ -33,6 +33,7 @@ from ._parameters import Blocks, Component, Parameters
 from .v1 import cache_pb2, common_pb2, graph_pb2, model_pb2, run_pb2
 
 if TYPE_CHECKING:
+    from ._ablation import ResidentAblation
     from ._client import Client
     from ._graph import Graph
 
@@ -624,6 +625,30 @@ class Model:
 
         request = graph_pb2.ListGraphsRequest(model_id=self.id)
         return [Graph(self, proto) for proto in self.client._pages("ListGraphs", request, "graphs")]
+
+    # --- ablations ------------------------------------------------------------------------
+
+    def create_ablation(
+        self, source: Any, type: str = "tokenwise_mean_corrupt", **options: Any
+    ) -> "ResidentAblation":
+        """Makes what ablated edges carry and keeps it on the daemon; end it with its ``delete``.
+
+        ``source``: a dataset, as :meth:`Graph.prune_scores` takes it, or prompts (a list of texts, or
+        ids ``[batch, pos]``). ``type``: an :class:`ablate.AblationType` or its name; ZERO needs nothing
+        kept. Options, for datasets: ``clean`` (the clean prompts ablate, not the corrupt ones),
+        ``prompt_count``, ``prepend_bos``; for both: ``batch_size`` (prompts a pass) and ``progress``.
+        """
+        from ._ablation import create_ablation
+
+        return create_ablation(self.client, self.id, source, type, **options)
+
+    def src_ablations(self, sample: Any, ablation_type: str = "resample") -> Array:
+        """AutoCircuit's ``src_ablations``: float32 ``[sources, batch, positions, d_model]``, Resid Start
+        first. ``sample``: prompts, or a dataset, of which a mean has one row.
+        """
+        from ._ablation import src_ablations
+
+        return src_ablations(self.client, self.id, sample, ablation_type)
 
     def unload(self) -> int:
         """Ends the resident model; returns the bytes given back.

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Resident ablations. Prompts are tokenized on the pool; then a pass a step on the device, in the
+ * class of jobs and in slices, so that other calls go in between and the client sees how far it is.
+ * Prompts given as such become a dataset without corrupt prompts, so that there is one way to make
+ * an ablation. */
+#include "server/service/ablation.h"
+
+#include "ablate/v1/cache.pb-c.h"
+#include "core/base/mem.h"
+#include "core/patch/ablation.h"
+#include "server/convert/ablation.h"
+#include "server/convert/model.h"
+#include "server/convert/prompts.h"
+#include "server/runtime/log.h"
+#include "server/service/progress.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- create ------------------------------------------------------------------------------- */
+
+typedef struct create_state {
+    abl_ablation_request request;
+    abl_resident_model *model;
+    abl_resident_dataset *dataset; /* NULL: prompts */
+    abl_device_slot *slot;
+    abl_dataset *tokenized;
+    bool bos;
+    abl_ablation_options options;
+    abl_progress progress;
+    abl_ablation_build *build; /* the executor's */
+    abl_sources *sources;      /* what it made */
+    bool sent;
+} create_state;
+
+static void build_drop(void *build) {
+    abl_ablation_build_destroy(build);
+}
+
+static void create_end(abl_rpc *rpc) {
+    create_state *state = rpc->state;
+    abl_server_drop(state->slot, build_drop, state->build);
+    abl_sources_destroy(state->sources);
+    abl_dataset_destroy(state->tokenized);
+}
+
+static void create_work_end(abl_rpc *rpc) {
+    create_state *state = rpc->state;
+    if (!state->progress.paused) {
+        abl_ablation_build_destroy(state->build);
+        state->build = NULL;
+    }
+}
+
+/* Prompts in hand as a dataset; nobody asks for the answers. */
+static abl_code prompts_dataset(abl_rpc *rpc, create_state *state) {
+    abl_token_batch batch;
+    abl_code code = abl_prompts_tokens("prompts", &state->request.prompts, state->model->model,
+                                       state->model->bos_default, rpc->arena, &batch, &rpc->status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    int32_t *answers = abl_arena_alloc(rpc->arena, (size_t)batch.batch * sizeof *answers);
+    int32_t *offsets = abl_arena_alloc(rpc->arena, (size_t)(batch.batch + 1) * sizeof *offsets);
+    if (answers == NULL || offsets == NULL) {
+        return abl_fail_oom(&rpc->status);
+    }
+    for (int32_t i = 0; i <= batch.batch; i++) {
+        offsets[i] = i;
+    }
+    const abl_dataset_tokens tokens = {.clean = batch.tokens,
+                                       .prompt_count = (int32_t)batch.batch,
+                                       .seq_len = (int32_t)batch.seq,
+                                       .answers = answers,
+                                       .answer_offsets = offsets};
+    return abl_dataset_create_tokens(&tokens, &state->tokenized, &rpc->status);
+}
+
+static abl_code dataset_tokenize(abl_rpc *rpc, create_state *state) {
+    const abl_model *model = state->model->model;
+    const abl_model_config *config = abl_model_get_config(model);
+    if (abl_model_tokenizer(model) == NULL) {
+        return abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "TOKENIZER_MISSING",
+                        "model %s has no tokenizer, so the dataset's text means nothing to it",
+                        state->model->object.id);
+    }
+    abl_code code = abl_convert_bos(model, state->request.bos, state->model->bos_default,
+                                    &state->bos, &rpc->status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    const abl_dataset_options options = {.tokenizer = abl_model_tokenizer(model),
+                                         .bos = state->bos ? ABL_BOS_PREPEND : ABL_BOS_NEVER,
+                                         .vocab_size = (int32_t)config->d_vocab,
+                                         .seq_len_max = (int32_t)config->n_ctx};
+    return abl_dataset_create_json(state->dataset->json, state->dataset->json_bytes, &options,
+                                   &state->tokenized, &rpc->status);
+}
+
+static abl_step tokenize_work(abl_rpc *rpc) {
+    create_state *state = rpc->state;
+    abl_code code =
+        state->dataset == NULL ? prompts_dataset(rpc, state) : dataset_tokenize(rpc, state);
+    if (code != ABL_CODE_OK) {
+        return ABL_STEP_DONE;
+    }
+    int32_t there = abl_dataset_prompt_count(state->tokenized);
+    int32_t count = state->request.prompt_count == 0 ? there : state->request.prompt_count;
+    if (count > there) {
+        (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "PROMPT_COUNT_INVALID",
+                       "prompt_count is %d; the dataset has %d prompts", count, there);
+        return ABL_STEP_DONE;
+    }
+    state->options = (abl_ablation_options){.model = state->model->model,
+                                            .ablation = state->request.ablation,
+                                            .batches = {.dataset = state->tokenized,
+                                                        .count = count,
+                                                        .batch_size = state->request.batch_size},
+                                            .clean = state->request.from_clean,
+                                            .residuals = true};
+    return ABL_STEP_DONE;
+}
+
+static abl_step create_work(abl_rpc *rpc) {
+    create_state *state = rpc->state;
+    if (state->build == NULL &&
+        (abl_server_admit(rpc->server, (uint64_t)abl_ablation_build_bytes_estimate(&state->options),
+                          "use fewer prompts (prompt_count), a smaller batch_size, or a mean",
+                          &rpc->status) != ABL_CODE_OK ||
+         abl_ablation_build_create(&state->options, &state->build, &rpc->status) != ABL_CODE_OK)) {
+        return ABL_STEP_DONE;
+    }
+    state->progress.paused = false;
+    if (abl_ablation_build_step(state->build, &rpc->status) != ABL_CODE_OK) {
+        return ABL_STEP_DONE;
+    }
+    abl_metrics_work(rpc->server->metrics, 1, 0);
+    int32_t done = abl_ablation_build_steps_done(state->build);
+    int32_t total = abl_ablation_build_step_count(state->build);
+    if (done == total) {
+        state->sources = abl_ablation_build_take(state->build);
+    }
+    return abl_progress_step(&state->progress, done, total);
+}
+
+/* What was made as a listed object; NULL: the status says why. */
+static abl_resident_ablation *create_keep(abl_rpc *rpc, create_state *state) {
+    const abl_ablation_request *request = &state->request;
+    int32_t prompt_count = state->options.batches.count;
+    Ablate__V1__Provenance *provenance = abl_convert_provenance(rpc->arena, state->model, NULL);
+    char *json = abl_convert_ablation_json(request, state->bos, prompt_count, rpc->arena);
+    abl_resident_ablation *ablation =
+        provenance == NULL || json == NULL ? NULL : abl_resident_ablation_create(state->sources);
+    if (ablation == NULL) {
+        (void)abl_fail_oom(&rpc->status);
+        return NULL;
+    }
+    state->sources = NULL; /* the object's now */
+    ablation->ablation = request->ablation;
+    ablation->clean = request->from_clean;
+    ablation->prompt_count = prompt_count;
+    ablation->created_ms = abl_time_ms();
+    provenance->algorithm_json = json;
+    if (state->dataset != NULL) {
+        ablation->from_dataset = true;
+        (void)snprintf(ablation->dataset_id, sizeof ablation->dataset_id, "%s",
+                       state->dataset->object.id);
+        (void)snprintf(ablation->dataset_hash, sizeof ablation->dataset_hash, "%s",
+                       state->dataset->hash);
+        provenance->dataset_hash = ablation->dataset_hash;
+    }
+    ablation->provenance_bytes = protobuf_c_message_get_packed_size(&provenance->base);
+    ablation->provenance = abl_malloc(ablation->provenance_bytes);
+    abl_object *needs[] = {&state->model->object};
+    if (ablation->provenance == NULL) {
+        (void)abl_fail_oom(&rpc->status);
+    } else {
+        (void)protobuf_c_message_pack(&provenance->base, ablation->provenance);
+    }
+    if (rpc->status.code != ABL_CODE_OK ||
+        abl_registry_add(rpc->server->registry, &ablation->object, needs, ABL_COUNT_OF(needs),
+                         &rpc->status) != ABL_CODE_OK) {
+        abl_object_unref(&ablation->object);
+        return NULL;
+    }
+    abl_log(ABL_LOG_INFO, "ablation_created", "id=%s model=%s type=%s prompts=%d bytes=%lld",
+            ablation->object.id, state->model->object.id, abl_ablation_name(ablation->ablation),
+            prompt_count, (long long)ablation->object.bytes);
+    return ablation;
+}
+
+static void create_done(abl_rpc *rpc);
+
+static void create_next(abl_rpc *rpc) {
+    create_state *state = rpc->state;
+    if (state->sent) {
+        abl_rpc_finish_ok(rpc);
+        return;
+    }
+    if (!state->progress.due && state->progress.paused) {
+        abl_rpc_run(rpc, state->slot, ABL_TASK_CLASS_JOB, create_work, create_done);
+        return;
+    }
+    Ablate__V1__CreateAblationResponse response = ABLATE__V1__CREATE_ABLATION_RESPONSE__INIT;
+    response.done_count = (int32_t)state->progress.done;
+    response.total_count = (int32_t)state->progress.total;
+    if (!state->progress.due) {
+        abl_resident_ablation *ablation = create_keep(rpc, state);
+        response.ablation = ablation == NULL
+                                ? NULL
+                                : abl_convert_ablation(rpc->arena, rpc->server->registry, ablation);
+        if (ablation != NULL && response.ablation == NULL) {
+            (void)!abl_registry_remove(rpc->server->registry, &ablation->object, NULL);
+            (void)abl_fail_oom(&rpc->status);
+        }
+        if (response.ablation == NULL) {
+            abl_rpc_fail_status(rpc);
+            return;
+        }
+        state->sent = true;
+    }
+    state->progress.due = false;
+    abl_rpc_send(rpc, &response.base);
+}
+
+static void create_done(abl_rpc *rpc) {
+    abl_rpc_stream(rpc, create_next);
+}
+
+static void tokenize_done(abl_rpc *rpc) {
+    create_state *state = rpc->state;
+    abl_rpc_run(rpc, state->slot, ABL_TASK_CLASS_JOB, create_work, create_done);
+}
+
+void abl_rpc_create_ablation(abl_rpc *rpc, const ProtobufCMessage *message) {
+    create_state *state = abl_rpc_alloc(rpc, sizeof *state);
+    if (state == NULL ||
+        abl_convert_create_ablation((const Ablate__V1__CreateAblationRequest *)message, rpc->arena,
+                                    &state->request, &rpc->status) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    state->model =
+        (abl_resident_model *)abl_rpc_use(rpc, ABL_OBJECT_MODEL, state->request.model_id);
+    bool found = state->model != NULL;
+    if (found && state->request.dataset_id != NULL) {
+        state->dataset =
+            (abl_resident_dataset *)abl_rpc_use(rpc, ABL_OBJECT_DATASET, state->request.dataset_id);
+        found = state->dataset != NULL;
+    }
+    if (!found) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    state->slot = abl_server_slot(rpc->server, abl_model_device(state->model->model));
+    rpc->state = state;
+    rpc->end_cb = create_end;
+    rpc->work_end_cb = create_work_end;
+    abl_rpc_pool(rpc, tokenize_work, tokenize_done);
+}
+
+/* ---- the tensor --------------------------------------------------------------------------- */
+
+typedef struct get_state {
+    abl_resident_ablation *ablation;
+    float *values;
+    int64_t shape[4];
+    size_t bytes;
+    size_t offset;
+} get_state;
+
+static void get_end(abl_rpc *rpc) {
+    abl_free(((get_state *)rpc->state)->values);
+}
+
+static abl_step get_work(abl_rpc *rpc) {
+    get_state *state = rpc->state;
+    const abl_sources *sources = state->ablation->sources;
+    const abl_model *model = abl_resident_ablation_model(state->ablation)->model;
+    const abl_model_config *config = abl_model_get_config(model);
+    state->shape[0] = 1 + (int64_t)config->n_layers * (config->n_heads + 1);
+    state->shape[1] = abl_sources_rows(sources);
+    state->shape[2] = abl_sources_seq(sources);
+    state->shape[3] = config->d_model;
+    size_t count = 1;
+    for (size_t i = 0; i < ABL_COUNT_OF(state->shape); i++) {
+        count *= (size_t)state->shape[i];
+    }
+    state->bytes = count * sizeof(float);
+    if (abl_server_admit(rpc->server, 2 * (uint64_t)state->bytes,
+                         "make an ablation of fewer prompts", &rpc->status) != ABL_CODE_OK) {
+        return ABL_STEP_DONE;
+    }
+    state->values = abl_malloc(state->bytes);
+    if (state->values == NULL) {
+        (void)abl_fail_oom(&rpc->status);
+    } else {
+        (void)!abl_sources_read(model, sources, state->values, count, &rpc->status);
+    }
+    return ABL_STEP_DONE;
+}
+
+static void get_next(abl_rpc *rpc) {
+    get_state *state = rpc->state;
+    if (state->offset == state->bytes) {
+        abl_rpc_finish_ok(rpc);
+        return;
+    }
+    const abl_chunk_source source = {.name = "src_ablations",
+                                     .dtype = ABLATE__V1__DTYPE__DTYPE_FLOAT32,
+                                     .shape = state->shape,
+                                     .rank = ABL_COUNT_OF(state->shape),
+                                     .data = state->values,
+                                     .bytes = state->bytes};
+    Ablate__V1__GetAblationResponse response = ABLATE__V1__GET_ABLATION_RESPONSE__INIT;
+    Ablate__V1__TensorChunk chunk;
+    int64_t shape[ABL_COUNT_OF(state->shape)];
+    abl_convert_chunk(&source, state->offset, shape, &chunk, &state->offset);
+    response.chunk = &chunk;
+    abl_rpc_send(rpc, &response.base);
+}
+
+static void get_done(abl_rpc *rpc) {
+    abl_rpc_stream(rpc, get_next);
+}
+
+void abl_rpc_get_ablation(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__GetAblationRequest *request = (const Ablate__V1__GetAblationRequest *)message;
+    get_state *state = abl_rpc_alloc(rpc, sizeof *state);
+    abl_object *object =
+        state == NULL ? NULL : abl_rpc_use(rpc, ABL_OBJECT_ABLATION, request->ablation_id);
+    if (object == NULL) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    state->ablation = (abl_resident_ablation *)object;
+    abl_resident_model *model = abl_resident_ablation_model(state->ablation);
+    rpc->state = state;
+    rpc->end_cb = get_end;
+    abl_rpc_run(rpc, abl_server_slot(rpc->server, abl_model_device(model->model)),
+                ABL_TASK_CLASS_INTERACTIVE, get_work, get_done);
+}
+
+/* ---- listing and ending ------------------------------------------------------------------- */
+
+static bool is_of_model(const abl_object *object, const char *model_id) {
+    const abl_resident_model *model =
+        abl_resident_ablation_model((const abl_resident_ablation *)object);
+    return model_id[0] == '\0' || strcmp(model->object.id, model_id) == 0;
+}
+
+/* Fills a page; false: no memory. */
+static bool list_page(abl_rpc *rpc, const char *model_id, const abl_page *page,
+                      Ablate__V1__ListAblationsResponse *response) {
+    size_t bytes = 0;
+    uint64_t last = 0;
+    response->ablations = abl_rpc_scratch(rpc, page->size * sizeof *response->ablations);
+    if (response->ablations == NULL) {
+        return false;
+    }
+    for (abl_object *object = abl_registry_first(rpc->server->registry, ABL_OBJECT_ABLATION);
+         object != NULL; object = object->next) {
+        if (object->serial <= page->after || !is_of_model(object, model_id)) {
+            continue;
+        }
+        if (response->n_ablations == page->size || bytes > ABL_REPLY_BYTES_MAX / 2) {
+            response->next_page_token =
+                abl_arena_printf(rpc->scratch, "%llu", (unsigned long long)last);
+            break;
+        }
+        Ablate__V1__ResidentAblation *ablation = abl_convert_ablation(
+            rpc->scratch, rpc->server->registry, (const abl_resident_ablation *)object);
+        if (ablation == NULL) {
+            return false;
+        }
+        bytes += ablate__v1__resident_ablation__get_packed_size(ablation);
+        response->ablations[response->n_ablations++] = ablation;
+        last = object->serial;
+    }
+    return response->next_page_token != NULL;
+}
+
+void abl_rpc_list_ablations(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__ListAblationsRequest *request =
+        (const Ablate__V1__ListAblationsRequest *)message;
+    Ablate__V1__ListAblationsResponse response = ABLATE__V1__LIST_ABLATIONS_RESPONSE__INIT;
+    abl_page page;
+    if (abl_convert_page(request->page_size, request->page_token, &page, &rpc->status) !=
+        ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    if (!list_page(rpc, request->model_id, &page, &response)) {
+        (void)abl_fail_oom(&rpc->status);
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    abl_rpc_reply(rpc, &response.base);
+}
+
+void abl_rpc_delete_ablation(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__DeleteAblationRequest *request =
+        (const Ablate__V1__DeleteAblationRequest *)message;
+    Ablate__V1__DeleteAblationResponse response = ABLATE__V1__DELETE_ABLATION_RESPONSE__INIT;
+    abl_object *object = NULL;
+    if (abl_registry_find(rpc->server->registry, ABL_OBJECT_ABLATION, request->ablation_id, &object,
+                          &rpc->status) != ABL_CODE_OK ||
+        abl_registry_remove(rpc->server->registry, object, &rpc->status) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    char id[ABL_NAME_BYTES_MAX];
+    abl_log(ABL_LOG_INFO, "ablation_deleted", "id=%s",
+            abl_log_quote(id, sizeof id, request->ablation_id));
+    abl_rpc_reply(rpc, &response.base);
+}

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ablations of every kind, made on the way and kept: passes, jobs, sweeps."""
+
+import json
+import subprocess
+
+import ablate
+import numpy as np
+import pytest
+from ablate import AblationType, EdgeCounts
+from ablate.v1 import run_pb2
+from daemon import CLI
+
+MEANS = [kind for kind in AblationType if kind.name.startswith("TOKENWISE")]
+KINDS = list(AblationType)
+
+
+@pytest.fixture
+def kept(graph, ioi):
+    """The ablations that a test makes; ended with it."""
+    made = []
+
+    def make(*arguments, **options):
+        made.append(graph.create_ablation(*arguments, progress=False, **options))
+        return made[-1]
+
+    yield make
+    for ablation in made:
+        ablation.delete()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_src_ablations_have_autocircuits_shape(tiny, kind):
+    tokens = np.arange(24).reshape(3, 8)
+    array = tiny.src_ablations(tokens, kind)
+    sources = 1 + tiny.cfg.n_layers * (tiny.cfg.n_heads + 1)
+    assert array.shape == (sources, 3, 8, tiny.cfg.d_model)
+    plain = tiny.src_ablations(tokens)
+    if kind is AblationType.ZERO:
+        assert not array.any()
+    elif kind is AblationType.BATCH_ALL_TOK_MEAN:
+        np.testing.assert_allclose(array[:, 1, 5], plain.mean((1, 2)), atol=1e-5)
+    elif kind is not AblationType.RESAMPLE:
+        np.testing.assert_allclose(array[:, 2], plain.mean(1), atol=1e-5)
+    # Resid Start is the first source: what enters block 0.
+    _, cache = tiny.run_with_cache(tokens, "blocks.0.hook_resid_pre")
+    np.testing.assert_allclose(plain[0], cache["blocks.0.hook_resid_pre"], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not AblationType.ZERO])
+def test_a_kept_ablation_gives_the_pass_that_makes_its_own(tiny, graph, kept, kind):
+    rng = np.random.default_rng(1)
+    clean, corrupt = rng.integers(1, 900, (2, 4, 10))
+    graph.set_patch_mask(0.5)
+    own = graph(clean, ablation=kind, ablation_input=corrupt)
+    resident = kept(corrupt, kind)
+    assert resident.type is kind and resident.seq_len == 10 and resident.prompt_count == 4
+    assert resident.row_count == (4 if kind is AblationType.RESAMPLE else 1)
+    np.testing.assert_array_equal(own, graph(clean, ablation=resident))
+    assert np.abs(own - graph(clean, ablation="zero")).max() > 1e-3
+
+
+def test_a_mean_ablates_batches_of_any_size(graph, kept):
+    resident = kept(np.arange(30).reshape(3, 10), "tokenwise_mean_corrupt")
+    graph.set_patch_mask(0.5)
+    two = graph(np.ones((2, 10), np.int32), ablation=resident)
+    five = graph(np.ones((5, 10), np.int32), ablation=resident)
+    np.testing.assert_allclose(two[0], five[4], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_jobs_and_sweeps_take_every_kind(graph, ioi, kind):
+    scores = graph.prune_scores(
+        ioi, ablate.MaskGradient(integrated_grad_samples=2, ablation=kind), batch_size=4, prompt_count=8,
+        progress=False,
+    )
+    assert json.loads(scores.job.provenance.algorithm_json)["ablation_type"] == kind.name
+    rows = graph.evaluate(scores, [0, 50, graph.edge_count], ablation=kind, progress=False)
+    assert [row["edge_count"] for row in rows] == [0, 50, graph.edge_count]
+    assert rows[-1]["kl_div"] < 1e-5, "nothing is ablated"
+    assert rows[0]["kl_div"] > rows[-1]["kl_div"]
+
+
+@pytest.mark.parametrize("kind", [AblationType.RESAMPLE, *MEANS])
+def test_jobs_and_sweeps_share_a_kept_one(client, graph, ioi, kept, kind):
+    options = {"batch_size": 4, "prompt_count": 8, "progress": False}
+    resident = kept(ioi, kind, batch_size=3, prompt_count=8)
+    assert resident.dataset_id == ioi.id and resident.id in [one.id for one in client.ablations()]
+    own = graph.prune_scores(ioi, ablate.EdgeAttributionPatching(ablation=kind), **options)
+    shared = graph.prune_scores(ioi, ablate.EdgeAttributionPatching(ablation=resident), **options)
+    for name, array in own.items():
+        np.testing.assert_allclose(shared[name], array, atol=1e-5 + 1e-5 * np.abs(array).max())
+    made = json.loads(shared.job.provenance.algorithm_json)
+    assert made["ablation"]["ablation_id"] == resident.id and made["ablation_type"] == kind.name
+    own_rows = graph.evaluate(own, [10, 100], ablation=kind, prompt_count=8, progress=False)
+    shared_rows = graph.evaluate(own, [10, 100], ablation=resident, prompt_count=8, progress=False)
+    for a, b in zip(own_rows, shared_rows):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-4)
+
+
+def test_the_clean_prompts_may_ablate(graph, ioi):
+    options = {"batch_size": 4, "prompt_count": 8, "progress": False}
+    scores = graph.prune_scores(ioi, ablate.MaskGradient(clean_corrupt="clean"), **options)
+    # The clean run ablated by itself changes nothing.
+    assert max(np.abs(array).max() for array in scores.values()) < 1e-5
+    assert json.loads(scores.job.provenance.algorithm_json)["ablate_by_clean"] is True
+
+
+def test_kept_ones_are_listed_counted_and_hold_their_model(client, tiny, graph, ioi, kept, long_job):
+    before = client.server_info()
+    resident = kept(ioi, "tokenwise_mean_clean")
+    info = client.server_info()
+    assert info.ablation_count == before.ablation_count + 1
+    assert info.resident_bytes.ablations - before.resident_bytes.ablations == resident.bytes > 0
+    assert resident.id in [one.id for one in client.ablations(tiny)]
+    job = graph.submit(ioi, ablate.EdgeAttributionPatching(ablation=resident))
+    assert job.id in [one for each in client.ablations() for one in each.job_ids]
+    with pytest.raises(ablate.FailedPreconditionError, match=job.id) as caught:
+        resident.delete()
+    assert caught.value.reason == "ABLATION_IN_USE"
+    job.cancel()
+    for _ in job.watch():
+        pass
+    with pytest.raises(ablate.FailedPreconditionError, match="ablation-") as caught:
+        tiny.unload()
+    assert caught.value.reason == "MODEL_IN_USE"
+
+
+def test_a_mean_over_a_dataset_is_the_mean_over_its_prompts(tiny, ioi, ioi_path, kept):
+    prompts = json.loads(ioi_path.read_text())["prompts"]
+    corrupt = tiny.to_tokens([p["corrupt"] for p in prompts], prepend_bos=True)
+    resident = kept(ioi, "tokenwise_mean_corrupt", batch_size=5, prepend_bos=True)
+    assert resident.prompt_count == len(prompts)
+    expected = tiny.src_ablations(corrupt).mean(1)
+    np.testing.assert_allclose(resident.tensor()[:, 0], expected, atol=1e-5)
+
+
+def test_edge_counts_follow_autocircuits_rules(client, graph, ioi):
+    scores = graph.prune_scores(ioi, "random", progress=False)
+    options = {"prompt_count": 1, "progress": False}
+    count = graph.edge_count
+
+    def sizes(*arguments, **more):
+        return [row["edge_count"] for row in graph.evaluate(scores, *arguments, **more, **options)]
+
+    assert sizes([3, 20]) == [3, 20]
+    assert sizes([0.1, 0.5]) == [int(0.1 * count), int(0.5 * count)]
+    assert sizes([1, 2, 0.5]) == [0, 1, 2, int(0.5 * count), count]
+    assert sizes([1, 2, 3], true_edge_count=17, zero_edges=False, all_edges=False) == [1, 2, 3, 17]
+    logarithmic = sizes(EdgeCounts.LOGARITHMIC)
+    assert logarithmic[:12] == [*range(11), 20] and logarithmic[-1] == count
+    tied = graph.prune_scores(
+        ioi, ablate.GroundTruth(edges=["A0.0->MLP 1"]), progress=False, prompt_count=1, batch_size=1
+    )
+    assert [row["edge_count"] for row in graph.evaluate(tied, "groups", **options)] == [1]
+    assert list(client.run_circuits(scores, [5, 0.01, 0.02], prompt_count=1)) == [0, 5, 15, 30, count]
+
+
+def test_a_sweep_tells_how_far_it_is(client, graph, ioi):
+    scores = graph.prune_scores(ioi, "random", progress=False)
+    sweep = run_pb2.CircuitSweep(job_id=scores.job.id, edge_counts=range(400), batch_size=1)
+    stream = client._call("RunCircuits", run_pb2.RunCircuitsRequest(sweep=sweep))
+    seen = []
+    for message in stream:
+        if not message.HasField("progress"):
+            break
+        seen.append(message.progress.done_count)
+        assert message.progress.total_count == 400 * len(ioi)
+    stream.cancel()
+    assert seen == sorted(set(seen)) and seen
+
+
+def test_leaving_a_sweep_between_two_slices_ends_it(client, daemon, graph, ioi):
+    scores = graph.prune_scores(ioi, "random", progress=False)
+    for _ in range(3):
+        sweep = run_pb2.CircuitSweep(job_id=scores.job.id, edge_counts=range(400), batch_size=1)
+        stream = client._call("RunCircuits", run_pb2.RunCircuitsRequest(sweep=sweep))
+        next(stream)
+        stream.cancel()
+    assert graph([[1, 2, 3]]).shape[0] == 1  # the device is free again
+
+
+def run(daemon, *words):
+    done = subprocess.run([CLI, "--host", daemon.grpc, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_command_line_keeps_lists_uses_and_ends_them(daemon, tiny, tiny_tl, ioi_path):
+    made = run(
+        daemon, "ablations", "create", "--model", tiny.id, "--dataset", str(ioi_path), "--ablation",
+        "tokenwise-mean-clean-and-corrupt", "--json",
+    )  # fmt: skip
+    last = json.loads(made.splitlines()[-1])["ablation"]
+    assert last["type"] == "ABLATION_TYPE_TOKENWISE_MEAN_CLEAN_AND_CORRUPT"
+    assert last["ablation_id"] in run(daemon, "ablations", "list")
+    found = run(
+        daemon, "discover", "--model", tiny.id, "--dataset", str(ioi_path), "--ablation-id",
+        last["ablation_id"], "--json",
+    )  # fmt: skip
+    job = json.loads(found.splitlines()[0])["created"]["job_id"]
+    rows = run(daemon, "eval", job, "--ablation-id", last["ablation_id"], "--sizes", "0.1,5", "--json")
+    assert len([line for line in rows.splitlines() if "edge_count" in json.loads(line)]) == 2
+    rows = run(daemon, "eval", job, "--ablation", "batch-all-tok-mean", "--sizes", "7")
+    assert "7" in rows
+    run(daemon, "ablations", "delete", last["ablation_id"])
+    assert last["ablation_id"] not in run(daemon, "ablations", "list")

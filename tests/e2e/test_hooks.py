@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hook points: of patched passes, intervened in, with gradients."""
 
+from pathlib import Path
+
 import ablate
 import numpy as np
 import pytest
+from daemon import Daemon
 
 TOKENS = np.array([[1, 7, 3, 9, 4], [2, 5, 8, 6, 1]])
 OTHER = np.array([[1, 9, 3, 2, 4], [2, 6, 8, 3, 1]])
@@ -164,3 +167,73 @@ def test_what_is_no_hook_is_an_error_here(tiny, graph):
             tiny.run_with_hooks(TOKENS, [(Z, spec)])
     with pytest.raises(ValueError, match="batch"):
         tiny.run_with_cache(TOKENS, Z, remove_batch_dim=True)
+
+
+def slope_gap(graph, tokens, name, ablation):
+    """How far the gradient's length is from the slope along it, in parts of it."""
+    options = {"ablation": "resample", "ablation_input": ablation}
+    answers = [(5, [6, 8])]
+    _, cache = graph.run_with_cache(tokens, name + "_grad", gradient_of=answers, **options)
+    gradient = cache[name + "_grad"]
+    length = np.linalg.norm(gradient)
+    assert length > 0
+    scalars = []
+    for step in (-0.01, 0.01):
+        spec = {"op": "add", "value": step * gradient / length}
+        last = graph.run_with_hooks(tokens, [(name, spec)], slice_output="last_seq", **options)
+        scalars.append((last[:, 5] - (last[:, 6] + last[:, 8]) / 2).mean())
+    return abs((scalars[1] - scalars[0]) / 0.02 - length) / length
+
+
+@pytest.mark.parametrize("options", [{}, {"separate_qkv": False}, {"seq_len": 5}, {"factorized": False}], ids=str)
+def test_in_a_patched_pass_of_any_graph_gradients_are_slopes(tiny, options):
+    graph = tiny.graph(**options)
+    graph.set_patch_mask(0.4)
+    for name in ("hook_embed", "blocks.0.attn.hook_z", "blocks.1.hook_mlp_out", "blocks.2.hook_resid_pre"):
+        assert slope_gap(graph, TOKENS, name, OTHER) < 0.02, name
+    graph.delete()
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    """A small Llama: rotary positions, gated MLPs, two query heads to a key-value head."""
+    root = Path(__file__).resolve().parents[1] / "golden" / "data" / "hooks"
+    with Daemon(roots=[root]) as running, ablate.connect(running.grpc, arrays="numpy") as client:
+        yield client.load_model("tiny-llama", progress=False)
+
+
+@pytest.mark.parametrize("expand", [False, True])
+def test_grouped_heads_are_intervened_in_as_the_graph_has_them(grouped, expand):
+    graph = grouped.graph(expand_kv_heads=expand, slice_output=None)
+    graph.set_patch_mask(0.3)
+    options = {"ablation": "resample", "ablation_input": OTHER}
+    names = ["blocks.0.attn.hook_k", "blocks.1.hook_v_input", "blocks.1.attn.hook_rot_k"]
+    logits, cache = graph.run_with_cache(TOKENS, names, **options)
+    np.testing.assert_allclose(logits, graph(TOKENS, **options), atol=1e-5)
+    heads = 4 if expand else 2
+    assert [cache[name].shape[2] for name in names] == [heads] * 3
+    for name in ("blocks.0.attn.hook_k", "blocks.0.hook_v_input", "blocks.1.mlp.hook_pre_linear"):
+        assert slope_gap(graph, TOKENS, name, OTHER) < 0.02, name
+    with graph.add_hook("blocks.0.attn.hook_k", "zero", heads=heads - 1):
+        _, zeroed = graph.run_with_cache(TOKENS, names, **options)
+        assert (zeroed[names[0]][:, :, -1] == 0).all() and (zeroed[names[0]][:, :, 0] != 0).any()
+    with pytest.raises(ablate.InvalidArgumentError) as caught:
+        graph.add_hook("blocks.0.attn.hook_k", "zero", heads=heads)
+    assert caught.value.reason == "HOOK_HEADS"
+    graph.delete()
+
+
+def test_hooks_act_behind_a_kv_cache(tiny):
+    whole = [[1, 7, 3, 9, 4, 2]]
+    cache = tiny.kv_cache([1, 7, 3])
+    spec = {"op": "scale", "factor": 3.0, "pos": -2}
+    want = tiny.run_with_hooks(whole, [(POST, spec)])
+    tail = tiny.run_with_hooks(whole, [(POST, spec)], kv_cache=cache)
+    np.testing.assert_allclose(tail, want[:, 3:], atol=1e-4)
+    _, grads = tiny.run_with_cache(whole, "blocks.1.attn.hook_z", incl_bwd=True, gradient_of=[(5, ())])
+    _, behind = tiny.run_with_cache(
+        whole, "blocks.1.attn.hook_z", incl_bwd=True, gradient_of=[(5, ())], kv_cache=cache, pos_slice=slice(1, None)
+    )
+    name = "blocks.1.attn.hook_z_grad"
+    np.testing.assert_allclose(behind[name], grads[name][:, 4:], atol=1e-5)
+    cache.delete()

@@ -15,6 +15,7 @@
 #include "server/convert/ablation.h"
 #include "server/convert/graph.h"
 #include "server/convert/hooks.h"
+#include "server/convert/kv_cache.h"
 #include "server/convert/mask.h"
 #include "server/convert/prune.h"
 #include "server/convert/run.h"
@@ -41,6 +42,11 @@ void abl_model_unref(abl_model *model) {
 
 int64_t abl_prefix_length(const abl_prefix *prefix) {
     return prefix == NULL ? 0 : 1;
+}
+
+const int32_t *abl_prefix_tokens(const abl_prefix *prefix) {
+    ABL_ASSERT(prefix != NULL);
+    return NULL;
 }
 
 int64_t abl_prefix_bytes(const abl_prefix *prefix) {
@@ -187,6 +193,9 @@ static const ProtobufCMessageDescriptor *const requests[] = {
     &ablate__v1__list_ablations_request__descriptor,
     &ablate__v1__get_ablation_request__descriptor,
     &ablate__v1__delete_ablation_request__descriptor,
+    &ablate__v1__create_kv_cache_request__descriptor,
+    &ablate__v1__list_kv_caches_request__descriptor,
+    &ablate__v1__delete_kv_cache_request__descriptor,
 };
 
 /* What a conversion may answer, and must say when it refuses. */
@@ -290,6 +299,7 @@ static void convert_run(const ProtobufCMessage *message, abl_arena *arena) {
     }
     ABL_ASSERT((request.model_id == NULL) != (request.graph_id == NULL));
     ABL_ASSERT(request.prompts.batch > 0 && request.prompts.batch <= ABL_BATCH_MAX);
+    ABL_ASSERT(!request.use_prefix_cache || (request.kv_cache_id == NULL && !request.patched));
     int64_t sum = 0;
     for (int64_t i = 0;
          request.prompts.tokens != NULL && i < request.prompts.batch * request.prompts.seq; i++) {
@@ -346,6 +356,14 @@ static void convert_ablation(const Ablate__V1__CreateAblationRequest *message, a
     (void)!abl_convert_ablation_json(&request, true, request.prompt_count, arena);
 }
 
+static void convert_kv_cache(const Ablate__V1__CreateKvCacheRequest *message, abl_arena *arena) {
+    abl_prompts prompts;
+    abl_status status = {0};
+    if (taken(abl_convert_kv_cache_prompt(message, arena, &prompts, &status), &status)) {
+        ABL_ASSERT(prompts.batch == 1);
+    }
+}
+
 static void convert_page(int32_t page_size, const char *page_token) {
     abl_page page;
     abl_status status = {0};
@@ -389,6 +407,12 @@ static void convert(const ProtobufCMessage *message, const abl_graph *graph, abl
     } else if (type == &ablate__v1__list_jobs_request__descriptor) {
         const Ablate__V1__ListJobsRequest *list = (const Ablate__V1__ListJobsRequest *)message;
         convert_page(list->page_size, list->page_token);
+    } else if (type == &ablate__v1__list_kv_caches_request__descriptor) {
+        const Ablate__V1__ListKvCachesRequest *list =
+            (const Ablate__V1__ListKvCachesRequest *)message;
+        convert_page(list->page_size, list->page_token);
+    } else if (type == &ablate__v1__create_kv_cache_request__descriptor) {
+        convert_kv_cache((const Ablate__V1__CreateKvCacheRequest *)message, arena);
     }
 }
 

@@ -114,3 +114,28 @@ def test_a_training_can_be_cancelled_between_two_steps(graph, ioi):
         last = [event for event in stream.job.watch()][-1]
     assert last.state == "cancelled"
     assert len(stream.job.scores()) == len(graph.modules)
+
+
+@pytest.mark.parametrize("options", [
+    {"factorized": False},
+    {"separate_qkv": False},
+    {"seq_len": 16},
+    {"factorized": False, "seq_len": 16},
+], ids=str)
+def test_every_kind_of_graph_is_trained(tiny, ioi, options):
+    made = tiny.graph(**options)
+    algo = ablate.SubnetworkProbing(epochs=4, tree_optimisation=True, regularize_lambda=0.5, seed=1)
+    scores = made.prune_scores(ioi, algo, batch_size=4, prompt_count=8, progress=False)
+    assert {name: np.array(array).shape for name, array in scores.items()} == made.modules
+    values = scores.flat()
+    assert np.isfinite(values).all() and values.min() == 0 and values.max() > 0
+    curve = scores.job.training_curve()
+    assert len(curve) == 8 and curve[-1].regularization < curve[0].regularization
+    made.delete()
+
+
+def test_a_trained_circuit_is_set_as_a_mask(graph, ioi):
+    scores = graph.prune_scores(ioi, SHORT, batch_size=4, prompt_count=8, progress=False)
+    masked = graph.set_circuit(scores, edge_count=100)
+    assert masked <= graph.edge_count - 100
+    graph.reset_patch_mask()

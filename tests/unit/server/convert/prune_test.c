@@ -253,6 +253,69 @@ static abl_graph *make_graph(int32_t seq_len) {
     return graph;
 }
 
+static void trainings_have_autocircuits_defaults(void **state) {
+    fixture *f = *state;
+    Ablate__V1__SubnetworkProbing training = ABLATE__V1__SUBNETWORK_PROBING__INIT;
+    f->spec.algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_SUBNETWORK_PROBING;
+    f->spec.subnetwork_probing = &training;
+    take(f);
+    const abl_prune_options *o = &f->request.options;
+    const abl_mask_training_options *t = &o->subnetwork_probing;
+    assert_int_equal(o->algorithm, ABL_PRUNE_SUBNETWORK_PROBING);
+    assert_int_equal(o->ablation, ABL_ABLATION_TOKENWISE_MEAN_CORRUPT);
+    assert_true(t->learning_rate == 0.1F && t->epochs == 20 && t->regularize_lambda == 10);
+    assert_int_equal(t->mask_function, ABL_MASK_HARD_CONCRETE);
+    assert_true(t->dropout == 0 && t->avoid_lambda == 1 && t->circuit_size == 0);
+    assert_true(fabs((double)t->init_value - log(5)) < 1e-6);
+    assert_false(t->tree_optimisation);
+    assert_int_equal(t->faithfulness_target, ABL_FAITHFULNESS_KL_DIV);
+    assert_int_equal(t->validation_count, 0);
+
+    /* Zeros that mean zero. */
+    training.regularizer_case = ABLATE__V1__SUBNETWORK_PROBING__REGULARIZER_REGULARIZE_LAMBDA;
+    training.init_case = ABLATE__V1__SUBNETWORK_PROBING__INIT_INIT_VAL;
+    training.mask_function = ABLATE__V1__MASK_FUNCTION__MASK_FUNCTION_NONE;
+    training.ablation_type = ABLATE__V1__ABLATION_TYPE__ABLATION_TYPE_ZERO;
+    take(f);
+    assert_true(t->regularize_lambda == 0 && t->init_value == 0);
+    assert_int_equal(t->mask_function, ABL_MASK_NONE);
+    assert_int_equal(o->ablation, ABL_ABLATION_ZERO);
+}
+
+static void circuit_probing_starts_from_the_other_end(void **state) {
+    fixture *f = *state;
+    int64_t sizes[] = {5, 50};
+    Ablate__V1__CircuitProbing probing = ABLATE__V1__CIRCUIT_PROBING__INIT;
+    f->spec.algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_CIRCUIT_PROBING;
+    f->spec.circuit_probing = &probing;
+    assert_refused(f, "ALGORITHM_OPTIONS", "circuit_sizes");
+    probing.circuit_sizes = sizes;
+    probing.n_circuit_sizes = ABL_COUNT_OF(sizes);
+    take(f);
+    const abl_prune_options *o = &f->request.options;
+    assert_true(fabs((double)o->subnetwork_probing.init_value + log(5)) < 1e-6);
+    assert_int_equal(o->circuit_probing.size_count, 2);
+    Ablate__V1__SubnetworkProbing training = ABLATE__V1__SUBNETWORK_PROBING__INIT;
+    probing.training = &training;
+    training.circuit_size = 7;
+    assert_refused(f, "ALGORITHM_OPTIONS", "circuit_size");
+}
+
+static void numbers_of_a_training_below_zero_are_refused_by_name(void **state) {
+    fixture *f = *state;
+    Ablate__V1__SubnetworkProbing training = ABLATE__V1__SUBNETWORK_PROBING__INIT;
+    f->spec.algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_SUBNETWORK_PROBING;
+    f->spec.subnetwork_probing = &training;
+    training.epochs = -1;
+    assert_refused(f, "ALGORITHM_OPTIONS", "subnetwork_probing.epochs");
+    training.epochs = 0;
+    training.learning_rate = NAN;
+    assert_refused(f, "ALGORITHM_OPTIONS", "learning_rate");
+    training.learning_rate = 0;
+    training.validation_prompt_count = -5;
+    assert_refused(f, "ALGORITHM_OPTIONS", "validation_prompt_count");
+}
+
 static void edge_names_become_indices_one_for_each_position(void **state) {
     fixture *f = *state;
     char whole[] = "A0.1->A1.0.K";
@@ -369,6 +432,9 @@ int main(void) {
         TEST(a_seed_of_64_bits_arrives_whole),
         TEST(eap_ig_takes_5_steps_unless_told_and_resample_unless_activations),
         TEST(acdc_takes_kl_unless_told_and_its_taus_as_they_are),
+        TEST(trainings_have_autocircuits_defaults),
+        TEST(circuit_probing_starts_from_the_other_end),
+        TEST(numbers_of_a_training_below_zero_are_refused_by_name),
         TEST(edge_names_become_indices_one_for_each_position),
         TEST(edge_names_that_name_no_edge_are_refused),
         TEST(more_edges_than_the_arena_takes_are_refused),

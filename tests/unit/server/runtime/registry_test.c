@@ -78,6 +78,7 @@ static void ids_are_the_kind_and_eight_hexadecimal_digits(void **state) {
                                                                 [ABL_OBJECT_GRAPH] = "graph-",
                                                                 [ABL_OBJECT_DATASET] = "dataset-",
                                                                 [ABL_OBJECT_KV_CACHE] = "kv_cache-",
+                                                                [ABL_OBJECT_ABLATION] = "ablation-",
                                                                 [ABL_OBJECT_ACTIVATIONS] =
                                                                     "activations-",
                                                                 [ABL_OBJECT_JOB] = "job-"};

@@ -37,6 +37,7 @@ from ._jobs import (
 from ._measure import MIB_FRACTIONS, Areas, Comparison, Completeness, Evaluation, Overlap, Roc
 from ._model import ActivationCache, HookPoint, Model, ModelConfig, get_act_name
 from ._parameters import Component, Parameters
+from ._patchable import PatchableModel, patchable_model
 from ._training import CircuitProbing, SubnetworkProbing, TrainingPoint
 from ._version import VERSION as __version__
 from .errors import *  # noqa: F403
@@ -79,6 +80,7 @@ __all__ = [
     "ModelConfig",
     "Node",
     "PatchType",
+    "PatchableModel",
     "PruneScores",
     "PruneStream",
     "RandomScores",
@@ -92,6 +94,7 @@ __all__ = [
     "connect",
     "get_act_name",
     "micro",
+    "patchable_model",
     "tracr",
     *_errors,
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Sequence, Union
 
@@ -77,9 +77,9 @@ class Wrapper:
     """The dimension that counts heads in the module's tensor."""
     seq_dim: int | None
     """The dimension that counts positions, in a token-specific graph."""
-    src_idxs: slice | None
+    src_idxs: slice | None = field(hash=False)
     """Its sources."""
-    in_srcs: slice | None
+    in_srcs: slice | None = field(hash=False)
     """The sources that it receives from."""
     mask_shape: tuple[int, ...] | None
     """Of its patch mask, ``[seq?, heads?, sources]``."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PatchableModel, member by member, beside what AutoCircuit's own had (clients/python/PatchableModel.md)."""
+"""PatchableModel, member by member, beside what AutoCircuit's own had (docs/patchable_model.md)."""
 
 import json
 

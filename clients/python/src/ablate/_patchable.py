@@ -2,7 +2,7 @@
 """AutoCircuit's PatchableModel, over a model and a graph that live on the daemon.
 
 Attributes and methods have the names, results and defaults of ``auto_circuit.utils.patchable_model``
-(1.0.1). What differs, and why, is in clients/python/PatchableModel.md.
+(1.0.1). What differs, and why, is in docs/autocircuit.md.
 """
 
 from __future__ import annotations

@@ -333,8 +333,8 @@ static trial_cost cost_of(const abl_acdc_delta_run *run) {
     const abl_model_config *c = run->config;
     const int64_t tokens = run->size * run->tail;
     const int64_t head = (int64_t)c->d_head * run->width;
-    trial_cost cost = {.flops = 2.0 * (double)run->size * (double)run->width * c->d_vocab,
-                       .floats = 2LL * run->size * c->d_vocab +
+    trial_cost cost = {.flops = 2.0 * (double)run->size * (double)run->width * c->d_vocab_out,
+                       .floats = 2LL * run->size * c->d_vocab_out +
                                  (plan->slot_count + plan->mix_count + 4) * tokens * run->width};
     double slots = plan->slot_count;
     for (int32_t b = 0; b < plan->block_count; b++) {
@@ -456,6 +456,18 @@ static abl_code delta_commit(abl_acdc_evaluator *evaluator, int32_t count, abl_s
     return code == ABL_CODE_OK ? abl_scope_status(scope, ret_status) : code;
 }
 
+/* A pass's trials at most: as many as BYTES_PER_PASS takes, but always one. */
+static int64_t pass_bytes(const abl_prune_options *o, int64_t batch, int64_t tokens) {
+    const abl_model_config *c = abl_model_get_config(o->model);
+    int64_t wide = abl_graph_src_count(o->graph) + abl_graph_dest_count(o->graph) + 4;
+    int64_t layer = 5LL * c->n_heads * c->d_head + c->d_model;
+    int64_t trial =
+        4 * (tokens * (wide * c->d_model + c->n_layers * layer) + 2 * batch * c->d_vocab_out);
+    int64_t most = ABL_ACDC_TRIALS_MAX * trial;
+    most = most < BYTES_PER_PASS ? most : BYTES_PER_PASS;
+    return trial > most ? trial : most;
+}
+
 static int64_t delta_bytes(const abl_prune_options *o) {
     const abl_model_config *c = abl_model_get_config(o->model);
     abl_batch batch = abl_batches_at(&o->batches, 0);
@@ -467,7 +479,7 @@ static int64_t delta_bytes(const abl_prune_options *o) {
     int64_t kept = (int64_t)c->n_layers * (2 * qkv + 4LL * c->d_model) + inputs;
     int64_t layer = 8LL * c->d_model + 4LL * c->d_mlp + 4 * qkv;
     int64_t sources = abl_graph_src_count(o->graph);
-    return 4 * tokens * (arena + clean + kept + layer) + 2 * BYTES_PER_PASS +
+    return 4 * tokens * (arena + clean + kept + layer) + 2 * pass_bytes(o, batch.size, tokens) +
            abl_graph_edge_count(o->graph) +
            (sources + abl_graph_dest_count(o->graph)) * abl_graph_seq_count(o->graph) +
            abl_folded_bytes(o->model, o->graph, false);

@@ -36,6 +36,7 @@ abl_unit_test(core/model/family_test LIBS abl_loader abl_base)
 abl_unit_test(core/model/forward_test LIBS abl_core abl_loader abl_tensor abl_base)
 abl_unit_test(core/model/hooks_test LIBS abl_core abl_base)
 abl_unit_test(core/model/intervene_test LIBS abl_core abl_loader abl_tensor abl_base m)
+abl_unit_test(core/model/parameters_test LIBS abl_core abl_loader abl_tensor abl_base)
 abl_unit_test(core/model/prefix_test
     LIBS abl_core abl_loader abl_data abl_graph abl_tensor abl_base m)
 abl_unit_test(core/model/safetensors_test LIBS abl_loader abl_base)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Both families as their authors write them, each key's absence, type and range, and the variants
+ * The families as their authors write them, each key's absence, type and range, and the variants
  * that are refused because they would be computed wrongly. */
 #include "core/model/config.h"
 
@@ -14,6 +14,13 @@
     "\"model_type\":\"llama\",\"num_hidden_layers\":30,\"num_attention_heads\":9,"                 \
     "\"num_key_value_heads\":3,\"hidden_size\":576,\"intermediate_size\":1536,"                    \
     "\"vocab_size\":49152,\"max_position_embeddings\":8192"
+
+#define NEOX_CORE                                                                                  \
+    "\"model_type\":\"gpt_neox\",\"num_hidden_layers\":6,\"num_attention_heads\":8,"               \
+    "\"hidden_size\":512,\"intermediate_size\":2048,\"vocab_size\":50304"
+#define HOOKED_CORE                                                                                \
+    "\"model_type\":\"hooked_transformer\",\"n_layers\":2,\"n_heads\":3,\"d_model\":10,"           \
+    "\"d_head\":4,\"n_ctx\":6,\"d_vocab\":7"
 
 static abl_model_config parsed(const char *text) {
     abl_model_config config;
@@ -92,10 +99,69 @@ static void rope_may_be_told_the_old_way_or_the_new(void **state) {
             "partial_rotary_factor");
 }
 
+static void neox_blocks_are_parallel_and_rotate_a_quarter(void **state) {
+    (void)state;
+    abl_model_config config = parsed("{" NEOX_CORE "}"); /* Pythia 70m */
+    assert_int_equal(config.family, ABL_FAMILY_GPT_NEOX);
+    assert_true(config.parallel_attn_mlp && config.attn_bias && config.mlp_bias);
+    assert_false(config.tied_unembed);
+    assert_int_equal(config.positional, ABL_POSITIONAL_ROPE);
+    assert_int_equal(config.rotary_dim, 16);
+    assert_int_equal(config.d_vocab_out, 50304);
+    assert_int_equal(config.activation, ABL_ACTIVATION_GELU);
+    config = parsed("{" NEOX_CORE ",\"use_parallel_residual\":false,\"rotary_pct\":1,"
+                    "\"rotary_emb_base\":500}");
+    assert_false(config.parallel_attn_mlp);
+    assert_int_equal(config.rotary_dim, 64);
+    assert_true(config.rope_theta == 500.0);
+    assert_int_equal(parsed("{" NEOX_CORE ",\"rope_parameters\":{\"rope_type\":\"default\","
+                            "\"rope_theta\":10000,\"partial_rotary_factor\":0.5}}")
+                         .rotary_dim,
+                     32);
+    refused("{" NEOX_CORE ",\"rotary_pct\":0.01}", ABL_CODE_INVALID_ARGUMENT, "even number");
+    refused("{" NEOX_CORE ",\"rotary_pct\":0.05}", ABL_CODE_INVALID_ARGUMENT, "3 of a head's 64");
+    refused("{" NEOX_CORE ",\"rotary_pct\":1.5}", ABL_CODE_INVALID_ARGUMENT, "rotary_pct");
+}
+
+static void hooked_configs_are_transformer_lens_own(void **state) {
+    (void)state;
+    abl_model_config config = parsed("{" HOOKED_CORE ",\"normalization_type\":null}");
+    assert_int_equal(config.norm, ABL_NORM_NONE);
+    assert_int_equal(config.d_mlp, 40);
+    assert_int_equal(config.d_vocab_out, 7);
+    assert_int_equal(config.attention, ABL_ATTENTION_CAUSAL);
+    assert_int_equal(config.positional, ABL_POSITIONAL_LEARNED);
+    assert_true(config.attn_divisor == 0.0);
+    config = parsed("{" HOOKED_CORE ",\"normalization_type\":\"RMSPre\",\"attn_only\":true,"
+                    "\"attention_dir\":\"bidirectional\",\"attn_scale\":3,\"d_vocab_out\":2,"
+                    "\"positional_embedding_type\":\"rotary\",\"rotary_dim\":2}");
+    assert_int_equal(config.norm, ABL_NORM_RMS);
+    assert_true(config.norm_plain && config.attn_only && config.attn_divisor == 3.0);
+    assert_int_equal(config.attention, ABL_ATTENTION_BIDIRECTIONAL);
+    assert_int_equal(config.d_mlp, 0);
+    assert_int_equal(config.d_vocab_out, 2);
+    assert_int_equal(config.rotary_dim, 2);
+    assert_int_equal(parsed("{" HOOKED_CORE ",\"attention_dir\":\"self\"}").attention,
+                     ABL_ATTENTION_SELF);
+    assert_true(parsed("{" HOOKED_CORE ",\"attn_scale\":-1.0}").attn_divisor == 0.0);
+    assert_true(parsed("{" HOOKED_CORE ",\"use_attn_scale\":false}").attn_divisor == 1.0);
+    refused("{" HOOKED_CORE ",\"attn_scale\":-2}", ABL_CODE_INVALID_ARGUMENT, "attn_scale");
+    refused("{" HOOKED_CORE ",\"attention_dir\":\"up\"}", ABL_CODE_UNIMPLEMENTED,
+            "causal, bidirectional, self");
+    refused("{" HOOKED_CORE ",\"attention_dir\":1}", ABL_CODE_INVALID_ARGUMENT, "attention_dir");
+    refused("{" HOOKED_CORE ",\"normalization_type\":\"LNPost\"}", ABL_CODE_UNIMPLEMENTED,
+            "LN, LNPre, RMS, RMSPre");
+    refused("{" HOOKED_CORE ",\"positional_embedding_type\":\"shortformer\"}",
+            ABL_CODE_UNIMPLEMENTED, "shortformer");
+    refused("{" HOOKED_CORE ",\"output_logits_soft_cap\":30}", ABL_CODE_UNIMPLEMENTED, "soft_cap");
+    refused("{" HOOKED_CORE ",\"gated_mlp\":true}", ABL_CODE_UNIMPLEMENTED, "gated_mlp");
+    refused("{" HOOKED_CORE ",\"use_local_attn\":true}", ABL_CODE_UNIMPLEMENTED, "use_local_attn");
+}
+
 static void an_unknown_family_is_told_which_are_supported(void **state) {
     (void)state;
     refused("{\"model_type\":\"bert\"}", ABL_CODE_UNIMPLEMENTED, "'bert'");
-    refused("{\"model_type\":\"bert\"}", ABL_CODE_UNIMPLEMENTED, "gpt2, llama");
+    refused("{\"model_type\":\"bert\"}", ABL_CODE_UNIMPLEMENTED, "gpt2, llama, gpt_neox, hooked");
     refused("{}", ABL_CODE_INVALID_ARGUMENT, "model_type");
     refused("{\"model_type\":1}", ABL_CODE_INVALID_ARGUMENT, "model_type");
 }
@@ -194,6 +260,8 @@ int main(void) {
         cmocka_unit_test(gpt2_is_read_with_its_defaults),
         cmocka_unit_test(llama_is_read_with_grouped_queries_and_tied_embeddings),
         cmocka_unit_test(rope_may_be_told_the_old_way_or_the_new),
+        cmocka_unit_test(neox_blocks_are_parallel_and_rotate_a_quarter),
+        cmocka_unit_test(hooked_configs_are_transformer_lens_own),
         cmocka_unit_test(an_unknown_family_is_told_which_are_supported),
         cmocka_unit_test(each_bad_value_is_refused_by_name_and_limit),
         cmocka_unit_test(variants_that_are_not_computed_are_refused),

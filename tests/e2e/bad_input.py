@@ -77,12 +77,12 @@ class World:
         request = cache_pb2.CreateAblationRequest(**{"model_id": self.model.id} | fields)
         return list(self.client._call("CreateAblation", request))
 
-    def keep(self, source: Any, kind: str, **options: Any) -> Any:
+    def ablation(self, source: Any, kind: str, **options: Any) -> Any:
         return self.model.create_ablation(source, kind, progress=False, **options)
 
-    def kept(self, source: Any, use: Callable, kind: str = "tokenwise_mean_clean", **options: Any) -> Any:
+    def ablating(self, source: Any, use: Callable, kind: str = "tokenwise_mean_clean", **options: Any) -> Any:
         """Uses an ablation that is there for this call only."""
-        ablation = self.keep(source, kind, **options)
+        ablation = self.ablation(source, kind, **options)
         try:
             return use(ablation)
         finally:
@@ -511,12 +511,12 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("job's ablation id", lambda w: w.submit(ablation_id="ablation-no"), "NOT_FOUND", "ABLATION_UNKNOWN"),
     ("sweep's ablation id", lambda w: w.sweep(ablation_id="ablation-no"), "NOT_FOUND", "ABLATION_UNKNOWN"),
     ("deleted ablation", lambda w: _resident(w, "ablation-no").delete(), "NOT_FOUND", "ABLATION_UNKNOWN"),
-    ("ablation of zeros", lambda w: w.keep(w.dataset, "zero"), "INVALID_ARGUMENT", "ABLATION_ZERO"),
+    ("ablation of zeros", lambda w: w.ablation(w.dataset, "zero"), "INVALID_ARGUMENT", "ABLATION_ZERO"),
     ("ablation of nothing", lambda w: w.create(), "INVALID_ARGUMENT", "ABLATION_SOURCE"),
     ("ablation of an unknown dataset", lambda w: w.create(dataset_id="d-no"), "NOT_FOUND", "DATASET_UNKNOWN"),
     ("ablation of an unknown model", lambda w: w.create(model_id="m-no", dataset_id=w.dataset.id),
      "NOT_FOUND", "MODEL_UNKNOWN"),
-    ("ablation over no prompts", lambda w: w.keep(w.tokens(0, 4), "tokenwise_mean_clean"), "INVALID_ARGUMENT", ""),
+    ("ablation over no prompts", lambda w: w.ablation(w.tokens(0, 4), "tokenwise_mean_clean"), "INVALID_ARGUMENT", ""),
     ("ablation over empty texts", lambda w: w.create(prompts=common_pb2.Prompts(text=common_pb2.TextPrompts())),
      "INVALID_ARGUMENT", ""),
     ("ablation of more prompts than there are", lambda w: w.create(dataset_id=w.dataset.id, prompt_count=33),
@@ -533,17 +533,17 @@ CASES: list[tuple[str, Call, str, str]] = [
      "INVALID_ARGUMENT", "ABLATION_CONFLICT"),
     ("ablation for random scores", lambda w: w.submit(ablation_id="ablation-no", random=prune_pb2.RandomScores()),
      "INVALID_ARGUMENT", "ABLATION_CONFLICT"),
-    ("ablation of another length", lambda w: w.kept(w.tokens(1, 5), lambda a: w.graph([[1, 2]], ablation=a)),
+    ("ablation of another length", lambda w: w.ablating(w.tokens(1, 5), lambda a: w.graph([[1, 2]], ablation=a)),
      "INVALID_ARGUMENT", "ABLATION_SHAPE"),
-    ("ablation of other rows", lambda w: w.kept(
+    ("ablation of other rows", lambda w: w.ablating(
         w.tokens(3, 2), lambda a: w.graph([[1, 2], [3, 4]], ablation=a), "resample"),
      "INVALID_ARGUMENT", "ABLATION_SHAPE"),
-    ("job with an ablation of another length", lambda w: w.kept(
+    ("job with an ablation of another length", lambda w: w.ablating(
         w.tokens(1, 5), lambda a: w.submit(ablation_id=a.id)), "INVALID_ARGUMENT", "ABLATION_SHAPE"),
-    ("job with rows of other prompts", lambda w: w.kept(
+    ("job with rows of other prompts", lambda w: w.ablating(
         w.tokens(40, 16), lambda a: w.submit(ablation_id=a.id), "resample"),
      "INVALID_ARGUMENT", "ABLATION_DATASET_MISMATCH"),
-    ("job with rows of fewer prompts", lambda w: w.kept(
+    ("job with rows of fewer prompts", lambda w: w.ablating(
         w.dataset, lambda a: w.submit(ablation_id=a.id), "resample", prompt_count=4),
      "INVALID_ARGUMENT", "ABLATION_SHAPE"),
     # datasets

@@ -8,7 +8,7 @@ import json
 import ablate
 import numpy as np
 import pytest
-from daemon import goldens
+from daemon import ROOT, goldens
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="reads the recorded numbers")
 LOGITS_ATOL = 1e-4
@@ -50,6 +50,29 @@ def test_logits(variant, fixture, request, ioi_path):
 )
 def test_scores(tiny_tl, ioi, case, algo):
     want = recorded("d_scores_proc_fact_qkv")
+    graph = tiny_tl.graph()
+    scores = graph.prune_scores(
+        ioi, algo, batch_size=4, prompt_count=8, prepend_bos=True, progress=False
+    )
+    graph.delete()
+    theirs = {name: want[f"{case}/{name}"] for name in scores}
+    largest = max(np.abs(array).max() for array in theirs.values())
+    for name, array in scores.items():
+        report(f"{case}/{name}", array, theirs[name], SCORES_RTOL_OF_MAX * largest)
+
+
+@pytest.mark.parametrize(
+    ("case", "algo"),
+    [
+        ("inputs_n5", ablate.EAPIG(steps=5)),
+        ("activations_n3", ablate.EAPIG("activations", 3)),
+        ("clean_corrupted", ablate.EAPIG("clean_corrupted")),
+    ],
+)
+def test_eap_ig(tiny_tl, ioi, case, algo):
+    """Autograd's numbers, which are in this tree whatever the recorded ones are."""
+    path = ROOT / "tests" / "golden" / "data" / "eap_ig" / "tiny-ioi.safetensors"
+    want = safetensors.load_file(path)
     graph = tiny_tl.graph()
     scores = graph.prune_scores(
         ioi, algo, batch_size=4, prompt_count=8, prepend_bos=True, progress=False

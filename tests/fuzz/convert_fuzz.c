@@ -12,6 +12,7 @@
 #include "ablate/v1/model.pb-c.h"
 #include "core/base/assert.h"
 #include "core/base/limits.h"
+#include "core/base/mem.h"
 #include "server/convert/ablation.h"
 #include "server/convert/graph.h"
 #include "server/convert/hooks.h"
@@ -19,6 +20,7 @@
 #include "server/convert/mask.h"
 #include "server/convert/prune.h"
 #include "server/convert/run.h"
+#include "server/convert/scores.h"
 #include "server/convert/sweep.h"
 #include "server/convert/wire.h"
 
@@ -196,6 +198,10 @@ static const ProtobufCMessageDescriptor *const requests[] = {
     &ablate__v1__create_kv_cache_request__descriptor,
     &ablate__v1__list_kv_caches_request__descriptor,
     &ablate__v1__delete_kv_cache_request__descriptor,
+    &ablate__v1__create_prune_scores_request__descriptor,
+    &ablate__v1__measure_roc_request__descriptor,
+    &ablate__v1__measure_completeness_request__descriptor,
+    &ablate__v1__compare_scores_request__descriptor,
 };
 
 /* What a conversion may answer, and must say when it refuses. */
@@ -262,6 +268,55 @@ static void convert_mask(const Ablate__V1__SetPatchMaskRequest *message, const a
     abl_values_unref(current);
     abl_values_unref(scores);
     abl_values_unref(values);
+}
+
+static void convert_new_scores(const Ablate__V1__CreatePruneScoresRequest *message,
+                               const abl_graph *graph) {
+    abl_status status = {0};
+    if (!taken(abl_convert_new_scores_check(message, &status), &status)) {
+        return;
+    }
+    int64_t count = abl_graph_edge_count(graph);
+    abl_values *mask = abl_values_create(count);
+    abl_values *values = abl_values_create(count);
+    ABL_ASSERT(mask != NULL && values != NULL);
+    if (taken(abl_convert_new_scores(message, graph, mask, values, &status), &status)) {
+        for (int64_t i = 0; i < count; i++) {
+            ABL_ASSERT(!isnan(values->values[i]));
+        }
+    }
+    abl_values_unref(mask);
+    abl_values_unref(values);
+}
+
+static void convert_roc(const Ablate__V1__MeasureRocRequest *message, const abl_graph *graph,
+                        abl_arena *arena) {
+    const bool by_job =
+        message->reference_case == ABLATE__V1__MEASURE_ROC_REQUEST__REFERENCE_REFERENCE_JOB_ID;
+    if (message->reference_case == ABLATE__V1__MEASURE_ROC_REQUEST__REFERENCE__NOT_SET) {
+        return; /* the service refuses it */
+    }
+    const abl_edge_counts_options defaults = {.kind = ABL_EDGE_COUNTS_LOGARITHMIC};
+    int64_t edge_count = abl_graph_edge_count(graph);
+    abl_values *scores = abl_values_create(edge_count);
+    uint8_t *in_reference = abl_calloc((size_t)edge_count, 1);
+    int64_t *sizes = NULL;
+    int32_t size_count = 0;
+    int64_t found = -1;
+    abl_status status = {0};
+    ABL_ASSERT(scores != NULL && in_reference != NULL);
+    if (taken(abl_convert_sizes(message->edge_counts, message->n_edge_counts, &defaults, edge_count,
+                                arena, &sizes, &size_count, &status),
+              &status)) {
+        ABL_ASSERT(size_count > 0 && size_count <= ABL_CIRCUIT_COUNT_MAX);
+    }
+    if (taken(abl_convert_reference(message, graph, by_job ? scores : NULL, in_reference, &found,
+                                    &status),
+              &status)) {
+        ABL_ASSERT(found >= 0 && found <= edge_count);
+    }
+    abl_free(in_reference);
+    abl_values_unref(scores);
 }
 
 static void convert_sweep(const Ablate__V1__CircuitSweep *message, abl_arena *arena) {
@@ -401,6 +456,12 @@ static void convert(const ProtobufCMessage *message, const abl_graph *graph, abl
         convert_graph((const Ablate__V1__CreateGraphRequest *)message);
     } else if (type == &ablate__v1__create_ablation_request__descriptor) {
         convert_ablation((const Ablate__V1__CreateAblationRequest *)message, arena);
+    } else if (type == &ablate__v1__create_prune_scores_request__descriptor) {
+        convert_new_scores((const Ablate__V1__CreatePruneScoresRequest *)message, graph);
+    } else if (type == &ablate__v1__measure_roc_request__descriptor) {
+        convert_roc((const Ablate__V1__MeasureRocRequest *)message, graph, arena);
+    } else if (type == &ablate__v1__measure_completeness_request__descriptor) {
+        convert_sweep(((const Ablate__V1__MeasureCompletenessRequest *)message)->sweep, arena);
     } else if (type == &ablate__v1__list_graphs_request__descriptor) {
         const Ablate__V1__ListGraphsRequest *list = (const Ablate__V1__ListGraphsRequest *)message;
         convert_page(list->page_size, list->page_token);

@@ -372,6 +372,25 @@ static void a_job_that_a_drained_executor_refuses_leaves_nothing(void **state) {
     abl_object_unref(&job->object);
 }
 
+static void scores_from_elsewhere_are_a_job_that_needs_nothing(void **state) {
+    fixture *f = *state;
+    const int64_t count = abl_graph_edge_count(f->graph->graph);
+    abl_values *scores = abl_values_create(count);
+    abl_job *job = abl_job_create_ended(f->graph, scores);
+    assert_non_null(job);
+    assert_int_equal(abl_job_keep(job, f->registry, NULL), ABL_CODE_OK);
+    assert_true(abl_job_ended(job) && job->scores == scores && job->dataset == NULL);
+    assert_int_equal(job->event_count, 1);
+    assert_int_equal(job->events[0].state, ABL_JOB_SUCCEEDED);
+    assert_int_equal(job->events[0].eta_ms, 0);
+    assert_true(job->object.bytes >= count * (int64_t)sizeof(float));
+    assert_string_equal(job->name, job->object.id);
+    assert_int_equal(abl_registry_user_count(f->registry, &f->graph->object), 0);
+    abl_job_cancel(job, "for nothing"); /* no effect */
+    assert_int_equal(job->state, ABL_JOB_SUCCEEDED);
+    assert_int_equal(abl_registry_remove(f->registry, &job->object, NULL), ABL_CODE_OK);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -383,6 +402,7 @@ int main(void) {
         TEST(a_job_cancelled_while_it_waits_never_runs),
         TEST(more_jobs_than_may_wait_are_refused_and_leave_nothing),
         TEST(a_job_that_a_drained_executor_refuses_leaves_nothing),
+        TEST(scores_from_elsewhere_are_a_job_that_needs_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

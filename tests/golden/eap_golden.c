@@ -27,8 +27,9 @@ static void compare_flat(const char *title, const char *what, const abl_graph *g
 /* ---- activation magnitude -------------------------------------------------------------------- */
 
 /* AutoCircuit gives every destination the first n sources, whichever its n sources are. In a simple
- * graph, where destinations read from min_src_idx on, all later destinations so repeat the values of
- * block 0. Ours give each edge its own source; this is what AutoCircuit makes of the same means. */
+ * graph, where destinations read from min_src_idx on, all later destinations so repeat the values
+ * of block 0. Ours give each edge its own source; this is what AutoCircuit makes of the same
+ * means. */
 static float *as_first_sources(const abl_graph *graph, const float *scores) {
     const int64_t count = abl_graph_edge_count(graph);
     float *means = abl_calloc((size_t)abl_graph_src_count(graph), sizeof *means);

@@ -214,6 +214,7 @@ static bool set_training(const abl_args *args, algorithms *all, Ablate__V1__Prun
     training->mask_function = (Ablate__V1__MaskFunction)args->count[ABL_OPTION_MASK_FN];
     training->faithfulness_target = (Ablate__V1__FaithfulnessTarget)args->count[ABL_OPTION_TARGET];
     training->tree_optimisation = args->given[ABL_OPTION_TREE];
+    training->ablation_type = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
     training->seed = (uint64_t)args->count[ABL_OPTION_SEED];
     if (args->given[ABL_OPTION_AVOID] && !split_edges(all, args->text[ABL_OPTION_AVOID])) {
         return false;

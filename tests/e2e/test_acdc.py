@@ -128,3 +128,25 @@ def test_answer_differences_and_zero_ablation(rand_graph, ioi):
     assert 0 < job.acdc[0].removed_edges < rand_graph.edge_count
     said = json.loads(job.provenance.algorithm_json)
     assert said["faithfulness_target"] == "answer_diff" and said["taus"] == [0.05]
+
+
+def test_it_is_cancelled_between_two_passes_with_the_scores_so_far(graph, ioi):
+    algo = ablate.ACDC(taus=[i * 1e-4 for i in range(1, 257)], candidate_count_max=1)
+    with graph.stream_prune_scores(ioi, algo, batch_size=4, prompt_count=4) as stream:
+        for event in stream:
+            if event.acdc:
+                break
+        stream.job.cancel()
+        last = [event for event in stream.job.watch()][-1]
+    assert last.state == "cancelled" and 0 < last.done_units < last.total_units
+    job = stream.job.refresh()
+    assert [tau.decided_edges for tau in job.acdc][:-1] == [graph.edge_count] * (len(job.acdc) - 1)
+    removed = int(np.isfinite(job.scores().flat()).sum())
+    assert removed >= max(tau.removed_edges for tau in job.acdc)
+
+
+def test_the_same_request_decides_the_same_twice(rand_graph, ioi):
+    algo = ablate.ACDC(taus=[1e-3, 1e-2], faithfulness_target="mse")
+    first, again = (discover(rand_graph, ioi, algo) for _ in range(2))
+    np.testing.assert_array_equal(first.scores().flat(), again.scores().flat())
+    assert first.acdc == again.acdc

@@ -40,7 +40,7 @@ static const command commands[] = {
      abl_cmd_tokens},
     {"forward", "PROMPT", "show the likeliest next tokens", 1,
      ABL_TAKES(MODEL) | ABL_TAKES(BOS) | ABL_TAKES(TOP) | ABL_TAKES(GRAPH) | ABL_TAKES(CORRUPT) |
-         ABL_TAKES(ABLATION) | ABL_TAKES(ABLATION_ID),
+         ABL_TAKES(ABLATION) | ABL_TAKES(ABLATION_ID) | ABL_TAKES(INTERVENE),
      abl_cmd_forward},
     {"graph create", "", "make a graph over a resident model", 0, ABL_TAKES(MODEL) | GRAPH_OPTIONS,
      abl_cmd_graph_create},

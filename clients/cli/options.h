@@ -34,6 +34,10 @@ ABL_BEGIN_DECLS
     X(TOP, "top", 'n', COUNT, 1000, "N", "how many to show [10]")                                  \
     X(GRAPH, "graph", 'g', TEXT, 0, "GRAPH", "a graph's id")                                       \
     X(CORRUPT, "corrupt", 0, TEXT, 0, "TEXT", "prompt whose activations replace ablated ones")     \
+    X(INTERVENE, "intervene", 0, TEXT, 0, "SPEC",                                                  \
+      "change what is at hook points: 'blocks.9.attn.hook_z zero heads=1,6; "                      \
+      "blocks.3.hook_mlp_out "                                                                     \
+      "scale 0.5 pos=-1' (zero, mean over=rows,pos, scale X, clamp LOW HIGH; heads, pos, rows)")   \
     X(MERGE_QKV, "merge-qkv", 0, FLAG, 0, "", "one destination a head, instead of its q, k and v") \
     X(SIMPLE, "simple", 0, FLAG, 0, "",                                                            \
       "the residual stream node by node (node ablation), instead of all edges")                    \

@@ -157,6 +157,25 @@ def test_forward_shows_the_likeliest_tokens(ablate, tiny, model):
     assert len(out.splitlines()) == 4 and "%" in out
 
 
+def test_forward_is_intervened_in(ablate, tiny, model):
+    text = "When John and Mary went to the store, John gave a drink to"
+    words = "blocks.0.attn.hook_z zero heads=1,6; blocks.1.mlp.hook_out scale 0.5 pos=-1 ;ln_final.hook_scale clamp 0 9.5"
+    hooks = [
+        ("blocks.0.attn.hook_z", {"op": "zero", "heads": [1, 6]}),
+        ("blocks.1.hook_mlp_out", {"op": "scale", "factor": 0.5, "pos": -1}),
+        ("ln_final.hook_scale", {"op": "clamp", "min": 0, "max": 9.5}),
+    ]
+    out, _ = ablate("forward", text, "--model", model, "--top", 2, "--json", "--intervene", words)
+    logits = np.asarray(tiny.run_with_hooks(text, hooks, slice_output="last_seq"))[0]
+    top = json.loads(out)["top"][0]["tokens"]
+    np.testing.assert_allclose([t["logit"] for t in top], np.sort(logits)[::-1][:2], rtol=1e-4)
+    for wrong in ("blocks.0.attn.hook_z", "blocks.0.attn.hook_z set 1", "p scale", "p zero head=1", "p zero heads=a", ";"):
+        _, err = ablate("forward", text, "--model", model, "--intervene", wrong, code=2)
+        assert "--intervene" in err
+    _, err = ablate("forward", text, "--model", model, "--intervene", "blocks.0.nothing zero", code=1)
+    assert "interventions[0]" in err
+
+
 # --- Graphs, datasets -----------------------------------------------------------------------------
 
 

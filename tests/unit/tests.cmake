@@ -1,5 +1,6 @@
 # One line a unit test; keep it sorted.
 abl_unit_test(clients/cli/graph_json_test LIBS abl_cli abl_proto PkgConfig::JANSSON)
+abl_unit_test(clients/cli/interventions_test LIBS abl_cli abl_proto abl_base)
 abl_unit_test(clients/cli/json_test LIBS abl_cli abl_proto PkgConfig::JANSSON m)
 abl_unit_test(clients/cli/options_test LIBS abl_cli)
 abl_unit_test(clients/cli/progress_test LIBS abl_cli)
@@ -24,6 +25,8 @@ abl_unit_test(core/tokenizer/tokenizer_test LIBS abl_tokenizer abl_base)
 abl_unit_test(server/convert/prune_test LIBS abl_server abl_proto abl_graph abl_base)
 abl_unit_test(server/convert/wire_test LIBS abl_server abl_proto abl_base)
 abl_unit_test(server/runtime/executor_test LIBS abl_runtime abl_base Threads::Threads)
+abl_unit_test(server/runtime/hooks_test
+    LIBS PkgConfig::UV abl_server abl_core abl_loader abl_tensor abl_base) # libuv before torch's
 abl_unit_test(server/runtime/job_test
     LIBS PkgConfig::UV abl_server abl_transport abl_runtime abl_proto abl_core abl_loader abl_data
         abl_graph abl_tokenizer abl_tensor abl_json abl_base) # libuv before torch's, as in ablated

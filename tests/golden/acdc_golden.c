@@ -173,6 +173,45 @@ static void compare_case(const acdc_case *c) {
     }
 }
 
+/* Prompts that share their first tokens: what is never recomputed there changes no effect. */
+static void compare_prefix(const char *model_name, abl_model *model) {
+    abl_dataset *late = edges_prompts(golden_path("prompts/ioi_late.json"), model, ABL_BOS_PREPEND);
+    golden_check(model_name, "the late prompts share 11 tokens",
+                 abl_dataset_shared_prefix(late, 0, 4) == 11);
+    for (size_t v = 0; v < EDGES_VARIANT_COUNT; v++) {
+        const edges_variant *variant = &EDGES_VARIANTS[v];
+        acdc_case c = {.model = model, .dataset = late};
+        c.graph = edges_graph(model, variant, abl_dataset_seq_len(late));
+        c.edge_count = abl_graph_edge_count(c.graph);
+        (void)snprintf(c.recorded.title, sizeof c.recorded.title, "%s/%s late", model_name,
+                       variant->name);
+        if (!variant->raw && !abl_graph_options_of(c.graph)->simple && c.edge_count < 4000) {
+            const double tau = 1e-4;
+            abl_acdc_report fast;
+            abl_acdc_report whole;
+            abl_prune *a = run(&c, &tau, 1, false, NULL);
+            c.whole_passes = true;
+            abl_prune *b = run(&c, &tau, 1, false, NULL);
+            bool both = abl_prune_acdc_report(a, &fast) && abl_prune_acdc_report(b, &whole);
+            double largest = 0;
+            for (int64_t i = 0; both && i < c.edge_count; i++) {
+                largest = fmax(largest, fabs(fast.effects[i] - whole.effects[i]));
+            }
+            const float difference = (float)largest;
+            const float none = 0;
+            golden_compare_floats(c.recorded.title, "effects, masked", &none, 1, &difference, 1,
+                                  TOL_EFFECT);
+            golden_check(c.recorded.title, "the same edges go",
+                         memcmp(abl_prune_scores(a), abl_prune_scores(b),
+                                (size_t)c.edge_count * sizeof(float)) == 0);
+            abl_prune_destroy(a);
+            abl_prune_destroy(b);
+        }
+        abl_graph_destroy(c.graph);
+    }
+    abl_dataset_destroy(late);
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     golden_init(argv[0]);
@@ -197,6 +236,7 @@ int main(int argc, char **argv) {
             abl_graph_destroy(c.graph);
             edges_case_close(&c.recorded);
         }
+        compare_prefix(EDGES_MODELS[i], c.model);
         abl_model_unref(c.model);
         abl_dataset_destroy((abl_dataset *)(uintptr_t)c.dataset);
     }

@@ -540,6 +540,7 @@ static void all_laws(subject *s, const char *variant, abl_graph_options options)
             law_reader(s, (abl_ablation)ablation);
         }
     }
+    law_acdc(s, ABL_ABLATION_BATCH_TOKENWISE_MEAN); /* one row for all prompts */
     if (s->linear) {
         law_linear(s);
     }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Words are cut at blanks, interventions at semicolons; a word with a '=' is a selection, others
- * are the point, the operation and its numbers, in this order. Each intervention is one block of memory:
- * the message, its operation, its lists and its texts, so that ending it is one call. */
+ * are the point, the operation and its numbers, in this order. Each intervention is one block of
+ * memory: the message, its operation, its lists and its texts, so that ending it is one call. */
 #include "clients/cli/interventions.h"
 
 #include "core/base/mem.h"

@@ -97,6 +97,20 @@ static abl_code want_named(abl_captures *c, abl_status *ret_status) {
     return ABL_CODE_OK;
 }
 
+static abl_pass_shape shape_of(const abl_forward_options *o) {
+    bool own = abl_forward_patches_inputs(o->patch);
+    const abl_model_config *config = abl_model_get_config(o->model);
+    return (abl_pass_shape){.batch = o->batch,
+                            .seq = o->seq,
+                            .kv_heads = own ? o->patch->kv_heads : config->n_kv_heads,
+                            .per_head_inputs = o->per_head_inputs || own};
+}
+
+static bool has_heads(const abl_forward_options *o, abl_hook_point point) {
+    const abl_pass_shape shape = shape_of(o);
+    return abl_hook_layout_of(abl_model_get_config(o->model), point, &shape).head_dim >= 0;
+}
+
 /* With nobody asking by name, points that this pass has no tensor for are left out in silence:
  * inputs that are not there when others are, and gradients of what fires three times. */
 static bool hidden(const abl_forward_options *o, abl_hook_point point, bool gradient) {
@@ -107,7 +121,8 @@ static bool hidden(const abl_forward_options *o, abl_hook_point point, bool grad
         point == ABL_HOOK_Q_INPUT || point == ABL_HOOK_K_INPUT || point == ABL_HOOK_V_INPUT;
     bool norm1 = point == ABL_HOOK_LN1_SCALE || point == ABL_HOOK_LN1_NORMALIZED;
     return point == ABL_HOOK_UNEMBED || (needs_flags(point) && !o->per_head_inputs) ||
-           (joined && input) || (gradient && split && (norm1 || point == ABL_HOOK_ATTN_IN));
+           (joined && input) || (o->heads.count > 0 && !has_heads(o, point)) ||
+           (gradient && split && (norm1 || point == ABL_HOOK_ATTN_IN));
 }
 
 static abl_code want_all(abl_captures *c, abl_status *ret_status) {
@@ -134,32 +149,70 @@ static abl_code want_all(abl_captures *c, abl_status *ret_status) {
     return ABL_CODE_OK;
 }
 
-static abl_code check_positions(const abl_forward_options *o, abl_status *ret_status) {
-    for (size_t i = 0; i < o->positions.count; i++) {
-        int64_t at = o->positions.indices[i];
-        if (at < -o->seq || at >= o->seq) {
-            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "POSITIONS_INVALID",
-                            "positions[%zu] is %lld; the prompts have %lld tokens, and negative "
-                            "ones count from the end",
-                            i, (long long)at, (long long)o->seq);
+static abl_code check_list(const char *what, const char *reason, abl_index_list list, int64_t low,
+                           int64_t end, abl_status *ret_status) {
+    for (size_t i = 0; i < list.count; i++) {
+        int64_t index = list.indices[i];
+        if (index < low || index >= end) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, reason,
+                            "%s[%zu] is %lld; there are %lld of them here%s", what, i,
+                            (long long)index, (long long)end,
+                            low < 0 ? ", and negative ones count from the end" : "");
         }
     }
     return ABL_CODE_OK;
+}
+
+/* Where heads are chosen, what is wanted has those heads. */
+static abl_code check_heads(const abl_captures *c, abl_status *ret_status) {
+    const abl_forward_options *o = c->options;
+    const abl_model_config *config = abl_model_get_config(o->model);
+    const abl_pass_shape shape = shape_of(o);
+    for (int i = 0; i < (config->n_layers + 1) * ABL_HOOK_POINT_COUNT && o->heads.count > 0; i++) {
+        abl_hook hook = {.point = (abl_hook_point)(i % ABL_HOOK_POINT_COUNT),
+                         .layer = i / ABL_HOOK_POINT_COUNT - 1};
+        if (!abl_captures_want(c, hook.point, hook.layer) &&
+            !abl_captures_want_gradient(c, hook.point, hook.layer)) {
+            continue;
+        }
+        abl_hook_layout layout = abl_hook_layout_of(config, hook.point, &shape);
+        char name[ABL_NAME_BYTES_MAX];
+        (void)abl_hook_name(hook, name, sizeof name);
+        if (layout.head_dim < 0) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "HOOK_HEADS",
+                            "heads are chosen, and '%s' has no head axis", name);
+        }
+        abl_code code = check_list("heads", "HOOK_HEADS", o->heads, 0,
+                                   layout.sizes[layout.head_dim], ret_status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
+    }
+    return ABL_CODE_OK;
+}
+
+static abl_code check_selection(const abl_captures *c, abl_status *ret_status) {
+    const abl_forward_options *o = c->options;
+    abl_code code =
+        check_list("positions", "POSITIONS_INVALID", o->positions, -o->seq, o->seq, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = check_list("rows", "HOOK_ROWS", o->rows, 0, o->batch, ret_status);
+    }
+    return code == ABL_CODE_OK ? check_heads(c, ret_status) : code;
 }
 
 abl_code abl_captures_plan(const abl_forward_options *options, abl_forward_result *result,
                            abl_captures *ret_captures, abl_status *ret_status) {
     abl_captures c = {.options = options, .seq = options->seq, .result = result};
     size_t rows = (size_t)abl_model_get_config(options->model)->n_layers + 1;
-    abl_code code = check_positions(options, ret_status);
-    if (code != ABL_CODE_OK) {
-        return code;
-    }
     c.wanted = abl_calloc(2 * rows, ABL_HOOK_POINT_COUNT);
     if (c.wanted == NULL) {
         return abl_fail_oom(ret_status);
     }
-    code = options->capture_all ? want_all(&c, ret_status) : want_named(&c, ret_status);
+    abl_code code = options->capture_all ? want_all(&c, ret_status) : want_named(&c, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = check_selection(&c, ret_status);
+    }
     if (code == ABL_CODE_OK) {
         result->entries = abl_calloc(c.wanted_count, sizeof *result->entries);
         code = result->entries == NULL ? abl_fail_oom(ret_status) : ABL_CODE_OK;
@@ -179,11 +232,10 @@ void abl_captures_finish(abl_captures *captures) {
 
 /* ---- Keeping ----------------------------------------------------------------------------- */
 
-/* The chosen positions of a tensor whose positions are at `dim`, the pass's own from `first` on. */
-static abl_tensor *at_positions(const abl_captures *c, abl_scope *scope, abl_tensor *tensor,
-                                int dim, int64_t first) {
-    const abl_index_list *list = &c->options->positions;
-    if (list->count == 0) {
+/* The chosen indices of one dimension; those from `first` on are counted, `size` of them. */
+static abl_tensor *chosen(abl_scope *scope, abl_tensor *tensor, const abl_index_list *list, int dim,
+                          int64_t first, int64_t size) {
+    if (list->count == 0 || tensor == NULL) {
         return tensor;
     }
     int64_t *indices = abl_calloc(list->count, sizeof *indices);
@@ -194,7 +246,7 @@ static abl_tensor *at_positions(const abl_captures *c, abl_scope *scope, abl_ten
         return NULL;
     }
     for (size_t i = 0; i < list->count; i++) {
-        indices[i] = first + list->indices[i] + (list->indices[i] < 0 ? c->seq : 0);
+        indices[i] = first + list->indices[i] + (list->indices[i] < 0 ? size : 0);
     }
     const int64_t count = (int64_t)list->count;
     abl_tensor *at = abl_tensor_from_host(scope, ABL_DTYPE_I64, 1, &count, indices);
@@ -203,8 +255,20 @@ static abl_tensor *at_positions(const abl_captures *c, abl_scope *scope, abl_ten
     return out;
 }
 
-static int pos_dim_of(abl_hook_point point) {
-    return point == ABL_HOOK_ATTN_SCORES || point == ABL_HOOK_PATTERN ? 2 : 1;
+/* What is to be kept of a point's tensor. Logits have their own slice of positions. */
+static abl_tensor *selected(const abl_captures *c, abl_scope *scope, abl_hook_point point,
+                            abl_tensor *tensor) {
+    const abl_forward_options *o = c->options;
+    const abl_pass_shape shape = shape_of(o);
+    abl_hook_layout layout = abl_hook_layout_of(abl_model_get_config(o->model), point, &shape);
+    int64_t first = point == ABL_HOOK_ROT_K ? abl_prefix_length(o->prefix) : 0;
+    tensor = chosen(scope, tensor, &o->rows, 0, 0, o->batch);
+    if (point != ABL_HOOK_UNEMBED) {
+        tensor = chosen(scope, tensor, &o->positions, layout.pos_dim, first, c->seq);
+    }
+    return layout.head_dim < 0 ? tensor
+                               : chosen(scope, tensor, &o->heads, layout.head_dim, 0,
+                                        layout.sizes[layout.head_dim]);
 }
 
 static void keep(abl_captures *c, abl_scope *scope, bool gradient, abl_hook hook,
@@ -212,11 +276,7 @@ static void keep(abl_captures *c, abl_scope *scope, bool gradient, abl_hook hook
     if (tensor == NULL || !*slot_of(c, gradient, hook.point, hook.layer)) {
         return; /* NULL: the scope has failed, and says so at the end */
     }
-    /* Logits have their own slice of positions. */
-    int64_t first = hook.point == ABL_HOOK_ROT_K ? abl_prefix_length(c->options->prefix) : 0;
-    abl_tensor *kept = hook.point == ABL_HOOK_UNEMBED
-                           ? tensor
-                           : at_positions(c, scope, tensor, pos_dim_of(hook.point), first);
+    abl_tensor *kept = selected(c, scope, hook.point, tensor);
     if (kept == NULL) {
         return;
     }

@@ -108,10 +108,12 @@ typedef struct abl_forward_options {
                              capture_all */
     int stop_at_layer;    /* -1: run to the end; l: stop before layer l, and give no logits */
     abl_index_list
-        positions;     /* of what is captured (of scores and patterns: the queries'); negative
+        positions;        /* of what is captured (of scores and patterns: the queries'); negative
                                  from the end; count 0: all */
-    bool incl_bwd;     /* the gradient, too, of each captured point */
-    abl_scalar scalar; /* that gradients are of */
+    abl_index_list heads; /* likewise; only of points that have a head axis. 0: all */
+    abl_index_list rows;  /* likewise, of the batch */
+    bool incl_bwd;        /* the gradient, too, of each captured point */
+    abl_scalar scalar;    /* that gradients are of */
     abl_interventions interventions;
     const abl_forward_patch *patch; /* NULL: the plain model */
 
@@ -136,7 +138,7 @@ typedef struct abl_forward_result {
 /*   INVALID_ARGUMENT  TOKEN_OUT_OF_RANGE  names the row, the position, the id and d_vocab
  *   INVALID_ARGUMENT  BATCH_INVALID, SEQ_INVALID  empty, or over n_ctx, ABL_BATCH_MAX, ABL_SEQ_MAX
  *   INVALID_ARGUMENT  LAYER_OUT_OF_RANGE  stop_at_layer
- *   INVALID_ARGUMENT  POSITIONS_INVALID
+ *   INVALID_ARGUMENT  POSITIONS_INVALID, HOOK_HEADS, HOOK_ROWS  what is to be kept is not there
  *   INVALID_ARGUMENT  GRADIENT_NEEDS_LOGITS  gradients with stop_at_layer, or of the loss of one
  *                                            token
  *   UNIMPLEMENTED     MODEL_DTYPE            gradients in weights that are not float32

@@ -127,6 +127,13 @@ abl_code abl_convert_run_with_cache(const Ablate__V1__RunWithCacheRequest *messa
     request.gradient_of = message->gradient_of;
     request.positions =
         (abl_index_list){.indices = message->positions, .count = message->n_positions};
+    request.heads = (abl_index_list){.indices = message->heads, .count = message->n_heads};
+    request.rows = (abl_index_list){.indices = message->rows, .count = message->n_rows};
+    if (message->n_heads > ABL_HOOK_INDEX_COUNT_MAX || message->n_rows > ABL_HOOK_INDEX_COUNT_MAX) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "HOOK_INDICES",
+                        "heads names %zu and rows %zu; at most %d are taken", message->n_heads,
+                        message->n_rows, ABL_HOOK_INDEX_COUNT_MAX);
+    }
     if (message->n_positions > ABL_SEQ_MAX) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "POSITIONS_INVALID",
                         "positions names %zu; at most %d are taken", message->n_positions,

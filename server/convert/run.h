@@ -35,6 +35,8 @@ typedef struct abl_run_request {
     bool per_head_inputs;
     int32_t stop_at_layer; /* as in the message */
     abl_index_list positions;
+    abl_index_list heads;
+    abl_index_list rows;
     bool incl_bwd;
     bool keep_on_server;
     const Ablate__V1__GradientOf *gradient_of; /* NULL: the loss */

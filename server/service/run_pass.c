@@ -224,6 +224,8 @@ static abl_forward_options hooks_of(abl_rpc *rpc, const abl_pass *pass) {
         .per_head_inputs = pass->request.per_head_inputs,
         .stop_at_layer = pass->stop_at_layer,
         .positions = pass->request.positions,
+        .heads = pass->request.heads,
+        .rows = pass->request.rows,
         .incl_bwd = pass->request.incl_bwd,
         .scalar = pass->scalar,
         .interventions = pass->hooks.list,

@@ -288,6 +288,10 @@ CASES: list[tuple[str, Call, str, str]] = [
      "INVALID_ARGUMENT", "ANSWERS_INVALID"),
     ("gradient that fires three times", lambda w: w.model.run_with_cache(
         [[1, 2]], "blocks.0.ln1.hook_scale_grad", per_head_inputs=True), "FAILED_PRECONDITION", "HOOK_CANNOT_FIRE"),
+    ("head to keep", lambda w: w.model.run_with_cache([[1, 2]], Z0, heads=8), "INVALID_ARGUMENT", "HOOK_HEADS"),
+    ("head to keep where there is none", lambda w: w.model.run_with_cache([[1, 2]], MLP_OUT, heads=0),
+     "INVALID_ARGUMENT", "HOOK_HEADS"),
+    ("row to keep", lambda w: w.model.run_with_cache([[1, 2]], Z0, rows=1), "INVALID_ARGUMENT", "HOOK_ROWS"),
     ("position to keep", lambda w: w.model.run_with_cache([[1, 2]], Z0, pos_slice=2), "INVALID_ARGUMENT", "POSITIONS_INVALID"),
     # graphs and jobs
     ("graph longer than the context", lambda w: w.model.graph(seq_len=w.model.cfg.n_ctx + 1), "INVALID_ARGUMENT", ""),

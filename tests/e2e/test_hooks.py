@@ -118,6 +118,13 @@ def test_positions_are_kept_with_their_axis(tiny):
         _, some = tiny.run_with_cache(TOKENS, [Z, "blocks.0.attn.hook_pattern"], pos_slice=pos_slice)
         np.testing.assert_array_equal(some[Z], whole[Z][:, index])
         np.testing.assert_array_equal(some["pattern", 0], whole["pattern", 0][:, :, index])
+    _, few = tiny.run_with_cache(TOKENS, Z, pos_slice=-1, heads=[3, 1], rows=1, incl_bwd=True)
+    _, all_of = tiny.run_with_cache(TOKENS, Z, incl_bwd=True)
+    np.testing.assert_allclose(few[Z], all_of[Z][[1]][:, [-1]][:, :, [3, 1]], atol=1e-6)
+    np.testing.assert_allclose(few[Z + "_grad"], all_of[Z + "_grad"][[1]][:, [-1]][:, :, [3, 1]], atol=1e-6)
+    _, with_heads = tiny.run_with_cache(TOKENS, None, heads=0)
+    assert {array.ndim for array in with_heads.values()} == {4}
+    np.testing.assert_array_equal(with_heads["pattern", 0], whole["pattern", 0][:, [0]])
     _, texts = tiny.run_with_cache("When Mary went", Z, pos_slice=slice(-1, None))
     assert texts[Z].shape[1] == 1
 

@@ -20,7 +20,7 @@ from ._ablation import (
 from ._arrays import Array, Prompt, bos_policy, collect_chunks, encode_float, encode_prompts
 from ._caches import KvCacheLike, kv_cache_id
 from ._dataset import Dataset, DatasetLike
-from ._hooks import FwdHooks, GraphHooks, make_interventions
+from ._hooks import FwdHooks, GraphHooks, Indices, make_interventions
 from ._interop import EapGraph, PathLike, from_eap_graph, load_scores, save_scores, to_eap_graph
 from ._jobs import (
     Ablation,
@@ -383,6 +383,8 @@ class Graph(MaskModes, GraphHooks):
         ablation: Ablation | None = None,
         ablation_input: Prompt | None = None,
         pos_slice: Any = None,
+        heads: Indices = None,
+        rows: Indices = None,
         stop_at_layer: int | None = None,
         incl_bwd: bool = False,
         gradient_of: Any = "loss",
@@ -410,6 +412,8 @@ class Graph(MaskModes, GraphHooks):
             stop_at_layer,
             per_head_inputs,
             pos_slice=pos_slice,
+            heads=heads,
+            rows=rows,
             incl_bwd=incl_bwd,
             gradient_of=gradient_of,
             keep_on_server=keep_on_server,

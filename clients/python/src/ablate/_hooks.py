@@ -85,6 +85,13 @@ _OPERATIONS: dict[str, Callable[..., hooks_pb2.Intervention]] = {
 }
 
 
+def indices_of(value: Indices) -> list[int]:
+    """One or several as a list; empty for ``None``."""
+    if value is None:
+        return []
+    return [int(number) for number in (value if hasattr(value, "__iter__") else [value])]
+
+
 def make_intervention(name: str, spec: HookSpec) -> hooks_pb2.Intervention:
     """The protocol's intervention. ValueError for an operation or an option that there is not."""
     options = {"op": spec} if isinstance(spec, str) else dict(spec)
@@ -99,8 +106,7 @@ def make_intervention(name: str, spec: HookSpec) -> hooks_pb2.Intervention:
     for key in [key for key in options if key in _SELECTION]:
         value = options.pop(key)
         if value is not None:
-            numbers = value if hasattr(value, "__iter__") else [value]
-            selection[_SELECTION[key]] = [int(number) for number in numbers]
+            selection[_SELECTION[key]] = indices_of(value)
     try:
         made = _OPERATIONS[op](**options)
     except TypeError as error:

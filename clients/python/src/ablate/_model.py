@@ -23,6 +23,8 @@ from ._caches import KvCache, KvCacheLike, kv_cache_id
 from ._hooks import (
     Activations,
     FwdHooks,
+    Indices,
+    indices_of,
     kept,
     list_activations,
     make_gradient_of,
@@ -508,6 +510,8 @@ class Model:
         names_filter: NamesFilter = None,
         *,
         pos_slice: Any = None,
+        heads: Indices = None,
+        rows: Indices = None,
         stop_at_layer: int | None = None,
         incl_bwd: bool = False,
         gradient_of: Any = "loss",
@@ -522,7 +526,8 @@ class Model:
         """Logits and the activations at hook points.
 
         ``names_filter``: a name, names, a predicate, or ``None`` for every hook point that can fire.
-        ``pos_slice``: positions to keep, as TransformerLens's; the axis stays.
+        ``pos_slice``: positions to keep, as TransformerLens's; the axis stays. ``heads``, ``rows``: what
+        to keep of those axes.
         ``stop_at_layer``: only blocks below it run (negative: from the end), and the logits are None.
         ``incl_bwd``: gradients, too, under the name with ``"_grad"`` behind it; such names may also be
         asked for. They are of ``gradient_of``: ``"loss"``, the mean next-token loss as in
@@ -543,6 +548,8 @@ class Model:
             stop_at_layer,
             per_head_inputs,
             pos_slice=pos_slice,
+            heads=heads,
+            rows=rows,
             incl_bwd=incl_bwd,
             gradient_of=gradient_of,
             keep_on_server=keep_on_server,
@@ -692,6 +699,8 @@ class Model:
         per_head_inputs: bool,
         *,
         pos_slice: Any = None,
+        heads: Indices = None,
+        rows: Indices = None,
         incl_bwd: bool = False,
         gradient_of: Any = None,
         keep_on_server: bool = False,
@@ -707,6 +716,8 @@ class Model:
             keep_on_server=keep_on_server,
             gradient_of=make_gradient_of(gradient_of),
             positions=positions_of(pos_slice, lambda: self._length(forward)),
+            heads=indices_of(heads),
+            rows=indices_of(rows),
         )
         request.forward.interventions.extend(make_interventions(fwd_hooks))
         if stop_at_layer is not None:

@@ -414,7 +414,13 @@ def follow(
             top = event.top_edges or top
             bar.total = event.total_units or None
             bar.update(event.done_units - bar.n)
-            if top:
+            if event.acdc:
+                tau = event.acdc[-1]
+                bar.set_postfix_str(
+                    f"tau {tau.tau:.3g}: {tau.removed_edges} removed, effect {tau.effect:.3g}",
+                    refresh=False,
+                )
+            elif top:
                 bar.set_postfix_str(f"{top[0].edge} {top[0].score:+.3f}", refresh=False)
             bar.refresh()
     except KeyboardInterrupt:

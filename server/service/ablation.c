@@ -80,11 +80,6 @@ static abl_code prompts_dataset(abl_rpc *rpc, create_state *state) {
 static abl_code dataset_tokenize(abl_rpc *rpc, create_state *state) {
     const abl_model *model = state->model->model;
     const abl_model_config *config = abl_model_get_config(model);
-    if (abl_model_tokenizer(model) == NULL) {
-        return abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "TOKENIZER_MISSING",
-                        "model %s has no tokenizer, so the dataset's text means nothing to it",
-                        state->model->object.id);
-    }
     abl_code code = abl_convert_bos(model, state->request.bos, state->model->bos_default,
                                     &state->bos, &rpc->status);
     if (code != ABL_CODE_OK) {
@@ -92,7 +87,7 @@ static abl_code dataset_tokenize(abl_rpc *rpc, create_state *state) {
     }
     const abl_dataset_options options = {.tokenizer = abl_model_tokenizer(model),
                                          .bos = state->bos ? ABL_BOS_PREPEND : ABL_BOS_NEVER,
-                                         .vocab_size = (int32_t)config->d_vocab,
+                                         .vocab_size = abl_model_config_id_count(config),
                                          .seq_len_max = (int32_t)config->n_ctx};
     return abl_dataset_create_json(state->dataset->json, state->dataset->json_bytes, &options,
                                    &state->tokenized, &rpc->status);

@@ -216,3 +216,26 @@ def test_a_state_dict_of_a_neox_model_is_taken_too(client, daemon):
     expected = tensors(folder / "expected.safetensors")
     np.testing.assert_allclose(model.forward(expected["tokens"]), expected["logits"], atol=2e-5)
     model.unload()
+
+
+def test_hooks_and_gradients_of_every_family(family):
+    model, expected = family
+    tokens, point = expected["tokens"], "blocks.0.hook_resid_pre"
+    same = model.run_with_hooks(tokens, [(point, {"op": "scale", "factor": 1.0})])
+    np.testing.assert_allclose(same, expected["logits"], atol=2e-5)
+    two = model.cfg.d_vocab_out > 1
+    _, cache = model.run_with_cache(
+        tokens, [point + "_grad"], incl_bwd=True, gradient_of=[((0,), (1,) if two else ())]
+    )
+    grad = cache[point + "_grad"]
+    direction = np.random.default_rng(0).standard_normal(grad.shape[-1]).astype(np.float32)
+
+    def scalar(step):
+        moved = [(point, {"op": "add", "value": direction * np.float32(step)})]
+        logits = model.run_with_hooks(tokens, moved)[:, -1]
+        return float((logits[:, 0] - (logits[:, 1] if two else 0)).mean())
+
+    assert cache.scalar == pytest.approx(scalar(0.0), abs=1e-5)
+    if "tracr" not in model.name:  # whose ReLUs sit on their kinks
+        slope = (scalar(2e-3) - scalar(-2e-3)) / 4e-3
+        assert float((grad @ direction).sum()) == pytest.approx(slope, rel=2e-2)

@@ -4,6 +4,8 @@
  *
  *   ends       an empty mask is the clean run and a full one the corrupt run, bit for bit (the
  *              latter to rounding where a graph ungroups keys and values: its products are wider)
+ *   means      every mean ablation serves every family: an empty mask is the clean run, and a full
+ *              one of a linear network gives the mean of the corrupt logits
  *   repeat     the same request twice gives the same bits
  *   agree      EAP's closed form is the gradient at any mask, taken at mask 0
  *   reader     scores into a reader sum to the reader's own score: the slope of the loss when all
@@ -202,6 +204,51 @@ static void law_ends(const subject *s) {
     abl_free(plain);
     abl_free(mask);
     abl_sources_destroy(corrupt);
+}
+
+static void law_means(const subject *s) {
+    const size_t edges = (size_t)abl_graph_edge_count(s->graph);
+    const size_t width = (size_t)abl_model_get_config(s->model)->d_vocab_out;
+    float *mask = abl_calloc(edges, sizeof *mask);
+    float *plain = logits_of(s, s->batch.clean, NULL, NULL);
+    float *corrupt = logits_of(s, s->batch.corrupt, NULL, NULL);
+    for (int kind = ABL_ABLATION_TOKENWISE_MEAN_CLEAN; kind < ABL_ABLATION_COUNT; kind++) {
+        abl_sources *mean = NULL;
+        abl_status status;
+        golden_must(abl_ablation_create(s->model, NULL, (abl_ablation)kind, s->batch.corrupt,
+                                        PROMPTS, SEQ, &mean, &status),
+                    &status);
+        char what[96];
+        (void)snprintf(what, sizeof what, "means: an empty mask, %s",
+                       abl_ablation_name((abl_ablation)kind));
+        memset(mask, 0, edges * sizeof *mask);
+        float *empty = logits_of(s, s->batch.clean, mask, mean);
+        golden_check(s->title, what, memcmp(plain, empty, PROMPTS * width * sizeof *plain) == 0);
+        for (size_t i = 0; i < edges; i++) {
+            mask[i] = 1;
+        }
+        float *full = logits_of(s, s->batch.clean, mask, mean);
+        float *expected = abl_calloc(width, sizeof *expected);
+        for (size_t i = 0; i < PROMPTS * width; i++) {
+            expected[i % width] += corrupt[i] / (float)PROMPTS;
+        }
+        if (s->linear && kind != ABL_ABLATION_BATCH_ALL_TOK_MEAN) {
+            (void)snprintf(what, sizeof what, "means: a full mask, %s",
+                           abl_ablation_name((abl_ablation)kind));
+            golden_compare_floats(s->title, what, expected, width, full, PROMPTS * width, 1e-4);
+        } else {
+            const bool simple = abl_graph_options_of(s->graph)->simple; /* sums in another order */
+            golden_compare_floats(s->title, "means: a full mask gives every row the same", full,
+                                  width, full, PROMPTS * width, simple ? 2e-6 : 0);
+        }
+        abl_free(expected);
+        abl_free(full);
+        abl_free(empty);
+        abl_sources_destroy(mean);
+    }
+    abl_free(corrupt);
+    abl_free(plain);
+    abl_free(mask);
 }
 
 static float *mask_make(const subject *s) {
@@ -531,6 +578,7 @@ static void all_laws(subject *s, const char *variant, abl_graph_options options)
     golden_must(abl_graph_create(&options, &s->graph, &status), &status);
     (void)snprintf(s->title, sizeof s->title, "%s %s", s->family, variant);
     law_ends(s);
+    law_means(s);
     law_repeat(s);
     for (int ablation = ABL_ABLATION_RESAMPLE; ablation <= ABL_ABLATION_ZERO; ablation++) {
         law_agree(s, (abl_ablation)ablation);

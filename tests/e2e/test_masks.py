@@ -99,7 +99,8 @@ def test_a_masks_state_belongs_to_its_graph(graph, tiny, prompts):
     graph.set_mask_fn("hard_concrete", 0.2)
     graph.set_mask_batch_size(2)
     np.testing.assert_array_equal(run(other, prompts), before)
-    assert other.mask_batch_size is None
+    assert other.mask_batch_size is None and other.mask_fn == (None, 0)
+    assert graph.mask_batch_size == 2 and graph.mask_fn == ("hard_concrete", pytest.approx(0.2))
     other.delete()
 
 

@@ -20,6 +20,8 @@ abl_unit_test(core/patch/mask_function_test LIBS abl_core abl_base m)
 abl_unit_test(core/patch/mask_rows_test LIBS abl_core abl_base)
 abl_unit_test(core/patch/simple_test LIBS abl_core abl_loader abl_data abl_graph abl_tensor abl_base m)
 abl_unit_test(core/prune/acdc_plan_test LIBS abl_core abl_graph abl_base)
+abl_unit_test(core/prune/mask_training_test
+    LIBS abl_core abl_loader abl_data abl_graph abl_tensor abl_base m)
 abl_unit_test(core/tensor/tensor_test LIBS abl_tensor abl_base m)
 abl_unit_test(core/tokenizer/tokenizer_test LIBS abl_tokenizer abl_base)
 abl_unit_test(server/convert/prune_test LIBS abl_server abl_proto abl_graph abl_base)

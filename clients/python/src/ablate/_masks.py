@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Iterator
 
 from ._arrays import Array, Prompt, collect_chunks, encode_float, to_numpy
 from ._training import MaskFn, mask_fn_value
-from .v1 import graph_pb2, mask_pb2, run_pb2
+from .v1 import common_pb2, graph_pb2, mask_pb2, run_pb2
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -68,8 +68,17 @@ class MaskModes:
     @property
     def mask_batch_size(self) -> int | None:
         """Rows of the mask; None: one for all prompts."""
-        response = self.client._call("GetGraph", graph_pb2.GetGraphRequest(graph_id=self.id))
-        return response.graph.mask_batch_size or None
+        return self._described().mask_batch_size or None
+
+    @property
+    def mask_fn(self) -> tuple[MaskFn | None, float]:
+        """What the mask goes through, and the chance that a value is dropped: :meth:`set_mask_fn`."""
+        graph = self._described()
+        name = common_pb2.MaskFunction.Name(graph.mask_function).removeprefix("MASK_FUNCTION_").lower()
+        return None if name == "none" else name, graph.mask_dropout_p
+
+    def _described(self) -> graph_pb2.Graph:
+        return self.client._call("GetGraph", graph_pb2.GetGraphRequest(graph_id=self.id)).graph
 
     def mask_backward(
         self,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Adam against its formula in double precision; trainings by what needs no recording: they repeat,
- * learn, begin anew, refuse, and survive a heap that fails. (AutoCircuit's numbers: tests/golden.) */
+ * Adam against its formula in double precision. Trainings by what needs no recording: they repeat,
+ * learn, begin anew, refuse, survive a heap that fails. (AutoCircuit's numbers: tests/golden.) */
 #include "core/prune/mask_training.h"
 
 #include "core/base/mem.h"

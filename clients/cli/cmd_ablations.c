@@ -76,6 +76,7 @@ int abl_cmd_ablations_create(abl_cli *cli) {
         request.batch_size = (int32_t)args->count[ABL_OPTION_BATCH_SIZE];
         request.prompt_count = (int32_t)args->count[ABL_OPTION_PROMPTS];
         request.bos = (Ablate__V1__BosPolicy)args->count[ABL_OPTION_BOS];
+        request.tail_divergence = args->given[ABL_OPTION_TAIL];
         code = create(cli, &request);
     }
     abl_rpc_free(&model->base);

@@ -60,7 +60,8 @@ static const command commands[] = {
     {"caches delete", "CACHE", "end a KV cache", 1, 0, abl_cmd_caches_delete},
     {"ablations create", "", "make what ablated edges carry and keep it", 0,
      ABL_TAKES(MODEL) | ABL_TAKES(DATASET) | ABL_TAKES(NAME) | ABL_TAKES(ABLATION) |
-         ABL_TAKES(CLEAN) | ABL_TAKES(BOS) | ABL_TAKES(BATCH_SIZE) | ABL_TAKES(PROMPTS),
+         ABL_TAKES(CLEAN) | ABL_TAKES(BOS) | ABL_TAKES(BATCH_SIZE) | ABL_TAKES(PROMPTS) |
+         ABL_TAKES(TAIL),
      abl_cmd_ablations_create},
     {"ablations list", "", "list the resident ablations", 0, 0, abl_cmd_ablations_list},
     {"ablations delete", "ABLATION", "end a resident ablation", 1, 0, abl_cmd_ablations_delete},

@@ -13,6 +13,7 @@
 #include "core/base/assert.h"
 #include "core/base/mem.h"
 #include "core/model/forward.h"
+#include "core/model/prefix.h"
 #include "core/patch/sources.h"
 
 static const char *const NAMES[ABL_ABLATION_COUNT] = {
@@ -61,7 +62,7 @@ static abl_code sources_map(const abl_model *model, const abl_sources *from, int
                             abl_status *ret_status) {
     abl_sources *out = *ret_sources;
     if (out == NULL) {
-        out = abl_sources_alloc(rows, from->seq, from->layer_count, from->pre != NULL);
+        out = abl_sources_alloc_like(from, rows);
     }
     abl_scope *scope = abl_scope_create(abl_model_device(model));
     abl_code code = out == NULL || scope == NULL ? abl_fail_oom(ret_status) : ABL_CODE_OK;
@@ -304,6 +305,12 @@ static abl_code resident_check(const abl_ablator_options *o, abl_status *ret_sta
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_SHAPE",
                         "the ablation is of prompts of %d tokens; those of this dataset have %d",
                         o->resident->seq, abl_dataset_seq_len(batches->dataset));
+    }
+    if (o->resident->prefix_length != abl_prefix_length(batches->prefix)) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_SHAPE",
+                        "the ablation was made behind a prefix of %d tokens, and the prompts are "
+                        "run behind one of %lld",
+                        o->resident->prefix_length, (long long)abl_prefix_length(batches->prefix));
     }
     if (rows != 1 && (from < o->resident_first || to > o->resident_first + rows)) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_SHAPE",

@@ -50,6 +50,7 @@ void abl_sources_destroy(abl_sources *sources); /* NULL is allowed */
 int64_t abl_sources_bytes(const abl_sources *sources);
 int32_t abl_sources_rows(const abl_sources *sources); /* 1 serves any batch */
 int32_t abl_sources_seq(const abl_sources *sources);
+int32_t abl_sources_prefix_length(const abl_sources *sources); /* tokens in front, not among seq */
 /* Every source's own output, (sources, rows, seq, d_model), Resid Start first, to host memory. */
 ABL_MUST_CHECK abl_code abl_sources_read(const struct abl_model *model, const abl_sources *sources,
                                          float *ret_values, size_t count, abl_status *ret_status);

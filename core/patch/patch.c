@@ -14,13 +14,15 @@
 static abl_code ablated_check(const abl_patch_options *o, abl_status *ret_status) {
     const abl_sources *ablated = o->ablated;
     if (ablated == NULL ||
-        ((ablated->batch == 1 || ablated->batch == o->batch) && ablated->seq == o->seq)) {
+        ((ablated->batch == 1 || ablated->batch == o->batch) && ablated->seq == o->seq &&
+         ablated->prefix_length == abl_prefix_length(o->prefix))) {
         return ABL_CODE_OK;
     }
     return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "BATCH_INVALID",
-                    "the ablation is of %d prompts of %d tokens, the input of %d of %d; the "
-                    "ablation must be as long, and have as many prompts or one",
-                    ablated->batch, ablated->seq, o->batch, o->seq);
+                    "the ablation is of %d prompts of %d tokens behind %d, the input of %d of %d "
+                    "behind %lld; the ablation must be as long, and have as many prompts or one",
+                    ablated->batch, ablated->seq, ablated->prefix_length, o->batch, o->seq,
+                    (long long)abl_prefix_length(o->prefix));
 }
 
 abl_code abl_patch_check(const abl_patch_options *o, abl_status *ret_status) {

@@ -77,6 +77,10 @@ int32_t abl_sources_seq(const abl_sources *sources) {
     return sources->seq;
 }
 
+int32_t abl_sources_prefix_length(const abl_sources *sources) {
+    return sources->prefix_length;
+}
+
 abl_sources *abl_sources_alloc(int32_t batch, int32_t seq, int32_t layer_count, bool residuals) {
     abl_sources *sources = abl_calloc(1, sizeof *sources);
     if (sources == NULL) {
@@ -97,6 +101,14 @@ abl_sources *abl_sources_alloc(int32_t batch, int32_t seq, int32_t layer_count, 
     if (!ok) {
         abl_sources_destroy(sources);
         return NULL;
+    }
+    return sources;
+}
+
+abl_sources *abl_sources_alloc_like(const abl_sources *like, int32_t rows) {
+    abl_sources *sources = abl_sources_alloc(rows, like->seq, like->layer_count, like->pre != NULL);
+    if (sources != NULL) {
+        sources->prefix_length = like->prefix_length;
     }
     return sources;
 }
@@ -144,6 +156,7 @@ abl_code abl_sources_run(const abl_model *model, const abl_prefix *prefix, const
         abl_scope_destroy(scope);
         return abl_fail_oom(ret_status);
     }
+    sources->prefix_length = (int32_t)abl_prefix_length(prefix);
     abl_tensor *ids = abl_block_tokens(scope, tokens, batch, seq);
     abl_tensor *resid = abl_block_embed(scope, model, ids, abl_prefix_length(prefix), NULL, NULL);
     sources->start = abl_tensor_keep(resid);

@@ -20,6 +20,7 @@ ABL_BEGIN_DECLS
 struct abl_sources {
     int32_t batch; /* 1 serves any batch: operations broadcast it */
     int32_t seq;
+    int32_t prefix_length; /* tokens of the prefix that the run stood behind */
     int32_t layer_count;
     abl_tensor *start;    /* (batch, pos, d_model): Resid Start */
     abl_tensor **z;       /* a layer: (batch, pos, head, d_head) */
@@ -36,6 +37,8 @@ abl_tensor *abl_sources_tensor_at(const abl_sources *sources, int32_t index);
 abl_tensor **abl_sources_slot_at(abl_sources *sources, int32_t index);
 /* One without tensors; NULL when there is no memory. */
 abl_sources *abl_sources_alloc(int32_t batch, int32_t seq, int32_t layer_count, bool residuals);
+/* Of the same run, but for the number of rows. */
+abl_sources *abl_sources_alloc_like(const abl_sources *like, int32_t rows);
 
 /* Every source's own output, (sources, batch, pos, d_model), Resid Start first; constant axes are
  * views of one element. Borrowed from the scope. */

@@ -54,7 +54,7 @@ static int32_t trials_max(const abl_prune_options *o, const abl_batch *batch) {
 static abl_code rows_repeat(const abl_model *model, const abl_sources *from, int32_t count,
                             abl_sources **ret_sources, abl_status *ret_status) {
     int32_t rows = from->batch == 1 ? 1 : from->batch * count;
-    abl_sources *to = abl_sources_alloc(rows, from->seq, from->layer_count, from->pre != NULL);
+    abl_sources *to = abl_sources_alloc_like(from, rows);
     abl_scope *scope = abl_scope_create(abl_model_device(model));
     if (to == NULL || scope == NULL) {
         abl_sources_destroy(to);

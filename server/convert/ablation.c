@@ -37,7 +37,8 @@ abl_code abl_convert_create_ablation(const Ablate__V1__CreateAblationRequest *me
                                     .from_clean = message->from_clean != 0,
                                     .prompt_count = message->prompt_count,
                                     .batch_size = message->batch_size,
-                                    .bos = message->bos};
+                                    .bos = message->bos,
+                                    .tail_divergence = message->tail_divergence != 0};
     if (request.ablation == ABL_ABLATION_ZERO) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_ZERO",
                         "type is ZERO, which needs nothing made; ask for it where it is used");
@@ -45,6 +46,13 @@ abl_code abl_convert_create_ablation(const Ablate__V1__CreateAblationRequest *me
     abl_code code = source_check(message, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
+    }
+    request.kv_cache_id = message->kv_cache_id[0] == '\0' ? NULL : message->kv_cache_id;
+    if (request.tail_divergence && request.kv_cache_id != NULL) {
+        return abl_fail(
+            ret_status, ABL_CODE_INVALID_ARGUMENT, "TAIL_DIVERGENCE",
+            "tail_divergence and kv_cache_id are both given; either the prompts say the "
+            "prefix, or the cache does");
     }
     if (message->prompt_count < 0 || message->prompt_count > ABL_PROMPT_COUNT_MAX) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "PROMPT_COUNT_INVALID",
@@ -84,15 +92,6 @@ char *abl_convert_ablation_json(const abl_ablation_request *request, bool bos, i
     return copy;
 }
 
-static bool object_needs(const abl_object *object, const abl_object *needed) {
-    for (size_t i = 0; i < ABL_OBJECT_NEEDS_MAX; i++) {
-        if (object->needs[i] == needed) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* The jobs that run with it; false: no memory. */
 static bool jobs_list(abl_arena *arena, const abl_registry *registry,
                       const abl_resident_ablation *ablation,
@@ -101,7 +100,7 @@ static bool jobs_list(abl_arena *arena, const abl_registry *registry,
     for (const abl_object *job = abl_registry_first(registry, ABL_OBJECT_JOB);
          message->job_ids != NULL && job != NULL && message->n_job_ids < JOB_LIST_MAX;
          job = job->next) {
-        if (object_needs(job, &ablation->object)) {
+        if (abl_object_needs(job, &ablation->object)) {
             message->job_ids[message->n_job_ids++] = abl_convert_text(arena, job->id);
         }
     }
@@ -129,6 +128,7 @@ Ablate__V1__ResidentAblation *abl_convert_ablation(abl_arena *arena, const abl_r
     message->prompt_count = ablation->prompt_count;
     message->seq_len = abl_sources_seq(ablation->sources);
     message->row_count = abl_sources_rows(ablation->sources);
+    message->prefix_length = abl_sources_prefix_length(ablation->sources);
     message->bytes = ablation->object.bytes;
     message->call_count = (int32_t)ablation->object.call_count;
     message->created_ms = ablation->created_ms;

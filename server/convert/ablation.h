@@ -22,10 +22,12 @@ typedef struct abl_ablation_request {
     int32_t prompt_count; /* 0: all */
     int32_t batch_size;
     Ablate__V1__BosPolicy bos;
+    bool tail_divergence;
+    const char *kv_cache_id; /* NULL: none */
 } abl_ablation_request;
 
-/*   INVALID_ARGUMENT    ABLATION_ZERO, ABLATION_SOURCE, BATCH_INVALID, PROMPT_COUNT_INVALID, and
- *                       those of prompts */
+/*   INVALID_ARGUMENT    ABLATION_ZERO, ABLATION_SOURCE, BATCH_INVALID, PROMPT_COUNT_INVALID,
+ *                       TAIL_DIVERGENCE, and those of prompts */
 ABL_MUST_CHECK abl_code
 abl_convert_create_ablation(const Ablate__V1__CreateAblationRequest *message, abl_arena *arena,
                             abl_ablation_request *ret_request, abl_status *ret_status);

@@ -13,6 +13,7 @@
 #include "server/convert/model.h"
 #include "server/convert/prompts.h"
 #include "server/runtime/log.h"
+#include "server/service/kv_cache.h"
 #include "server/service/progress.h"
 
 #include <stdio.h>
@@ -27,6 +28,7 @@ typedef struct create_state {
     abl_device_slot *slot;
     abl_dataset *tokenized;
     bool bos;
+    abl_kv_use kv;
     abl_ablation_options options;
     abl_progress progress;
     abl_ablation_build *build; /* the executor's */
@@ -43,6 +45,7 @@ static void create_end(abl_rpc *rpc) {
     abl_server_drop(state->slot, build_drop, state->build);
     abl_sources_destroy(state->sources);
     abl_dataset_destroy(state->tokenized);
+    abl_kv_use_finish(&state->kv);
 }
 
 static void create_work_end(abl_rpc *rpc) {
@@ -114,6 +117,7 @@ static abl_step tokenize_work(abl_rpc *rpc) {
                                                         .batch_size = state->request.batch_size},
                                             .clean = state->request.from_clean,
                                             .residuals = true};
+    (void)!abl_kv_use_choose(&state->kv, state->tokenized, &rpc->status);
     return ABL_STEP_DONE;
 }
 
@@ -223,8 +227,33 @@ static void create_done(abl_rpc *rpc) {
     abl_rpc_stream(rpc, create_next);
 }
 
+static abl_step prefix_work(abl_rpc *rpc) {
+    create_state *state = rpc->state;
+    abl_batches *batches = &state->options.batches;
+    (void)!abl_kv_use_apply(&state->kv, &state->tokenized, &batches->prefix, &rpc->status);
+    batches->dataset = state->tokenized;
+    return ABL_STEP_DONE;
+}
+
+static void prefix_done(abl_rpc *rpc) {
+    create_state *state = rpc->state;
+    if (abl_kv_use_keep(rpc, &state->kv) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    abl_rpc_run(rpc, state->slot, ABL_TASK_CLASS_JOB, create_work, create_done);
+}
+
 static void tokenize_done(abl_rpc *rpc) {
     create_state *state = rpc->state;
+    if (abl_kv_use_find(rpc, &state->kv) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    if (state->kv.length > 0) {
+        abl_rpc_run(rpc, state->slot, ABL_TASK_CLASS_JOB, prefix_work, prefix_done);
+        return;
+    }
     abl_rpc_run(rpc, state->slot, ABL_TASK_CLASS_JOB, create_work, create_done);
 }
 
@@ -243,6 +272,12 @@ void abl_rpc_create_ablation(abl_rpc *rpc, const ProtobufCMessage *message) {
         state->dataset =
             (abl_resident_dataset *)abl_rpc_use(rpc, ABL_OBJECT_DATASET, state->request.dataset_id);
         found = state->dataset != NULL;
+    }
+    if (found) {
+        found = abl_kv_use_init(&state->kv, state->model, NULL, state->request.tail_divergence,
+                                &rpc->status) == ABL_CODE_OK &&
+                (state->request.kv_cache_id == NULL ||
+                 abl_kv_use_name(rpc, &state->kv, state->request.kv_cache_id));
     }
     if (!found) {
         abl_rpc_fail_status(rpc);

@@ -73,6 +73,19 @@ static void used_now(abl_server *server, abl_resident_kv_cache *cache) {
     cache->last_use_ms = abl_time_ms();
 }
 
+abl_resident_kv_cache *abl_kv_cache_named(abl_rpc *rpc, const abl_resident_model *model,
+                                          const char *kv_cache_id) {
+    abl_object *cache = abl_rpc_use(rpc, ABL_OBJECT_KV_CACHE, kv_cache_id);
+    if (cache != NULL && !abl_object_needs(cache, &model->object)) {
+        (void)abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "PREFIX_MODEL_MISMATCH",
+                       "kv_cache_id: %s is of %s, and this is about %s; a KV cache fits the model "
+                       "that computed it alone",
+                       cache->id, cache->needs[0]->id, model->object.id);
+        return NULL;
+    }
+    return (abl_resident_kv_cache *)cache;
+}
+
 void abl_kv_cache_hit(abl_server *server, abl_resident_kv_cache *cache) {
     cache->hits++;
     used_now(server, cache);
@@ -175,10 +188,26 @@ abl_code abl_kv_use_init(abl_kv_use *use, abl_resident_model *model,
     return ABL_CODE_OK;
 }
 
+bool abl_kv_use_name(abl_rpc *rpc, abl_kv_use *use, const char *kv_cache_id) {
+    use->named = abl_kv_cache_named(rpc, use->model, kv_cache_id);
+    return use->named != NULL;
+}
+
 static abl_batch all_prompts(const abl_dataset *dataset) {
     int32_t count = abl_dataset_prompt_count(dataset);
     const abl_batches all = {.dataset = dataset, .count = count, .batch_size = count};
     return abl_batches_at(&all, 0);
+}
+
+/* Whether the dataset's prompts, clean and corrupt, begin with the prefix. */
+static abl_code check_dataset(const abl_prefix *prefix, const abl_dataset *dataset,
+                              abl_status *ret_status) {
+    abl_batch all = all_prompts(dataset);
+    abl_code code = abl_prefix_check_prompts(prefix, "clean prompts", all.clean, all.size,
+                                             all.seq_len, ret_status);
+    return code != ABL_CODE_OK ? code
+                               : abl_prefix_check_prompts(prefix, "corrupt prompts", all.corrupt,
+                                                          all.size, all.seq_len, ret_status);
 }
 
 /* The longest of the graph's caches that fits, or why the first does not. */
@@ -198,16 +227,15 @@ static abl_code choose_of_graph(abl_kv_use *use, const abl_dataset *dataset,
     if (use->cache != NULL) {
         return ABL_CODE_OK;
     }
-    const abl_prefix *first = abl_resident_graph_kv_cache(use->graph, 0)->prefix;
-    abl_code code = abl_prefix_check_prompts(first, "clean prompts of the dataset", all.clean,
-                                             all.size, all.seq_len, ret_status);
-    return code != ABL_CODE_OK
-               ? code
-               : abl_prefix_check_prompts(first, "corrupt prompts of the dataset", all.corrupt,
-                                          all.size, all.seq_len, ret_status);
+    return check_dataset(abl_resident_graph_kv_cache(use->graph, 0)->prefix, dataset, ret_status);
 }
 
 abl_code abl_kv_use_choose(abl_kv_use *use, const abl_dataset *dataset, abl_status *ret_status) {
+    if (use->named != NULL) {
+        use->cache = use->named;
+        use->length = abl_prefix_length(use->named->prefix);
+        return check_dataset(use->named->prefix, dataset, ret_status);
+    }
     if (use->graph != NULL) {
         return choose_of_graph(use, dataset, ret_status);
     }

@@ -28,7 +28,8 @@ typedef struct abl_kv_use {
     abl_resident_model *model;
     const abl_resident_graph *graph; /* whose caches may be used; NULL: none */
     bool tail_divergence;
-    const int32_t *tokens; /* the prefix, borrowed from the dataset; length 0: no prefix */
+    abl_resident_kv_cache *named; /* by the request; pinned to the rpc, of the model. NULL: none */
+    const int32_t *tokens;        /* the prefix, borrowed from the dataset; length 0: no prefix */
     int64_t length;
     abl_resident_kv_cache *cache; /* NULL: not found */
     abl_prefix *made;             /* not kept yet */
@@ -38,6 +39,10 @@ typedef struct abl_kv_use {
 ABL_MUST_CHECK abl_code abl_kv_use_init(abl_kv_use *use, abl_resident_model *model,
                                         const abl_resident_graph *graph, bool tail_divergence,
                                         abl_status *ret_status);
+/* The cache that the request names. False: the rpc's status says why.
+ *   NOT_FOUND            KV_CACHE_UNKNOWN
+ *   FAILED_PRECONDITION  PREFIX_MODEL_MISMATCH */
+ABL_MUST_CHECK bool abl_kv_use_name(abl_rpc *rpc, abl_kv_use *use, const char *kv_cache_id);
 /*   INVALID_ARGUMENT  PREFIX_NOT_SHARED  no prefix, or none of the graph's: names the first prompt
  *                                        and position that differ
  *   INVALID_ARGUMENT  TAIL_EMPTY         all prompts are the same */
@@ -55,6 +60,10 @@ void abl_kv_use_finish(abl_kv_use *use);
 /* The longest cache of the model that all prompts begin with and go on behind; NULL: none. */
 abl_resident_kv_cache *abl_kv_cache_longest(abl_server *server, const abl_resident_model *model,
                                             const int32_t *tokens, int64_t rows, int64_t seq);
+/* The cache with this id, pinned to the rpc, if it is of this model. NULL: the rpc's status says
+ * why; errors as abl_kv_use_name(). */
+abl_resident_kv_cache *abl_kv_cache_named(abl_rpc *rpc, const abl_resident_model *model,
+                                          const char *kv_cache_id);
 /* One more use. */
 void abl_kv_cache_hit(abl_server *server, abl_resident_kv_cache *cache);
 /* Ends the caches of a model that nothing uses: it is about to be unloaded. */

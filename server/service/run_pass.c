@@ -32,25 +32,17 @@ static bool prepare_prefix(abl_rpc *rpc, abl_pass *pass) {
     if (request->kv_cache_id == NULL) {
         return true;
     }
-    abl_object *cache = abl_rpc_use(rpc, ABL_OBJECT_KV_CACHE, request->kv_cache_id);
-    if (cache == NULL) {
+    pass->kv_cache = abl_kv_cache_named(rpc, pass->model, request->kv_cache_id);
+    if (pass->kv_cache == NULL) {
         return false;
     }
-    if (named && !abl_object_needs(&pass->graph->object, cache)) {
+    if (named && !abl_object_needs(&pass->graph->object, &pass->kv_cache->object)) {
         (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "PREFIX_CACHE_INVALID",
                        "kv_cache_id is %s, and graph %s names other KV caches; leave it unset, or "
                        "use a graph without kv_cache_ids",
-                       cache->id, pass->graph->object.id);
+                       pass->kv_cache->object.id, pass->graph->object.id);
         return false;
     }
-    if (!abl_object_needs(cache, &pass->model->object)) {
-        (void)abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "PREFIX_MODEL_MISMATCH",
-                       "kv_cache_id: %s is of %s, and the pass is of %s; a KV cache fits the model "
-                       "that computed it alone",
-                       cache->id, cache->needs[0]->id, pass->model->object.id);
-        return false;
-    }
-    pass->kv_cache = (abl_resident_kv_cache *)cache;
     return true;
 }
 
@@ -343,13 +335,16 @@ static abl_code make_ablation(abl_rpc *rpc, abl_pass *pass, abl_sources **ret_so
     if (pass->ablation != NULL) {
         int32_t rows = abl_sources_rows(pass->ablation->sources);
         int32_t positions = abl_sources_seq(pass->ablation->sources);
-        return (rows == 1 || rows == batch) && positions == seq
+        int32_t behind = abl_sources_prefix_length(pass->ablation->sources);
+        return (rows == 1 || rows == batch) && positions == seq &&
+                       behind == abl_prefix_length(prefix_of(pass))
                    ? ABL_CODE_OK
                    : abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_SHAPE",
-                              "ablation.ablation_id: %s is of %d prompts of %d tokens, and prompts "
-                              "is [%lld, %lld]; it must be as long, and of as many prompts or a "
-                              "mean",
-                              pass->ablation->object.id, rows, positions, batch, seq);
+                              "ablation.ablation_id: %s is of %d prompts of %d tokens behind %d, "
+                              "and prompts is [%lld, %lld] behind %lld; it must be as long, and of "
+                              "as many prompts or a mean",
+                              pass->ablation->object.id, rows, positions, behind, batch, seq,
+                              (long long)abl_prefix_length(prefix_of(pass)));
     }
     if (request->ablation == ABL_ABLATION_ZERO) {
         return ABL_CODE_OK;

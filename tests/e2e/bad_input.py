@@ -550,6 +550,10 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("job with rows of fewer prompts", lambda w: w.ablating(
         w.dataset, lambda a: w.submit(ablation_id=a.id), "resample", prompt_count=4),
      "INVALID_ARGUMENT", "ABLATION_SHAPE"),
+    ("ablation of two prefixes", lambda w: w.model.create_ablation(
+        [[0, 1, 5]], "resample", kv_cache=_kv(w), tail_divergence=True), "INVALID_ARGUMENT", "TAIL_DIVERGENCE"),
+    ("ablation of prompts that do not begin with the prefix", lambda w: w.model.create_ablation(
+        [[0, 2, 5]], "resample", kv_cache=_kv(w)), "INVALID_ARGUMENT", "PREFIX_NOT_SHARED"),
     # datasets
     ("dataset that is no JSON", lambda w: w.client.upload_dataset(b"{nope"), "INVALID_ARGUMENT", "DATASET_MALFORMED"),
     ("dataset that is a list", lambda w: w.client.upload_dataset(b"[]"), "INVALID_ARGUMENT", "DATASET_MALFORMED"),

@@ -159,6 +159,37 @@ def test_a_graph_with_positions_and_caches_scores_the_tail(tiny_tl, late, cache)
         tail.delete()
 
 
+def test_ablations_are_made_behind_a_prefix_for_runs_behind_one(tiny_tl, late, prompts, cache):
+    graph = tiny_tl.graph()
+    made = []
+    try:
+        mean = tiny_tl.create_ablation(late, "tokenwise_mean_corrupt", tail_divergence=True, progress=False)
+        made.append(mean)
+        assert (mean.seq_len, mean.prefix_length, mean.row_count) == (16 - PREFIX, PREFIX, 1)
+        options = {"batch_size": 4, "progress": False}
+        want = graph.prune_scores(
+            late, ablate.MaskGradient(mask_val=0.5, ablation="tokenwise_mean_corrupt"),
+            tail_divergence=True, **options,
+        )
+        algorithm = ablate.MaskGradient(mask_val=0.5, ablation=mean)
+        got = graph.prune_scores(late, algorithm, tail_divergence=True, **options)
+        same(got.flat(), want.flat(), 2e-5 * np.max(np.abs(want.flat())))
+        with pytest.raises(ablate.InvalidArgumentError) as refused:  # whole prompts
+            graph.prune_scores(late, algorithm, **options)
+        assert refused.value.reason == "ABLATION_SHAPE"
+        rows = tiny_tl.create_ablation(prompts[1], "resample", kv_cache=cache, progress=False)
+        made.append(rows)
+        graph.set_patch_mask({"A0.0->MLP 1": 1.0})
+        same(graph(prompts[0], ablation=rows, kv_cache=cache), graph(prompts[0], ablation_input=prompts[1]))
+        with pytest.raises(ablate.InvalidArgumentError) as refused:
+            graph(prompts[0][:, PREFIX:], ablation=rows)  # as long, but not behind the prefix
+        assert refused.value.reason == "ABLATION_SHAPE"
+    finally:
+        graph.delete()
+        for ablation in made:
+            ablation.delete()
+
+
 def test_bytes_and_hits_are_told(client, daemon, cache):
     info = client.server_info()
     assert info.resident_bytes.kv_caches == cache.bytes == 2 * 4 * PREFIX * 128 * 4 + 4 * PREFIX

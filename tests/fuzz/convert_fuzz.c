@@ -150,6 +150,11 @@ int32_t abl_sources_seq(const abl_sources *sources) {
     return 1;
 }
 
+int32_t abl_sources_prefix_length(const abl_sources *sources) {
+    (void)sources;
+    return 0;
+}
+
 const char *abl_eap_ig_method_name(abl_eap_ig_method method) {
     (void)method;
     return "method";

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ._arrays import Array, Prompt, bos_policy, collect_chunks, encode_prompts, to_backend, to_numpy
+from ._caches import KvCacheLike, kv_cache_id
 from ._dataset import Dataset
 from ._enums import ablation_value
 from .v1 import cache_pb2, common_pb2
@@ -77,7 +78,9 @@ class ResidentAblation:
         self.prompt_count: int = proto.prompt_count
         """Prompts that went into it."""
         self.seq_len: int = proto.seq_len
-        """It ablates prompts of this many tokens, BOS included."""
+        """It ablates prompts of this many tokens, BOS included, or tails of as many."""
+        self.prefix_length: int = proto.prefix_length
+        """Tokens of the prefix that it was made behind; it ablates passes behind one as long."""
         self.row_count: int = proto.row_count
         """1: a mean, for batches of any size; else a row for each prompt."""
         self.bytes: int = proto.bytes
@@ -121,11 +124,18 @@ def create_ablation(
     prompt_count: int | None = None,
     batch_size: int | None = None,
     prepend_bos: bool | None = None,
+    tail_divergence: bool = False,
+    kv_cache: KvCacheLike = None,
     progress: bool = True,
 ) -> ResidentAblation:
     """As :meth:`Model.create_ablation`."""
     request = cache_pb2.CreateAblationRequest(
-        model_id=model_id, type=ablation_value(type), from_clean=clean, batch_size=batch_size or 0
+        model_id=model_id,
+        type=ablation_value(type),
+        from_clean=clean,
+        batch_size=batch_size or 0,
+        tail_divergence=tail_divergence,
+        kv_cache_id=kv_cache_id(kv_cache),
     )
     if isinstance(source, Dataset) or not _is_prompt(source):
         request.dataset_id = client.upload_dataset(source).id

@@ -643,7 +643,8 @@ class Model:
         ``source``: a dataset, as :meth:`Graph.prune_scores` takes it, or prompts (a list of texts, or
         ids ``[batch, pos]``). ``type``: an :class:`ablate.AblationType` or its name; ZERO needs nothing
         kept. Options, for datasets: ``clean`` (the clean prompts ablate, not the corrupt ones),
-        ``prompt_count``, ``prepend_bos``; for both: ``batch_size`` (prompts a pass) and ``progress``.
+        ``prompt_count``, ``prepend_bos``; for both: ``batch_size`` (prompts a pass), ``progress``, and
+        for passes behind a prefix ``tail_divergence`` or ``kv_cache``.
         """
         from ._ablation import create_ablation
 

@@ -17,16 +17,23 @@ enum { BATCH = 2, SEQ = 5, WIDTH = 32 };
 static const int32_t tokens[BATCH * SEQ] = {0, 5, 17, 99, 321, 0, 12, 500, 3, 999};
 static const int64_t width_shape[] = {WIDTH};
 
-static abl_model *load(void) {
-    const char *paths[] = {ABLATE_SOURCE_DIR "/tests/golden/data/models"};
+static abl_model *load_from(const char *folder, const char *name) {
+    const char *paths[] = {folder};
     const abl_model_roots roots = {.paths = paths, .count = 1};
     const abl_model_options options = {.dtype = ABL_DTYPE_F32};
     abl_model_dir *dir = NULL;
     abl_model *model = NULL;
-    assert_int_equal(abl_model_dir_create(&roots, "tiny-rand", &dir, NULL), ABL_CODE_OK);
-    assert_int_equal(abl_model_load(dir, &options, &model, NULL), ABL_CODE_OK);
+    abl_status status = {.message = ""};
+    if (abl_model_dir_create(&roots, name, &dir, &status) != ABL_CODE_OK ||
+        abl_model_load(dir, &options, &model, &status) != ABL_CODE_OK) {
+        fail_msg("%s: %s", name, status.message);
+    }
     abl_model_dir_destroy(dir);
     return model;
+}
+
+static abl_model *load(void) {
+    return load_from(ABLATE_SOURCE_DIR "/tests/golden/data/models", "tiny-rand");
 }
 
 static abl_forward_options pass_of(const abl_model *model, const abl_intervention *items,
@@ -96,21 +103,110 @@ static double logits_apart(const abl_model *model, const abl_intervention *a, si
 
 /* ---- Laws -------------------------------------------------------------------------------- */
 
+/* Rotary and learned positions, parallel and gated and no MLPs, norms of all kinds and none, all
+ * ways to attend. */
+static const char *const families[] = {"attn-only", "gpt-neox",      "gpt-neox-seq",     "llama",
+                                       "micro",     "tracr-reverse", "tracr-xproportion"};
+
+static abl_model *load_family(size_t index) {
+    return index == ABL_COUNT_OF(families)
+               ? load()
+               : load_from(ABLATE_SOURCE_DIR "/tests/golden/data/families", families[index]);
+}
+
+/* A pass that any of them takes: few ids, a short context. */
+static abl_forward_options family_pass(const abl_model *model, const abl_intervention *items,
+                                       size_t count) {
+    static const int32_t few[] = {1, 2, 0, 0, 2, 1};
+    abl_forward_options options = pass_of(model, items, count);
+    options.tokens = few;
+    options.seq = 3;
+    return options;
+}
+
 static void what_does_nothing_at_any_point_leaves_the_plain_pass(void **state) {
     (void)state;
-    abl_model *model = load();
-    size_t count = abl_hook_list(abl_model_get_config(model), NULL, 0);
-    abl_hook *hooks = abl_calloc(count, sizeof *hooks);
-    (void)abl_hook_list(abl_model_get_config(model), hooks, count);
-    for (size_t i = 0; i < count; i++) {
-        const abl_intervention once = {.hook = hooks[i], .op = ABL_OP_SCALE, .factor = 1};
-        if (!(logits_apart(model, &once, 1, NULL, 0) < 1e-5)) {
-            char name[64];
-            fail_msg("%s", abl_hook_name(hooks[i], name, sizeof name));
+    for (size_t family = 0; family <= ABL_COUNT_OF(families); family++) {
+        abl_model *model = load_family(family);
+        abl_forward_options options = family_pass(model, NULL, 0);
+        abl_forward_result plain = run(&options);
+        size_t count = abl_hook_list(abl_model_get_config(model), NULL, 0);
+        abl_hook *hooks = abl_calloc(count, sizeof *hooks);
+        (void)abl_hook_list(abl_model_get_config(model), hooks, count);
+        for (size_t i = 0; i < count; i++) {
+            const abl_model_config *config = abl_model_get_config(model);
+            if (hooks[i].point == ABL_HOOK_ATTN_IN && config->n_heads != config->n_kv_heads) {
+                continue; /* grouped heads have no one input */
+            }
+            const abl_intervention once = {.hook = hooks[i], .op = ABL_OP_SCALE, .factor = 1};
+            options = family_pass(model, &once, 1);
+            abl_forward_result same = run(&options);
+            double apart = difference(plain.logits, same.logits);
+            if (!(apart < 1e-5)) {
+                char name[64];
+                fail_msg("family %zu, %s: %g", family, abl_hook_name(hooks[i], name, sizeof name),
+                         apart);
+            }
+            abl_forward_result_finish(&same);
         }
+        abl_free(hooks);
+        abl_forward_result_finish(&plain);
+        abl_model_unref(model);
     }
-    abl_free(hooks);
-    abl_model_unref(model);
+}
+
+/* What a small move of x along its gradient does to the scalar, over the gradient's length. */
+static void every_family_has_the_slope_for_gradient(void **state) {
+    (void)state;
+    static const char *const names[] = {"blocks.0.hook_resid_pre_grad"};
+    static const int64_t columns[] = {0, 0};
+    static const float weights[] = {1, 1};
+    for (size_t family = 0; family <= ABL_COUNT_OF(families); family++) {
+        if (family < ABL_COUNT_OF(families) && strncmp(families[family], "tracr", 5) == 0) {
+            continue; /* a compiled model's ReLUs sit at their kinks: there is no slope */
+        }
+        abl_model *model = load_family(family);
+        abl_forward_options options = family_pass(model, NULL, 0);
+        options.hooks = names;
+        options.hook_count = 1;
+        options.scalar = (abl_scalar){
+            .kind = ABL_SCALAR_LOGIT_SUM, .columns = columns, .weights = weights, .width = 1};
+        abl_forward_result result = run(&options);
+        size_t count = (size_t)abl_tensor_count(result.entries[0].tensor);
+        const int64_t shape[] = {BATCH, 3, abl_model_get_config(model)->d_model};
+        float *gradient = floats(result.entries[0].tensor);
+        float *bump = abl_calloc(count, sizeof *bump);
+        double square = 0;
+        for (size_t i = 0; i < count; i++) {
+            square += (double)gradient[i] * (double)gradient[i];
+        }
+        assert_true(square > 0);
+        const double step = 2e-3 / sqrt(square);
+        const abl_intervention move = {.hook = at(ABL_HOOK_RESID_PRE, 0),
+                                       .op = ABL_OP_ADD,
+                                       .values = bump,
+                                       .value_shape = shape,
+                                       .value_rank = 3,
+                                       .factor = 1};
+        options.interventions = (abl_interventions){.items = &move, .count = 1};
+        double scalars[2];
+        for (int sign = 0; sign < 2; sign++) {
+            for (size_t i = 0; i < count; i++) {
+                bump[i] = (float)((sign == 0 ? -step : step) * (double)gradient[i]);
+            }
+            abl_forward_result moved = run(&options);
+            scalars[sign] = moved.scalar;
+            abl_forward_result_finish(&moved);
+        }
+        double slope = (scalars[1] - scalars[0]) / (2 * step);
+        if (!(fabs(slope - square) < 0.02 * square)) {
+            fail_msg("family %zu: slope %g, gradient squared %g", family, slope, square);
+        }
+        abl_free(bump);
+        abl_free(gradient);
+        abl_forward_result_finish(&result);
+        abl_model_unref(model);
+    }
 }
 
 static void zeroing_twice_is_zeroing_once(void **state) {
@@ -423,6 +519,7 @@ static void every_failing_allocation_is_reported(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_does_nothing_at_any_point_leaves_the_plain_pass),
+        cmocka_unit_test(every_family_has_the_slope_for_gradient),
         cmocka_unit_test(zeroing_twice_is_zeroing_once),
         cmocka_unit_test(order_at_a_point_is_the_order_of_the_list),
         cmocka_unit_test(a_run_patched_with_its_own_activations_is_itself),

@@ -514,8 +514,9 @@ class Graph(MaskModes, GraphHooks):
 
         ``dataset``: a :class:`Dataset`, or a path, dict or JSON text in AutoCircuit's format.
         ``algo``: ``"eap"``, ``"mask_gradient"``, ``"ground_truth"``, ``"random"``,
-        ``"activation_magnitude"``, ``"eap_ig"``, or one of their classes with options. ``batch_size``:
-        prompts a batch (None: 8). ``prompt_count``: only the first prompts of the dataset.
+        ``"activation_magnitude"``, ``"eap_ig"``, ``"acdc"``, ``"subnetwork_probing"``, or one of their
+        classes with options (:class:`CircuitProbing` has no defaults). ``batch_size``: prompts a batch
+        (None: 8). ``prompt_count``: only the first prompts of the dataset.
         ``tail_divergence``: the prefix that all prompts share is run once; scores cover the tails.
 
         Ctrl-C cancels the job on the daemon; the KeyboardInterrupt says where its scores so far are.

@@ -60,6 +60,113 @@ static void case_abba(const char *model_name) {
     abl_model_unref(model);
 }
 
+static bool same_ids(const json_t *list, const int32_t *ids, int64_t count) {
+    bool same = (int64_t)json_array_size(list) == count;
+    for (int64_t i = 0; same && i < count; i++) {
+        same = json_integer_value(json_array_get(list, (size_t)i)) == ids[i];
+    }
+    return same;
+}
+
+/* Recorded batches of rows of token ids. */
+static bool same_tokens(const json_t *recorded, const abl_batches *batches) {
+    bool same = (int32_t)json_array_size(recorded) == abl_batches_count(batches);
+    for (int32_t b = 0; same && b < abl_batches_count(batches); b++) {
+        abl_batch batch = abl_batches_at(batches, b);
+        const json_t *rows = json_array_get(recorded, (size_t)b);
+        same = (int32_t)json_array_size(rows) == batch.size;
+        for (int32_t row = 0; same && row < batch.size; row++) {
+            same = same_ids(json_array_get(rows, (size_t)row),
+                            batch.clean + (int64_t)row * batch.seq_len, batch.seq_len);
+        }
+    }
+    return same;
+}
+
+static bool same_answers(const json_t *recorded, const abl_batches *batches, bool wrong) {
+    bool same = true;
+    for (int32_t b = 0; same && b < abl_batches_count(batches); b++) {
+        abl_batch batch = abl_batches_at(batches, b);
+        const int32_t *answers = wrong ? batch.wrong_answers : batch.answers;
+        const int32_t *offsets = wrong ? batch.wrong_answer_offsets : batch.answer_offsets;
+        for (int32_t row = 0; same && row < batch.size; row++) {
+            const json_t *list = json_array_get(json_array_get(recorded, (size_t)b), (size_t)row);
+            same = same_ids(list, answers + offsets[row], offsets[row + 1] - offsets[row]);
+        }
+    }
+    return same;
+}
+
+/* Labels, words, and the tokens that clean and corrupt share: AutoCircuit's diverge_idx. */
+static void check_described(const char *title, const json_t *recorded, const abl_dataset *dataset,
+                            const abl_batches *batches) {
+    const json_t *labels = json_object_get(recorded, "seq_labels");
+    bool same = (int32_t)json_array_size(labels) == abl_dataset_seq_label_count(dataset);
+    for (int32_t i = 0; same && i < abl_dataset_seq_label_count(dataset); i++) {
+        same = strcmp(json_string_value(json_array_get(labels, (size_t)i)),
+                      abl_dataset_seq_label(dataset, i)) == 0;
+    }
+    golden_check(title, "labels", same);
+    const json_t *words = json_object_get(recorded, "word_idxs");
+    same = (int32_t)json_object_size(words) == abl_dataset_word_count(dataset);
+    for (int32_t i = 0; same && i < abl_dataset_word_count(dataset); i++) {
+        int32_t position = -1;
+        const char *word = abl_dataset_word(dataset, i, &position);
+        same = json_integer_value(json_object_get(words, word)) == position;
+    }
+    golden_check(title, "words", same);
+    same = json_integer_value(json_object_get(recorded, "seq_len")) == abl_dataset_seq_len(dataset);
+    const json_t *shared = json_object_get(recorded, "batch_diverge_idx");
+    for (int32_t b = 0; same && b < abl_batches_count(batches); b++) {
+        abl_batch batch = abl_batches_at(batches, b);
+        same = json_integer_value(json_array_get(shared, (size_t)b)) ==
+               abl_dataset_shared_prefix(dataset, batch.first, batch.size);
+    }
+    golden_check(title, "length, shared tokens of each batch", same);
+}
+
+/* AutoCircuit's loaders: its shuffled order, its split, its batches without an incomplete last. */
+static void case_g_dataset(const char *model_name) {
+    edges_case c;
+    if (!edges_case_open(&c, model_name, "g_dataset")) {
+        return;
+    }
+    abl_model *model = golden_open_model(model_name, abl_model_processing_hf());
+    json_t *file = golden_open_json(golden_path("prompts/ioi_abba.json"));
+    json_t *shuffled = json_array();
+    size_t i = 0;
+    json_t *index = NULL;
+    json_array_foreach(json_object_get(c.json, "default_shuffle_seed42_order"), i, index) {
+        const json_t *prompts = json_object_get(file, "prompts");
+        (void)json_array_append(shuffled,
+                                json_array_get(prompts, (size_t)json_integer_value(index)));
+    }
+    abl_dataset *plain = edges_prompts(golden_path("prompts/ioi_abba.json"), model, ABL_BOS_NEVER);
+    (void)json_object_set_new(file, "prompts", shuffled);
+    abl_dataset *dataset = edges_prompts_of(file, model, ABL_BOS_PREPEND);
+    const json_t *recorded = json_object_get(c.json, "batch_size_4_6_train_test_10_14");
+    abl_batches train = {.dataset = dataset, .count = 10, .batch_size = 4, .drop_last = true};
+    abl_batches test = {
+        .dataset = dataset, .first = 10, .count = 14, .batch_size = 6, .drop_last = true};
+    golden_check(c.title, "training batches",
+                 same_tokens(json_object_get(recorded, "train_clean_tokens"), &train));
+    golden_check(c.title, "test batches",
+                 same_tokens(json_object_get(recorded, "test_clean_tokens"), &test));
+    golden_check(c.title, "answers",
+                 same_answers(json_object_get(recorded, "train_answers"), &train, false) &&
+                     same_answers(json_object_get(recorded, "train_wrong_answers"), &train, true));
+    check_described(c.title, recorded, dataset, &train);
+    recorded = json_object_get(c.json, "no_bos");
+    abl_batches first = {.dataset = plain, .count = 4, .batch_size = 4};
+    golden_check(c.title, "without BOS", same_tokens(json_object_get(recorded, "clean"), &first));
+    check_described(c.title, recorded, plain, &first);
+    abl_dataset_destroy(plain);
+    abl_dataset_destroy(dataset);
+    json_decref(file);
+    abl_model_unref(model);
+    edges_case_close(&c);
+}
+
 static void case_smollm2(void) {
     const char *first = golden_path("cases/smollm2-135m/%s/golden.safetensors", EDGES_SMOLLM2[0]);
     const char *dir = golden_has(first) ? golden_smollm2_dir() : NULL;
@@ -88,6 +195,7 @@ int main(int argc, char **argv) {
     golden_init(argv[0]);
     for (size_t i = 0; i < ABL_COUNT_OF(EDGES_MODELS); i++) {
         case_abba(EDGES_MODELS[i]);
+        case_g_dataset(EDGES_MODELS[i]);
     }
     case_smollm2();
     return golden_finish();

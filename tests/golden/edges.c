@@ -103,8 +103,7 @@ abl_dataset *edges_abba(const char *model_name) {
     return dataset;
 }
 
-abl_dataset *edges_prompts(const char *path, const abl_model *model, abl_bos_policy bos) {
-    json_t *json = golden_open_json(path);
+abl_dataset *edges_prompts_of(const json_t *json, const abl_model *model, abl_bos_policy bos) {
     char *text = json_dumps(json, JSON_PRESERVE_ORDER);
     const abl_dataset_options options = {.tokenizer = abl_model_tokenizer(model),
                                          .bos = bos,
@@ -114,6 +113,12 @@ abl_dataset *edges_prompts(const char *path, const abl_model *model, abl_bos_pol
     abl_status status;
     golden_must(abl_dataset_create_json(text, strlen(text), &options, &dataset, &status), &status);
     abl_free(text); /* jansson allocates through core/base/mem.h */
+    return dataset;
+}
+
+abl_dataset *edges_prompts(const char *path, const abl_model *model, abl_bos_policy bos) {
+    json_t *json = golden_open_json(path);
+    abl_dataset *dataset = edges_prompts_of(json, model, bos);
     json_decref(json);
     return dataset;
 }

@@ -33,6 +33,7 @@ abl_graph *edges_graph(const abl_model *model, const edges_variant *variant, int
 abl_dataset *edges_abba(const char *model_name);
 /* A dataset file (golden_path()) through the model's own tokenizer. */
 abl_dataset *edges_prompts(const char *path, const abl_model *model, abl_bos_policy bos);
+abl_dataset *edges_prompts_of(const json_t *json, const abl_model *model, abl_bos_policy bos);
 /* The eight prompts of a SmolLM2 task. */
 abl_dataset *edges_smollm2(const char *task);
 

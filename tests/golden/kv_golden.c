@@ -230,12 +230,12 @@ static void check_labels(const edges_case *c, const abl_dataset *dataset, const 
     golden_check(c->title, what, same);
 }
 
-static void case_kv_prefix(void) {
+static void case_kv_prefix(const char *model_name) {
     edges_case c;
-    if (!edges_case_open(&c, "tiny-ioi", "f_kv_prefix")) {
+    if (!edges_case_open(&c, model_name, "f_kv_prefix")) {
         return;
     }
-    abl_model *model = golden_open_model("tiny-ioi", abl_model_processing_tl());
+    abl_model *model = golden_open_model(model_name, abl_model_processing_tl());
     abl_dataset *dataset = late_prompts(model);
     int32_t shared = abl_dataset_common_prefix(dataset, NULL);
     const json_t *cut = json_object_get(json_object_get(c.json, "tail"), "diverge_idx");
@@ -272,6 +272,8 @@ static void case_kv_prefix(void) {
 int main(int argc, char **argv) {
     (void)argc;
     golden_init(argv[0]);
-    case_kv_prefix();
+    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_MODELS); i++) {
+        case_kv_prefix(EDGES_MODELS[i]);
+    }
     return golden_finish();
 }

@@ -207,6 +207,10 @@ static const ProtobufCMessageDescriptor *const requests[] = {
     &ablate__v1__measure_roc_request__descriptor,
     &ablate__v1__measure_completeness_request__descriptor,
     &ablate__v1__compare_scores_request__descriptor,
+    &ablate__v1__list_parameters_request__descriptor,
+    &ablate__v1__get_parameter_request__descriptor,
+    &ablate__v1__input_to_embed_request__descriptor,
+    &ablate__v1__list_wrappers_request__descriptor,
 };
 
 /* What a conversion may answer, and must say when it refuses. */

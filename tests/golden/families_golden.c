@@ -91,10 +91,12 @@ int main(void) {
         abl_safetensors *set = golden_open_tensors(path);
         *strrchr(path, '/') = '\0';
         abl_model *model = golden_open_model(path, abl_model_processing_hf());
-        compare_raw(FAMILIES[i], model, set);
+        char title[64];
+        (void)snprintf(title, sizeof title, "families/%s", FAMILIES[i]);
+        compare_raw(title, model, set);
         abl_model_unref(model);
         model = golden_open_model(path, abl_model_processing_tl());
-        compare_processed(FAMILIES[i], model, set);
+        compare_processed(title, model, set);
         abl_model_unref(model);
         abl_safetensors_close(set);
     }

@@ -32,7 +32,7 @@ typedef struct task {
  * takes an ablated length for the longest. */
 static const task TASKS[] = {
     {
-        .name = "tracr-reverse",
+        .name = "families/tracr-reverse",
         .edge_count = 77,
         .seq = 4,
         .answer_function = ABL_ANSWER_AVG_DIFF,
@@ -46,7 +46,7 @@ static const task TASKS[] = {
                    "Resid Start->MLP 0", "Resid Start->A0.0.V"}},
     },
     {
-        .name = "tracr-xproportion",
+        .name = "families/tracr-xproportion",
         .edge_count = 23,
         .seq = 6,
         .answer_function = ABL_ANSWER_AVG_VAL,
@@ -184,7 +184,7 @@ int main(void) {
     for (size_t i = 0; i < ABL_COUNT_OF(TASKS); i++) {
         const task *t = &TASKS[i];
         char path[2048];
-        (void)snprintf(path, sizeof path, ABLATE_GOLDEN_DATA "/families/%s", t->name);
+        (void)snprintf(path, sizeof path, ABLATE_GOLDEN_DATA "/%s", t->name);
         subject s = {.task = t, .model = golden_open_model(path, abl_model_processing_hf())};
         const abl_model_config *c = abl_model_get_config(s.model);
         const abl_graph_options options = {

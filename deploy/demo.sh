@@ -42,6 +42,13 @@ say "1. What this needs"
 deploy/deps.sh demo
 make --no-print-directory build PRESET=release | { grep -v '^ninja: no work' || true; }
 echo "built: $bin/ablated, $bin/ablate"
+if [ -e clients/web/package-lock.json ] && make --no-print-directory dashboard >build/dashboard.log 2>&1; then
+    tail -1 build/dashboard.log
+elif [ -e clients/web/dist/index.html ]; then
+    echo "The dashboard was not built anew (see build/dashboard.log); the one from before is served."
+else
+    echo "The dashboard could not be built (see build/dashboard.log); a page that says so is served."
+fi
 
 say "2. The model"
 mkdir -p "$models"
@@ -86,7 +93,8 @@ jobs = json.load(sys.stdin)["jobs"]
 print(jobs[0].get("job_id") or jobs[0]["jobId"])')"
 "$bin/ablate" eval "$job" --sizes "$sizes"
 
-say "Done. Dashboard and metrics: http://$http and http://$http/metrics"
+say "Done. This circuit in the dashboard: http://$http/#/discover?job=$job"
+echo "Metrics: http://$http/metrics"
 if [ "$keep" = yes ]; then
     echo "Go on with: export ABLATE_HOST=$ABLATE_HOST; $bin/ablate --help"
 else

@@ -113,6 +113,13 @@ class Phase:
             log.seek(start)
             self.count(count_tap(log.read()), code, "node")
 
+    def vitest(self, folder: Path) -> None:
+        report = LOGS / f"{self.name}.vitest.xml"
+        report.unlink(missing_ok=True)
+        command = ["npx", "vitest", "run", "--reporter=default", "--reporter=junit"]
+        code = self.run("vitest", [*command, f"--outputFile.junit={report}"], cwd=folder, CI="1")
+        self.count(count_pytest(report) if report.exists() else Result(), code, "vitest")
+
     def count(self, result: Result, code: int, runner: str) -> None:
         if result.total == 0:
             result.failures.append(f"{runner} ran no test")
@@ -239,6 +246,15 @@ def phase_web(phase: Phase) -> None:
         phase.node(ROOT / "tests" / "e2e" / "web", ABLATE_BUILD=str(ROOT / "build/dev"))
 
 
+def phase_dashboard(phase: Phase) -> None:
+    """The dashboard: types, build and size, unit tests."""
+    folder = ROOT / "clients" / "web"
+    if phase.run("building", ["npm", "run", "--silent", "build"], cwd=folder) != 0:
+        phase.result.failures.append("building the dashboard")
+    else:
+        phase.vitest(folder)
+
+
 def phase_asan(phase: Phase) -> None:
     """Units, fuzz corpora and end-to-end tests with AddressSanitizer and UBSan."""
     if phase.build("asan"):
@@ -286,6 +302,7 @@ PHASES = {
     "python": phase_python,
     "e2e": phase_e2e,
     "web": phase_web,
+    "dashboard": phase_dashboard,
     "asan": phase_asan,
     "tsan": phase_tsan,
     "fuzz": phase_fuzz,
@@ -294,10 +311,10 @@ PHASES = {
 
 
 def print_table(rows: list[tuple[str, Result, float]]) -> None:
-    print(f"\n{'phase':<8} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8}")
+    print(f"\n{'phase':<9} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8}")
     for name, result, seconds in rows:
         counts = f"{result.passed:>7} {len(result.failures):>7} {len(result.skips):>8}"
-        print(f"{name:<8} {counts} {seconds:>8.0f}  {PHASES[name].__doc__}")
+        print(f"{name:<9} {counts} {seconds:>8.0f}  {PHASES[name].__doc__}")
     for name, result, _ in rows:
         for what, why in result.skips:
             print(f"skipped  {name}: {what}: {' '.join(why.split())}")
@@ -313,7 +330,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.list:
         for name, function in PHASES.items():
-            print(f"{name:<8} {function.__doc__}")
+            print(f"{name:<9} {function.__doc__}")
         return 0
     shared = ROOT.parent / "shared" / "goldens"
     if "ABLATE_GOLDENS" not in os.environ and shared.is_dir():

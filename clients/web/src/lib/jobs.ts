@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Jobs: their names for people, and watching one without losing an event.
+import { JobState, type Job, type JobEvent, type PruneJobSpec } from "#gen/ablate/v1/prune_pb.js";
+import { backoffMs, sleep } from "./backoff.js";
+import { isLost } from "./errors.js";
+import { prune } from "./rpc.js";
+
+export const STATE_WORDS: Record<JobState, string> = {
+  [JobState.UNSPECIFIED]: "unknown",
+  [JobState.QUEUED]: "queued",
+  [JobState.RUNNING]: "running",
+  [JobState.SUCCEEDED]: "succeeded",
+  [JobState.FAILED]: "failed",
+  [JobState.CANCELLED]: "cancelled",
+};
+
+const ALGORITHM_WORDS: Record<NonNullable<PruneJobSpec["algorithm"]["case"]>, string> = {
+  eap: "EAP",
+  eapIg: "EAP-IG",
+  maskGradient: "Mask gradient",
+  groundTruth: "Exact patching",
+  random: "Random",
+  activationMagnitude: "Activation magnitude",
+  acdc: "ACDC",
+  subnetworkProbing: "Subnetwork probing",
+  circuitProbing: "Circuit probing",
+  uploaded: "Uploaded scores",
+};
+
+export type AlgorithmCase = keyof typeof ALGORITHM_WORDS;
+
+export function algorithmName(name: AlgorithmCase | undefined): string {
+  return name === undefined ? "unknown" : ALGORITHM_WORDS[name];
+}
+
+export function isActive(state: JobState): boolean {
+  return state === JobState.QUEUED || state === JobState.RUNNING;
+}
+
+/** The share of its work that is done, 0 to 1. */
+export function progressOf(job: { doneUnits: bigint; totalUnits: bigint }): number {
+  return job.totalUnits > 0n ? Number(job.doneUnits) / Number(job.totalUnits) : 0;
+}
+
+/** "EAP-IG on tiny-ioi (job-3)". */
+export function jobTitle(job: Job): string {
+  return `${algorithmName(job.spec?.algorithm.case)} on ${job.provenance?.model || job.modelId} (${job.jobId})`;
+}
+
+type Watch = (jobId: string, after: bigint, signal: AbortSignal) => AsyncIterable<{ event?: JobEvent | undefined }>;
+
+const watchDaemon: Watch = (jobId, afterSequence, signal) =>
+  prune.watchJob({ jobId, afterSequence }, { signal });
+
+/**
+ * The events of a job after number `after`, to the one that ends it. A connection that breaks is made
+ * anew, and goes on behind the last number that was seen; only a refusal of the daemon's throws.
+ */
+export async function* watchJob(
+  jobId: string,
+  after: bigint,
+  signal: AbortSignal,
+  watch: Watch = watchDaemon,
+): AsyncGenerator<JobEvent> {
+  let failures = 0;
+  while (!signal.aborted) {
+    try {
+      for await (const { event } of watch(jobId, after, signal)) {
+        if (event === undefined || event.sequence <= after) continue;
+        after = event.sequence;
+        failures = 0;
+        yield event;
+        if (!isActive(event.state)) return;
+      }
+      return; // nothing after `after`: it had ended
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!isLost(error)) throw error;
+    }
+    await sleep(backoffMs(failures++), signal);
+  }
+}

@@ -273,7 +273,7 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("kept activations that are not there", lambda w: w.client._call(
         "DeleteActivations", cache_pb2.DeleteActivationsRequest(activations_id="activations-no")),
      "NOT_FOUND", "ACTIVATIONS_UNKNOWN"),
-    ("a tensor that was not kept", lambda w: w.kept(lambda kept: kept.get(MLP_OUT)), "NOT_FOUND", "HOOK_UNKNOWN"),
+    ("a tensor that was not kept", lambda w: w.kept(lambda kept: kept.fetch(MLP_OUT)), "NOT_FOUND", "HOOK_UNKNOWN"),
     ("nothing to keep", lambda w: w.model.run_with_cache([[1]], [], keep_on_server=True), "INVALID_ARGUMENT", "NAMES_INVALID"),
     ("gradients of nothing", lambda w: w.model.run_with_cache([[1]], [], incl_bwd=True), "INVALID_ARGUMENT", "NAMES_INVALID"),
     ("gradients without logits", lambda w: w.model.run_with_cache([[1, 2]], Z0, incl_bwd=True, stop_at_layer=1),

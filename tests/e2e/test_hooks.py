@@ -93,6 +93,8 @@ def test_gradients_are_those_of_finite_differences(tiny):
     tokens = np.array([[1, 7, 3, 9, 4]])
     logits, cache = tiny.run_with_cache(tokens, names, incl_bwd=True)
     assert {name + "_grad" for name in names} < set(cache)
+    np.testing.assert_array_equal(cache["pattern_grad", 0], cache["blocks.0.attn.hook_pattern_grad"])
+    np.testing.assert_array_equal(cache["blocks.1.hook_in_grad"], cache["resid_pre_grad", 1])
     shifted = logits[0, :-1] - logits[0, :-1].max(-1, keepdims=True)
     logprobs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     loss = -logprobs[np.arange(4), tokens[0, 1:]].mean()
@@ -134,8 +136,8 @@ def test_activations_stay_on_the_daemon_and_are_patched_from(client, tiny, graph
     logits, kept = tiny.run_with_cache(OTHER, names, keep_on_server=True)
     _, here = tiny.run_with_cache(OTHER, names)
     assert dict(kept) == {name: here[name].shape for name in here}
-    np.testing.assert_array_equal(kept.get(Z)[Z], here[Z])
-    np.testing.assert_array_equal(kept.get("blocks.0.mlp.hook_out")["mlp_out", 0], here["mlp_out", 0])
+    np.testing.assert_array_equal(kept.fetch(Z)[Z], here[Z])
+    np.testing.assert_array_equal(kept.fetch("blocks.0.mlp.hook_out")["mlp_out", 0], here["mlp_out", 0])
     info = client.server_info()
     assert info.resident_bytes.activations >= kept.bytes > 0 and info.activations_count >= 1
     assert kept.id in [activations.id for activations in tiny.activations()]
@@ -152,7 +154,7 @@ def test_activations_stay_on_the_daemon_and_are_patched_from(client, tiny, graph
     hook.remove()
     kept.delete()
     with pytest.raises(ablate.NotFoundError):
-        kept.get()
+        kept.fetch()
 
 
 def test_a_patched_pass_is_intervened_in_and_has_gradients(tiny, graph):

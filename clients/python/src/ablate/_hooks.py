@@ -212,7 +212,7 @@ class GraphHooks:
 
 class Activations(Mapping[str, tuple[int, ...]]):
     """Activations that ``run_with_cache(..., keep_on_server=True)`` left on the daemon: names and
-    shapes. :meth:`get` brings them here; the ``patch`` operation takes them there.
+    shapes. :meth:`fetch` brings them here; the ``patch`` operation takes them there.
     """
 
     def __init__(self, client: "Client", proto: cache_pb2.Activations):
@@ -227,7 +227,7 @@ class Activations(Mapping[str, tuple[int, ...]]):
         """What gradients among them are of, where this handle came with the pass."""
         self._shapes = {tensor.name: tuple(tensor.shape) for tensor in proto.tensors}
 
-    def get(self, *names: str) -> "ActivationCache":  # type: ignore[override]
+    def fetch(self, *names: str) -> "ActivationCache":
         """The tensors of those names, or all."""
         from ._model import make_cache
 

@@ -188,8 +188,10 @@ _SHORT_NAMES = {
 
 def get_act_name(name: str, layer: int | None = None, layer_type: str | None = None) -> str:
     """TransformerLens's shorthand for a hook point:
-    ``get_act_name("resid_post", 3) == "blocks.3.hook_resid_post"``.
+    ``get_act_name("resid_post", 3) == "blocks.3.hook_resid_post"``; with ``_grad`` behind it, too.
     """
+    if name.endswith("_grad"):
+        return get_act_name(name.removesuffix("_grad"), layer, layer_type) + "_grad"
     if "." in name or name.startswith("hook_") and layer is None:
         return name
     name = _SHORT_NAMES.get(name, name)

@@ -344,6 +344,8 @@ static int64_t ground_truth_bytes(const abl_prune_options *options) {
         8LL * c->d_model + 4LL * c->d_mlp + 4LL * c->n_heads * c->d_head + 3LL * c->n_heads * seq;
     return 4 * (tokens * (arena + run) + candidates * tokens * pass +
                 3 * candidates * batch * c->d_vocab_out +
+                abl_prefix_pass_floats(options->batches.prefix, c, c->n_heads, candidates * batch,
+                                       seq) +
                 2 * abl_graph_edge_count(options->graph)) +
            abl_prune_ablated_bytes(options, is_simple(options)) +
            abl_folded_bytes(options->model, options->graph, false);

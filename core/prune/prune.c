@@ -4,6 +4,7 @@
 
 #include "core/base/assert.h"
 #include "core/base/mem.h"
+#include "core/model/prefix.h"
 #include "core/patch/folded.h"
 #include "core/prune/algorithm.h"
 
@@ -183,5 +184,14 @@ int64_t abl_prune_ablated_bytes(const abl_prune_options *options, bool residuals
 
 int64_t abl_prune_bytes_estimate(const abl_prune_options *options) {
     ABL_ASSERT((unsigned)options->algorithm < ABL_PRUNE_ALGORITHM_COUNT);
-    return ALGORITHMS[options->algorithm].vtable->bytes_estimate(options);
+    /* Behind a prefix, its keys and values beside every row's own, for all layers of a gradient. */
+    const abl_batches *batches = &options->batches;
+    int64_t behind = 0;
+    if (batches->prefix != NULL) {
+        const abl_model_config *c = abl_model_get_config(options->model);
+        behind = abl_prefix_pass_floats(batches->prefix, c, c->n_heads,
+                                        (int64_t)batches->batch_size * c->n_layers,
+                                        abl_dataset_seq_len(batches->dataset));
+    }
+    return ALGORITHMS[options->algorithm].vtable->bytes_estimate(options) + 4 * behind;
 }

@@ -230,6 +230,30 @@ static void check_labels(const edges_case *c, const abl_dataset *dataset, const 
     golden_check(c->title, what, same);
 }
 
+/* Words move with the cut, unlike AutoCircuit's, which are recorded as in whole prompts. */
+static void check_words(const edges_case *c, const abl_dataset *dataset, const char *run,
+                        int32_t cut) {
+    const char *name = NULL;
+    json_t *position = NULL;
+    int32_t expected = 0;
+    bool same = true;
+    json_object_foreach(json_object_get(json_object_get(c->json, run), "word_idxs"), name,
+                        position) {
+        int64_t at = json_integer_value(position) - cut;
+        bool found = at < 0;
+        expected += found ? 0 : 1;
+        for (int32_t i = 0; i < abl_dataset_word_count(dataset) && !found; i++) {
+            int32_t there = -1;
+            const char *word = abl_dataset_word(dataset, i, &there);
+            found = strcmp(word, name) == 0 && there == at;
+        }
+        same = same && found;
+    }
+    char what[64];
+    (void)snprintf(what, sizeof what, "%s/word_idxs", run);
+    golden_check(c->title, what, same && expected == abl_dataset_word_count(dataset));
+}
+
 static void case_kv_prefix(const char *model_name) {
     edges_case c;
     if (!edges_case_open(&c, model_name, "f_kv_prefix")) {
@@ -257,6 +281,7 @@ static void case_kv_prefix(const char *model_name) {
         }
         s.graph = edges_graph(model, variant, abl_dataset_seq_len(s.batches.dataset));
         check_labels(&c, s.batches.dataset, s.run);
+        check_words(&c, s.batches.dataset, s.run, i < 2 ? 0 : shared);
         run_case(&s);
         compared += s.compared;
         abl_graph_destroy(s.graph);

@@ -56,6 +56,9 @@ static bool uses_corrupt(const abl_ablation_options *o) {
 typedef abl_tensor *tensor_cb(abl_scope *scope, abl_tensor *from, abl_tensor *into,
                               const void *user_data);
 
+static tensor_cb rows_put;
+static tensor_cb rows_get;
+
 /* Applies the callback to all tensors: *ret_sources is made when it is NULL. */
 static abl_code sources_map(const abl_model *model, const abl_sources *from, int32_t rows,
                             tensor_cb *cb, const void *user_data, abl_sources **ret_sources,
@@ -79,6 +82,10 @@ static abl_code sources_map(const abl_model *model, const abl_sources *from, int
     }
     abl_scope_destroy(scope);
     if (code == ABL_CODE_OK) {
+        bool each =
+            cb == rows_put || cb == rows_get; /* each row is of one run; a mean is of none */
+        out->run = each && from->run;
+        out->prefix = from->prefix;
         *ret_sources = out;
     } else if (*ret_sources == NULL) {
         abl_sources_destroy(out);

@@ -15,6 +15,9 @@
  * attention's output and the MLP are then the plain ones. Differences of a layer's heads come from
  * z (sources.h).
  *
+ * Most of a model is idle in a small circuit (idle.h): its heads and MLPs are not computed, and
+ * count as their ablation everywhere, the stream included.
+ *
  * A mask with positions, or one for each batch row, has several planes (mix.h); all else is the
  * same. Simple graphs are simple.c's: of a patcher they need nothing but the model. */
 #include "core/patch/patcher.h"
@@ -22,9 +25,12 @@
 #include "core/base/assert.h"
 #include "core/base/mem.h"
 #include "core/model/prefix.h"
+#include "core/patch/idle.h"
 #include "core/patch/mask_rows.h"
 #include "core/patch/mix.h"
 #include "core/patch/simple.h"
+
+#include <string.h>
 
 struct abl_patcher {
     const abl_model *model;
@@ -33,8 +39,9 @@ struct abl_patcher {
     abl_folded *folded; /* NULL for a simple graph, as the rest */
     abl_scope *scope;   /* of the arena */
     abl_differences differences;
-    int32_t *group; /* a row of a layer: its mix, or ABL_MASK_ROW_... */
-    int32_t *first; /* a mix: its first row */
+    uint8_t *zeroed; /* a source: its slot in the arena is zero, from a pass in which it was idle */
+    int32_t *group;  /* a row of a layer: its mix, or ABL_MASK_ROW_... */
+    int32_t *first;  /* a mix: its first row */
 };
 
 typedef struct pass {
@@ -45,7 +52,10 @@ typedef struct pass {
     int64_t seq;
     int64_t width;       /* d_model */
     abl_mix_shape shape; /* of the mask's planes */
+    abl_idle idle;       /* zeroed without a mask */
 } pass;
+
+#define ROW_IDLE (-3) /* beside ABL_MASK_ROW_...: nobody looks at what it would read */
 
 abl_code abl_patcher_create(const abl_model *model, const abl_graph *graph,
                             abl_patcher **ret_patcher, abl_status *ret_status) {
@@ -67,7 +77,8 @@ abl_code abl_patcher_create(const abl_model *model, const abl_graph *graph,
         size_t rows = (size_t)patcher->folded->heads;
         patcher->group = abl_calloc(rows, sizeof *patcher->group);
         patcher->first = abl_calloc(rows, sizeof *patcher->first);
-        if (patcher->group == NULL || patcher->first == NULL) {
+        patcher->zeroed = abl_calloc((size_t)abl_graph_src_count(graph), 1);
+        if (patcher->group == NULL || patcher->first == NULL || patcher->zeroed == NULL) {
             code = abl_fail_oom(ret_status);
         }
     }
@@ -85,6 +96,7 @@ void abl_patcher_destroy(abl_patcher *patcher) {
     }
     abl_scope_destroy(patcher->scope);
     abl_folded_destroy(patcher->folded);
+    abl_free(patcher->zeroed);
     abl_free(patcher->group);
     abl_free(patcher->first);
     abl_free(patcher);
@@ -98,6 +110,7 @@ static abl_code arena_prepare(abl_patcher *patcher, int64_t batch, int64_t seq,
         return ABL_CODE_OK;
     }
     abl_scope_destroy(patcher->scope);
+    memset(patcher->zeroed, 0, (size_t)abl_graph_src_count(patcher->graph));
     patcher->scope = abl_scope_create(abl_model_device(patcher->model));
     if (patcher->scope == NULL) {
         return abl_fail_oom(ret_status);
@@ -121,7 +134,7 @@ static abl_code arena_prepare(abl_patcher *patcher, int64_t batch, int64_t seq,
 
 /* The mask of one module's destinations, and of `blocks` modules with as many sources behind it. */
 static abl_mask_rows rows_of(const pass *p, const abl_graph_module *module, int32_t row_count) {
-    return (abl_mask_rows){.values = p->options->mask + module->edge_offset,
+    return (abl_mask_rows){.values = p->idle.mask + module->edge_offset,
                            .positions = p->shape.mask_batch * p->shape.positions,
                            .stride = abl_graph_edges_per_position(p->patcher->graph),
                            .row_count = row_count,
@@ -214,6 +227,10 @@ static abl_tensor *project_rows(pass *p, int layer, const abl_mask_rows *rows, i
             end++;
         }
         abl_tensor *xhat = NULL;
+        if (group == ROW_IDLE) {
+            begin = end;
+            continue;
+        }
         if (group == ABL_MASK_ROW_ZERO) {
             xhat = zero = zero == NULL ? normed_of(p, layer, resid) : zero;
         } else if (group == ABL_MASK_ROW_ONE) {
@@ -240,6 +257,12 @@ static abl_tensor *project(pass *p, int layer, abl_tensor *resid) {
     bool joined = abl_graph_options_of(patcher->graph)->joined_qkv;
     abl_mask_rows rows = rows_of(p, module_of(p, layer, false), joined ? f->q_heads : f->heads);
     int32_t mixes = abl_mask_rows_group(&rows, patcher->group, patcher->first);
+    const int32_t first = module_of(p, layer, false)->dest_begin;
+    for (int32_t i = 0; i < rows.row_count; i++) {
+        if (abl_idle_dest(&p->idle, abl_graph_dest_at(patcher->graph, first + i))) {
+            patcher->group[i] = ROW_IDLE;
+        }
+    }
     for (int32_t i = rows.row_count; i < f->heads; i++) {
         patcher->group[i] = patcher->group[i - rows.row_count]; /* joined: k and v as q */
     }
@@ -250,13 +273,77 @@ static int64_t head_slot(const pass *p, int layer) {
     return ABL_SLOT_SOURCES + abl_graph_block_src(p->patcher->graph, layer);
 }
 
+/* How many of these sources are idle. */
+static int32_t idle_count(const pass *p, int32_t src, int32_t count) {
+    int32_t idle = 0;
+    for (int32_t i = 0; p->options->mask != NULL && i < count; i++) {
+        idle += p->idle.sources[src + i];
+    }
+    return idle;
+}
+
+/* Idle sources differ in nothing from their ablation. */
+static void slots_zero(pass *p, int32_t src, int32_t count) {
+    uint8_t *zeroed = p->patcher->zeroed + src;
+    if (memchr(zeroed, 0, (size_t)count) != NULL) {
+        abl_tensor_fill_(p->scope,
+                         abl_tensor_slice(p->scope, p->patcher->differences.arena, 0,
+                                          ABL_SLOT_SOURCES + src, ABL_SLOT_SOURCES + src + count),
+                         0);
+        memset(zeroed, 1, (size_t)count);
+    }
+}
+
+/* Attention's output where all heads are idle: the ablation's; NULL is zeros. */
+static abl_tensor *idle_attention(pass *p, int layer) {
+    const abl_sources *ablated = p->options->ablated;
+    slots_zero(p, abl_graph_block_src(p->patcher->graph, layer), p->patcher->config->n_heads);
+    if (ablated != NULL) {
+        return abl_tensor_sub(p->scope, ablated->mid[layer], ablated->pre[layer]);
+    }
+    abl_tensor *bias = abl_model_get_block(p->patcher->model, layer)->b_o;
+    return bias == NULL ? NULL : abl_scope_borrow(p->scope, bias);
+}
+
+/* Idle heads emit what ablates them. */
+static void heads_ablate(pass *p, int layer, abl_tensor *z) {
+    abl_scope *scope = p->scope;
+    const abl_sources *ablated = p->options->ablated;
+    const int32_t heads = p->patcher->config->n_heads;
+    const uint8_t *idle = p->idle.sources + abl_graph_block_src(p->patcher->graph, layer);
+    for (int32_t begin = 0; begin < heads;) {
+        int32_t end = begin + 1;
+        while (end < heads && idle[end] == idle[begin]) {
+            end++;
+        }
+        abl_tensor *to = idle[begin] ? abl_tensor_slice(scope, z, 2, begin, end) : NULL;
+        if (to != NULL && ablated != NULL) {
+            abl_tensor_copy_into(scope, to,
+                                 abl_tensor_slice(scope, ablated->z[layer], 2, begin, end));
+        } else if (to != NULL) {
+            abl_tensor_fill_(scope, to, 0);
+        }
+        begin = end;
+    }
+}
+
 static abl_tensor *attention(pass *p, int layer, abl_tensor *resid) {
     abl_scope *scope = p->scope;
     const abl_model *model = p->patcher->model;
+    const int32_t heads = p->patcher->config->n_heads;
+    const int32_t src = abl_graph_block_src(p->patcher->graph, layer);
+    const int32_t idle = idle_count(p, src, heads);
+    if (idle == heads) {
+        return idle_attention(p, layer);
+    }
     abl_qkv qkv = abl_folded_views(scope, p->patcher->folded, project(p, layer, resid));
     qkv = abl_prefix_qkv(scope, model, p->options->prefix, layer, qkv);
     abl_tensor *z = abl_block_attention(scope, model, qkv.q, qkv.k, qkv.v, NULL, NULL);
+    if (idle > 0) {
+        heads_ablate(p, layer, z);
+    }
     if (p->options->mask != NULL) {
+        memset(p->patcher->zeroed + src, 0, (size_t)heads);
         abl_differences_heads(scope, &p->patcher->differences, model, p->options->ablated, layer,
                               head_slot(p, layer), z);
     }
@@ -265,10 +352,17 @@ static abl_tensor *attention(pass *p, int layer, abl_tensor *resid) {
 
 static abl_tensor *mlp(pass *p, int layer, bool mid, abl_tensor *resid) {
     const abl_model *model = p->patcher->model;
+    const int32_t src = abl_graph_block_src(p->patcher->graph, layer) + p->patcher->config->n_heads;
+    if (idle_count(p, src, 1) == 1) {
+        const abl_sources *ablated = p->options->ablated;
+        slots_zero(p, src, 1);
+        return ablated == NULL ? NULL : abl_scope_borrow(p->scope, ablated->mlp_out[layer]);
+    }
     abl_tensor *x = single_input(p, module_of(p, layer, true), layer, mid, resid);
     x = abl_block_norm_forward(p->scope, model, layer, ABL_BLOCK_NORM_2, x, NULL, NULL);
     abl_tensor *out = abl_block_mlp(p->scope, model, layer, x, NULL);
     if (p->options->mask != NULL) {
+        p->patcher->zeroed[src] = 0;
         abl_differences_mlp(p->scope, &p->patcher->differences, p->options->ablated, layer,
                             head_slot(p, layer) + p->patcher->config->n_heads, out);
     }
@@ -324,6 +418,11 @@ static abl_tensor *end_input(pass *p, abl_tensor *resid) {
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
+/* The stream after a sublayer; NULL: it wrote nothing. */
+static abl_tensor *plus(abl_scope *scope, abl_tensor *resid, const abl_tensor *out) {
+    return out == NULL ? resid : abl_tensor_add(scope, resid, out);
+}
+
 static void run(pass *p, float *ret_logits) {
     abl_scope *scope = p->scope;
     const abl_patch_options *o = p->options;
@@ -338,10 +437,10 @@ static void run(pass *p, float *ret_logits) {
     }
     for (int layer = 0; layer < p->patcher->config->n_layers && !abl_scope_failed(scope); layer++) {
         size_t mark = abl_scope_mark(scope);
-        abl_tensor *mid = abl_tensor_add(scope, resid, attention(p, layer, resid));
+        abl_tensor *mid = plus(scope, resid, attention(p, layer, resid));
         resid = p->patcher->config->attn_only
                     ? mid
-                    : abl_tensor_add(scope, mid, mlp(p, layer, !parallel, parallel ? resid : mid));
+                    : plus(scope, mid, mlp(p, layer, !parallel, parallel ? resid : mid));
         abl_scope_rewind(scope, mark, &resid, 1);
     }
     abl_tensor *logits = abl_block_unembed(scope, model, end_input(p, resid), NULL, NULL);
@@ -369,12 +468,26 @@ abl_code abl_patcher_run(abl_patcher *patcher, const abl_patch_options *options,
     if (code != ABL_CODE_OK) {
         return code;
     }
+    if (options->mask != NULL) {
+        const abl_sources *ablated = options->ablated;
+        const abl_idle_options idle = {.graph = patcher->graph,
+                                       .mask = options->mask,
+                                       .planes = p.shape.mask_batch * p.shape.positions,
+                                       .run = ablated != NULL && ablated->run &&
+                                              ablated->prefix == options->prefix};
+        code = abl_idle_init(&idle, &p.idle, ret_status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
+    }
     p.scope = abl_scope_create(abl_model_device(patcher->model));
     if (p.scope == NULL) {
+        abl_idle_finish(&p.idle);
         return abl_fail_oom(ret_status);
     }
     run(&p, ret_logits);
     code = abl_scope_status(p.scope, ret_status);
     abl_scope_destroy(p.scope);
+    abl_idle_finish(&p.idle);
     return code;
 }

@@ -174,6 +174,8 @@ abl_code abl_sources_run(const abl_model *model, const abl_prefix *prefix, const
         abl_sources_destroy(sources);
         return code;
     }
+    sources->run = true;
+    sources->prefix = prefix;
     *ret_sources = sources;
     return ABL_CODE_OK;
 }

@@ -22,8 +22,10 @@ struct abl_sources {
     int32_t seq;
     int32_t prefix_length; /* tokens of the prefix that the run stood behind */
     int32_t layer_count;
-    abl_tensor *start;    /* (batch, pos, d_model): Resid Start */
-    abl_tensor **z;       /* a layer: (batch, pos, head, d_head) */
+    bool run;                        /* what the model emitted in one run, not a mean of runs */
+    const struct abl_prefix *prefix; /* of that run: compared, never looked at */
+    abl_tensor *start;               /* (batch, pos, d_model): Resid Start */
+    abl_tensor **z;                  /* a layer: (batch, pos, head, d_head) */
     abl_tensor **mlp_out; /* a layer: (batch, pos, d_model); NULL where blocks have no MLP */
     abl_tensor **pre;     /* a layer: the residual before it; NULL when not asked for */
     abl_tensor **mid;     /* a layer: after attention; likewise */

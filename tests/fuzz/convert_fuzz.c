@@ -211,6 +211,9 @@ static const ProtobufCMessageDescriptor *const requests[] = {
     &ablate__v1__get_parameter_request__descriptor,
     &ablate__v1__input_to_embed_request__descriptor,
     &ablate__v1__list_wrappers_request__descriptor,
+    &ablate__v1__mask_backward_request__descriptor,
+    &ablate__v1__set_mask_function_request__descriptor,
+    &ablate__v1__set_mask_batch_size_request__descriptor,
 };
 
 /* What a conversion may answer, and must say when it refuses. */
@@ -253,17 +256,21 @@ static void convert_spec(const Ablate__V1__PruneJobSpec *message, const abl_grap
                                       request.prompt_count, arena);
 }
 
-static void convert_mask(const Ablate__V1__SetPatchMaskRequest *message, const abl_graph *graph) {
+/* A mask of `batch` rows, or without any. */
+static void convert_mask(const Ablate__V1__SetPatchMaskRequest *message, const abl_graph *graph,
+                         int32_t batch) {
     abl_status status = {0};
     if (!taken(abl_convert_mask_check(message, &status), &status)) {
         return;
     }
-    int64_t count = abl_graph_edge_count(graph);
+    int64_t edges = abl_graph_edge_count(graph);
+    int64_t count = edges * (batch == 0 ? 1 : batch);
     abl_values *current = abl_values_create(count);
-    abl_values *scores = abl_values_create(count);
+    abl_values *scores = abl_values_create(edges);
     abl_values *values = abl_values_create(count);
     ABL_ASSERT(current != NULL && scores != NULL && values != NULL);
-    for (int64_t i = 0; i < count; i++) {
+    current->batch = values->batch = batch;
+    for (int64_t i = 0; i < edges; i++) {
         scores->values[i] = (float)(i * 7 % 11 - 5);
     }
     if (taken(abl_convert_mask(message, graph, current, scores, values, &status), &status)) {
@@ -277,6 +284,25 @@ static void convert_mask(const Ablate__V1__SetPatchMaskRequest *message, const a
     abl_values_unref(current);
     abl_values_unref(scores);
     abl_values_unref(values);
+}
+
+static void convert_backward(const Ablate__V1__MaskBackwardRequest *message, abl_arena *arena) {
+    abl_run_request request;
+    abl_status status = {0};
+    if (taken(abl_convert_mask_backward(message, arena, &request, &status), &status)) {
+        const Ablate__V1__Tensor *gradient = message->logits_gradient;
+        ABL_ASSERT(request.patched && gradient->n_shape == 2);
+        ABL_ASSERT((size_t)(gradient->shape[0] * gradient->shape[1]) * sizeof(float) ==
+                   gradient->data.len);
+    }
+}
+
+static void convert_function(const Ablate__V1__SetMaskFunctionRequest *message) {
+    abl_mask_function function = ABL_MASK_FUNCTION_COUNT;
+    abl_status status = {0};
+    if (taken(abl_convert_mask_function_checked(message, &function, &status), &status)) {
+        ABL_ASSERT((unsigned)function < ABL_MASK_FUNCTION_COUNT && message->dropout_p < 1);
+    }
 }
 
 static void convert_new_scores(const Ablate__V1__CreatePruneScoresRequest *message,
@@ -453,7 +479,12 @@ static void convert(const ProtobufCMessage *message, const abl_graph *graph, abl
     } else if (type == &ablate__v1__stream_prune_scores_request__descriptor) {
         convert_spec(((const Ablate__V1__StreamPruneScoresRequest *)message)->spec, graph, arena);
     } else if (type == &ablate__v1__set_patch_mask_request__descriptor) {
-        convert_mask((const Ablate__V1__SetPatchMaskRequest *)message, graph);
+        convert_mask((const Ablate__V1__SetPatchMaskRequest *)message, graph, 0);
+        convert_mask((const Ablate__V1__SetPatchMaskRequest *)message, graph, 2);
+    } else if (type == &ablate__v1__mask_backward_request__descriptor) {
+        convert_backward((const Ablate__V1__MaskBackwardRequest *)message, arena);
+    } else if (type == &ablate__v1__set_mask_function_request__descriptor) {
+        convert_function((const Ablate__V1__SetMaskFunctionRequest *)message);
     } else if (type == &ablate__v1__forward_request__descriptor ||
                type == &ablate__v1__run_with_cache_request__descriptor) {
         convert_run(message, arena);

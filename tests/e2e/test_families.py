@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import ablate
 import numpy as np
@@ -239,3 +240,36 @@ def test_hooks_and_gradients_of_every_family(family):
     if "tracr" not in model.name:  # whose ReLUs sit on their kinks
         slope = (scalar(2e-3) - scalar(-2e-3)) / 4e-3
         assert float((grad @ direction).sum()) == pytest.approx(slope, rel=2e-2)
+
+
+class Hooked:
+    """As much of a HookedTransformer as an upload reads."""
+
+    def __init__(self, folder):
+        config = json.loads((folder / "config.json").read_text())
+        self.cfg = SimpleNamespace(
+            **config, final_rms=False, n_key_value_heads=None, num_experts=None, attn_scale=6**0.5,
+            output_logits_soft_cap=-1.0, rotary_dim=None, d_mlp=None, act_fn=None, model_name="attn-only-2l",
+        )  # fmt: skip
+        self.weights = tensors(folder / "model.safetensors")
+        self.weights["blocks.0.attn.mask"] = np.ones((4, 4), bool)
+        self.weights["blocks.0.attn.IGNORE"] = np.float32(-np.inf)
+
+    def state_dict(self):
+        return self.weights
+
+
+def test_a_hooked_transformer_goes_up_as_it_is(client, daemon):
+    folder = FAMILIES / "attn-only"
+    model = ablate.hooked.upload(client, Hooked(folder), progress=False)
+    expected = tensors(folder / "expected.safetensors")
+    assert model.name == "attn-only-2l" and model.cfg.attn_only
+    np.testing.assert_allclose(model.forward(expected["tokens"]), expected["logits"], atol=2e-5)
+    model.unload()
+    gated = Hooked(folder)
+    gated.cfg.gated_mlp = True
+    with pytest.raises(ablate.AblateError, match="gated_mlp"):
+        ablate.hooked.upload(client, gated, progress=False)
+    gated.cfg.final_rms = True
+    with pytest.raises(ValueError, match="final_rms"):
+        ablate.hooked.upload(client, gated, progress=False)

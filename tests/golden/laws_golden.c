@@ -72,6 +72,7 @@ static abl_dataset *dataset_make(const abl_model_config *config) {
         clean[i] = (int32_t)((state >> 8) % (uint32_t)config->d_vocab);
         state = state * 1664525U + 1013904223U;
         corrupt[i] = (int32_t)((state >> 8) % (uint32_t)config->d_vocab);
+        corrupt[i] = i % SEQ == 0 ? clean[i] : corrupt[i]; /* a prefix that the pairs share */
     }
     for (int i = 0; i < PROMPTS; i++) {
         answers[i] = i % config->d_vocab_out;

@@ -12,7 +12,7 @@ Arrays are torch tensors where torch is importable, else numpy; the batch dimens
 A mask of 1 means ablated. Errors are :class:`ablate.AblateError`, one subclass for each code.
 """
 
-from . import micro, tracr
+from . import hooked, micro, tracr
 from ._ablation import AblationType, EdgeCounts, PatchType, ResidentAblation
 from ._acdc import ACDC, AcdcTau
 from ._caches import KvCache
@@ -93,6 +93,7 @@ __all__ = [
     "__version__",
     "connect",
     "get_act_name",
+    "hooked",
     "micro",
     "patchable_model",
     "tracr",

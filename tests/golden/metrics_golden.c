@@ -54,6 +54,12 @@ static const struct {
 #define METRIC_COUNT (sizeof METRICS / sizeof METRICS[0])
 #define BY_ROW (METRIC_COUNT - 1)
 
+static void fill(float *values, int64_t count, float value) {
+    for (int64_t i = 0; i < count; i++) {
+        values[i] = value;
+    }
+}
+
 /* ---- curves ---------------------------------------------------------------------------------- */
 
 /* A recorded curve, [[edges, value], ...]; ends with abl_free(). */
@@ -246,6 +252,62 @@ static void case_thresholds(const edges_case *c, const subject *s, const float *
     golden_check(c->title, "thresholds, bit for bit", equal);
 }
 
+/* A recorded list of sizes, whole or by its ends and length. */
+static bool sizes_are(const json_t *recorded, const int64_t *sizes, int64_t count) {
+    const json_t *first = json_is_array(recorded) ? recorded : json_object_get(recorded, "first");
+    const json_t *last = json_object_get(recorded, "last");
+    int64_t length = json_is_array(recorded) ? (int64_t)json_array_size(recorded)
+                                             : json_integer_value(json_object_get(recorded, "len"));
+    bool equal = first != NULL && count == length;
+    for (size_t i = 0; equal && i < json_array_size(first); i++) {
+        equal = sizes[i] == json_integer_value(json_array_get(first, i));
+    }
+    const int64_t tail = (int64_t)json_array_size(last);
+    for (int64_t i = 0; equal && i < tail; i++) {
+        equal = sizes[count - tail + i] == json_integer_value(json_array_get(last, (size_t)i));
+    }
+    return equal;
+}
+
+/* edge_counts_util with the case's scores, and with ten edges of 1; graph_golden has the rest. */
+static void case_edge_counts(const edges_case *c, const subject *s, const float *scores) {
+    const int64_t count = abl_graph_edge_count(s->graph);
+    const int32_t capacity = (int32_t)count + 2;
+    float *binary = abl_calloc((size_t)count, sizeof *binary);
+    int64_t *sizes = abl_calloc((size_t)capacity, sizeof *sizes);
+    fill(binary, 10, 1);
+    const struct {
+        const char *key;
+        abl_edge_counts_options options;
+    } cases[] = {
+        {"ALL", {.kind = ABL_EDGE_COUNTS_ALL}},
+        {"LOGARITHMIC", {.kind = ABL_EDGE_COUNTS_LOGARITHMIC}},
+        {"GROUPS", {.kind = ABL_EDGE_COUNTS_GROUPS, .values = scores}},
+        {"default", {.values = NULL}},
+        {"default_with_scores", {.values = scores}},
+        {"GROUPS_binary10", {.kind = ABL_EDGE_COUNTS_GROUPS, .values = binary}},
+        {"default_binary10", {.values = binary}},
+    };
+    const json_t *recorded = json_object_get(c->json, "edge_counts_util");
+    abl_status status = {.reason = ""};
+    int32_t found = 0;
+    for (size_t i = 0; i < ABL_COUNT_OF(cases); i++) {
+        golden_must(abl_edge_counts(&cases[i].options, count, sizes, capacity, &found, &status),
+                    &status);
+        char what[96];
+        (void)snprintf(what, sizeof what, "edge_counts_util %s, with scores", cases[i].key);
+        golden_check(c->title, what,
+                     sizes_are(json_object_get(recorded, cases[i].key), sizes, found));
+    }
+    const abl_edge_counts_options groupless = {.kind = ABL_EDGE_COUNTS_GROUPS};
+    abl_code code = abl_edge_counts(&groupless, count, sizes, capacity, &found, &status);
+    golden_check(c->title, "edge_counts_util GROUPS_without_scores, an assertion there",
+                 code == ABL_CODE_INVALID_ARGUMENT &&
+                     strcmp(status.reason, "CIRCUIT_SIZE_INVALID") == 0);
+    abl_free(binary);
+    abl_free(sizes);
+}
+
 /* The four sets of scores that were compared. */
 #define SCORED_COUNT 4
 static const char *const SCORED[SCORED_COUNT] = {"eap", "logprob", "act_mag", "tied"};
@@ -381,12 +443,6 @@ static bool sums_are(const abl_graph *graph, const json_t *helpers, const char *
     return equal;
 }
 
-static void fill(float *values, int64_t count, float value) {
-    for (int64_t i = 0; i < count; i++) {
-        values[i] = value;
-    }
-}
-
 /* 1 at the named edges: at every position, as a name without one means. */
 static void set_by_name(const abl_graph *graph, const json_t *names, bool by_order, float *values) {
     size_t index = 0;
@@ -472,6 +528,7 @@ static void case_metrics(const subject *s, const char *variant) {
             case_logits(&c, s, name, scores);
         }
         case_thresholds(&c, s, scores);
+        case_edge_counts(&c, s, scores);
         case_similarities(&c, s, scores, &scores_case);
         laws_of_completeness(s, c.title, scores);
         abl_free(scores);

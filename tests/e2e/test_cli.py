@@ -252,6 +252,25 @@ def test_discover_by_acdc_keeps_infinite_scores(ablate, model, ioi_path, tmp_pat
     assert "answer-diff" in errors
 
 
+def test_discover_trains_masks_and_streams_the_curve(ablate, model, ioi_path):
+    options = ["discover", "--model", model, "--dataset", ioi_path, "--prompts", 8, "--batch-size", 4,
+               "--epochs", 3, "--tree", "--lambda", "0.5", "--mask-fn", "sigmoid"]
+    out, _ = ablate(*options, "--algorithm", "subnetwork-probing", "--json")
+    parts = documents(out)
+    spec = parts[0]["created"]["spec"]["subnetwork_probing"]
+    assert spec["epochs"] == 3 and spec["tree_optimisation"] is True
+    assert spec["mask_function"] == "MASK_FUNCTION_SIGMOID" and spec["regularize_lambda"] == 0.5
+    curve = [point for part in parts for point in part.get("event", {}).get("training", [])]
+    assert [point["epoch"] for point in curve] == [0, 0, 1, 1, 2, 2]
+    assert curve[-1]["regularization"] < curve[0]["regularization"]
+    out, errors = ablate(*options, "--algorithm", "circuit-probing", "--sizes", "50,10", "--top", 3)
+    assert "+2" in out and "circuit-probing" in errors
+    _, errors = ablate(*options, "--algorithm", "circuit-probing", "--sizes", "ten", code=2)
+    assert "--sizes takes" in errors
+    _, errors = ablate(*options, "--algorithm", "circuit-probing", code=1)
+    assert "circuit_sizes" in errors
+
+
 def test_discover_prints_the_top_edges_and_saves_all_scores(ablate, model, ioi_path, tmp_path):
     saved = tmp_path / "scores.safetensors"
     out, errors = ablate(

@@ -110,6 +110,8 @@ def test_a_training_can_be_cancelled_between_two_steps(graph, ioi):
         for event in stream:
             if event.training:
                 break
+        running = stream.job.scores()
+        assert running.flat().any(), "the masks so far, while it runs"
         stream.job.cancel()
         last = [event for event in stream.job.watch()][-1]
     assert last.state == "cancelled"

@@ -2,13 +2,18 @@
 """Makes tests/golden/data/families: one small model a family, and what a reference makes of it.
 
     python3 -m venv v && v/bin/pip install torch transformers tracr-pypi==1.0.0 jax dm-haiku safetensors
-    PYTHONPATH=clients/python/src v/bin/python tests/golden/families.py
+    v/bin/python tests/golden/families.py
+    python3 -m venv w && w/bin/pip install "transformer-lens<3" safetensors
+    w/bin/python tests/golden/families.py hooked
 
   gpt-neox        random, two layers, a rotary half; Hugging Face transformers computes the reference
   gpt-neox-seq    the same with use_parallel_residual false
   llama           random, two layers, four heads over two key-value heads; likewise
   tracr-reverse, tracr-xproportion
                   compiled by Tracr, converted by ablate.tracr; Tracr itself computes the reference
+  hooked-parallel random, folded layer norms, parallel blocks, a part of each head rotated;
+                  TransformerLens computes the reference, ablate.hooked converts
+  hooked-grouped  random, RMS norms, grouped queries, logits of another width; likewise
   attn-only       random, two layers of attention with layer norms; computed here in float64
   micro           AutoCircuit's MicroModel; computed here in float64, and by hand in the test
 
@@ -140,6 +145,33 @@ def tracr_models():
         write(name, config, tensors, expected)
 
 
+def hooked():
+    import torch
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    common = {"n_layers": 2, "d_model": 16, "n_ctx": 12, "d_head": 4, "n_heads": 4, "d_mlp": 20,
+              "d_vocab": 20, "device": "cpu", "positional_embedding_type": "rotary"}
+    cases = {
+        "hooked-parallel": {"act_fn": "gelu_new", "normalization_type": "LNPre", "rotary_dim": 2,
+                            "parallel_attn_mlp": True},
+        "hooked-grouped": {"act_fn": "silu", "normalization_type": "RMS", "rotary_dim": 4,
+                           "n_key_value_heads": 2, "d_vocab_out": 7, "final_rms": True},
+    }
+    for name, case in cases.items():
+        torch.manual_seed(3)
+        model = HookedTransformer(HookedTransformerConfig(**common, **case))
+        for parameter in model.parameters():
+            parameter.data += 0.2 * torch.randn_like(parameter)
+        tokens = torch.randint(0, 20, (2, 7))
+        with torch.no_grad():
+            logits, cache = model.run_with_cache(tokens)
+        config, tensors = client_module("hooked").convert(model)
+        expected = {"tokens": tokens.numpy(), "logits": logits.numpy()}
+        for layer in range(2):
+            expected[f"resid_post.{layer}"] = cache["resid_post", layer].numpy()
+        write(name, config, {key: value.numpy() for key, value in tensors.items()}, expected)
+
+
 def reference(config, tensors, tokens):
     """An attention-only model in float64, by definition; the residual behind each block, logits."""
     t = {key: np.asarray(value, dtype=np.float64) for key, value in tensors.items()}
@@ -217,6 +249,8 @@ if __name__ == "__main__":
         llama()
     if "tracr" in wanted:
         tracr_models()
+    if "hooked" in wanted:
+        hooked()
     if "attn-only" in wanted:
         attn_only()
     if "micro" in wanted:

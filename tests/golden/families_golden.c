@@ -12,9 +12,9 @@
 
 #define TOLERANCE 2e-5 /* float32 references; sums of up to 48 terms of size 1 */
 
-static const char *const FAMILIES[] = {"gpt-neox",      "gpt-neox-seq",      "llama",
-                                       "tracr-reverse", "tracr-xproportion", "attn-only",
-                                       "micro"};
+static const char *const FAMILIES[] = {"gpt-neox",          "gpt-neox-seq",   "llama",
+                                       "hooked-parallel",   "hooked-grouped", "tracr-reverse",
+                                       "tracr-xproportion", "attn-only",      "micro"};
 
 static abl_forward_result run(const abl_model *model, const abl_safetensors_tensor *tokens,
                               const char *const *hooks, size_t hook_count) {

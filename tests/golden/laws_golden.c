@@ -52,6 +52,8 @@ static const struct {
     {"families/llama", true, false},
     {"families/gpt-neox", true, false},
     {"families/gpt-neox-seq", true, false},
+    {"families/hooked-parallel", true, false},
+    {"families/hooked-grouped", true, false},
     {"families/attn-only", true, false},
     {"families/tracr-reverse", false, false},
     {"families/tracr-xproportion", false, false},

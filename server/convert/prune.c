@@ -165,6 +165,14 @@ static const Ablate__V1__AblationType *ablation_type_of(const Ablate__V1__PruneJ
         return message->eap_ig->method == ABLATE__V1__EAP_IG_METHOD__EAP_IG_METHOD_ACTIVATIONS
                    ? &message->eap_ig->ablation_type
                    : NULL;
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_ACDC:
+        return &message->acdc->ablation_type;
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_SUBNETWORK_PROBING:
+        return &message->subnetwork_probing->ablation_type;
+    case ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_CIRCUIT_PROBING:
+        return message->circuit_probing->training == NULL
+                   ? NULL
+                   : &message->circuit_probing->training->ablation_type;
     default:
         return NULL;
     }
@@ -175,6 +183,14 @@ static abl_code convert_ablation(const Ablate__V1__PruneJobSpec *message, abl_jo
                                  abl_status *ret_status) {
     const Ablate__V1__AblationType *type = ablation_type_of(message);
     bool resident = message->ablation_id[0] != '\0';
+    bool trains =
+        message->algorithm_case == ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_SUBNETWORK_PROBING ||
+        message->algorithm_case == ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_CIRCUIT_PROBING;
+    if (message->ablate_by_clean && trains) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_CONFLICT",
+                        "spec.ablate_by_clean is given, and a training ablates by the prompts that "
+                        "are not its input; leave it unset");
+    }
     if ((resident || message->ablate_by_clean) && type == NULL) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ABLATION_CONFLICT",
                         "spec.%s is given, and this algorithm has no ablation to choose",

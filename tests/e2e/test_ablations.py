@@ -98,6 +98,25 @@ def test_jobs_and_sweeps_share_a_kept_one(client, graph, ioi, kept, kind):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        lambda ablation: ablate.GroundTruth(ablation, edges=["A0.0->MLP 1", "MLP 0->Resid End"]),
+        lambda ablation: ablate.EAPIG("activations", ablation=ablation, steps=2),
+        lambda ablation: ablate.ACDC(taus=[0.1], ablation=ablation),
+        lambda ablation: ablate.SubnetworkProbing(epochs=2, ablation=ablation),
+    ],
+    ids=["ground_truth", "eap_ig", "acdc", "subnetwork_probing"],
+)
+def test_every_algorithm_that_ablates_takes_a_kept_one(graph, ioi, kept, algorithm):
+    options = {"batch_size": 4, "prompt_count": 4, "progress": False}
+    resident = kept(ioi, "tokenwise_mean_corrupt", prompt_count=4, batch_size=4)
+    own = graph.prune_scores(ioi, algorithm("tokenwise_mean_corrupt"), **options)
+    shared = graph.prune_scores(ioi, algorithm(resident), **options)
+    for name, array in own.items():
+        np.testing.assert_allclose(shared[name], array, atol=1e-6)
+
+
 def test_the_clean_prompts_may_ablate(graph, ioi):
     options = {"batch_size": 4, "prompt_count": 8, "progress": False}
     scores = graph.prune_scores(ioi, ablate.MaskGradient(clean_corrupt="clean"), **options)

@@ -2,8 +2,8 @@
  *
  * The e_metrics cases of AutoCircuit: every metric of sweeps over circuit sizes, their areas, the
  * percentages row by row, logits of some circuits, thresholds, and similarities of scores; and the
- * g_helpers cases: scores made from a value, from edges and from masks. Completeness, which has no
- * recording, is held to laws. */
+ * g_helpers cases: scores made from a value, from edges and from masks. Completeness is held to
+ * laws; measures_golden has its numbers. */
 #include "core/base/mem.h"
 #include "core/graph/scores.h"
 #include "core/metric/completeness.h"

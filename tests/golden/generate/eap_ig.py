@@ -30,24 +30,24 @@ CASES = {  # name: (method, steps)
 }
 
 
-def load(folder: pathlib.Path) -> tl.HookedTransformer:
+def load(folder: pathlib.Path, dtype: t.dtype = t.float64) -> tl.HookedTransformer:
     hf = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").eval()
     c = hf.config
     cfg = tl.HookedTransformerConfig(
         n_layers=c.n_layer, d_model=c.n_embd, n_ctx=c.n_positions, d_head=c.n_embd // c.n_head,
         n_heads=c.n_head, d_mlp=4 * c.n_embd, act_fn="gelu_new", d_vocab=c.vocab_size,
-        eps=c.layer_norm_epsilon, normalization_type="LNPre", device="cpu", dtype=t.float64,
+        eps=c.layer_norm_epsilon, normalization_type="LNPre", device="cpu", dtype=dtype,
     )
     model = tl.HookedTransformer(cfg, move_to_device=False)
     state = convert_gpt2_weights(hf, cfg)
-    state = {k: v.to(t.float64 if v.is_floating_point() else v.dtype).clone() for k, v in state.items()}
+    state = {k: v.to(dtype if v.is_floating_point() else v.dtype).clone() for k, v in state.items()}
     model.load_and_process_state_dict(
         state, fold_ln=True, center_writing_weights=True, center_unembed=True, fold_value_biases=True
     )
     model.cfg.use_split_qkv_input = model.cfg.use_attn_result = model.cfg.use_hook_mlp_in = True
     for p in model.parameters():
         p.requires_grad_(False)
-    return model.double()
+    return model.to(dtype)
 
 
 def source_hooks(model: tl.HookedTransformer) -> list[tuple[str, list[int]]]:

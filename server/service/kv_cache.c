@@ -129,10 +129,18 @@ static abl_code make_room(abl_server *server, int64_t length, int64_t bytes,
 }
 
 void abl_kv_cache_drop(abl_server *server, const abl_object *model) {
+    size_t idle = 0;
+    for (abl_resident_kv_cache *cache = first_cache(server); cache != NULL;
+         cache = next_cache(cache)) {
+        idle += cache->object.needs[0] == model && is_idle(server, cache) ? 1 : 0;
+    }
+    if (model->call_count > 0 || abl_registry_user_count(server->registry, model) > idle) {
+        return; /* others keep the model: it will not be unloaded */
+    }
     for (abl_resident_kv_cache *cache = first_cache(server); cache != NULL;) {
         abl_resident_kv_cache *next = next_cache(cache);
         abl_status ignored;
-        if (cache->object.needs[0] == model && is_idle(server, cache)) {
+        if (cache->object.needs[0] == model) {
             (void)!abl_registry_remove(server->registry, &cache->object, &ignored);
         }
         cache = next;

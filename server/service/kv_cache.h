@@ -66,7 +66,7 @@ abl_resident_kv_cache *abl_kv_cache_named(abl_rpc *rpc, const abl_resident_model
                                           const char *kv_cache_id);
 /* One more use. */
 void abl_kv_cache_hit(abl_server *server, abl_resident_kv_cache *cache);
-/* Ends the caches of a model that nothing uses: it is about to be unloaded. */
+/* Ends the caches of a model that is about to be unloaded, if only they keep it. */
 void abl_kv_cache_drop(abl_server *server, const abl_object *model);
 
 /* CacheService's. */

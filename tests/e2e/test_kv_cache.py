@@ -213,6 +213,7 @@ def test_caches_that_nothing_uses_make_room_and_go_with_their_model():
         assert left == {cache.id for cache in made} - {made[2].id}
         with pytest.raises(ablate.FailedPreconditionError, match=graph.id):
             model.unload()
+        assert {cache.id for cache in model.kv_caches()} == left  # refused: nothing is gone
         graph.delete()
         assert model.unload() > 0
         assert client.server_info().resident_bytes.kv_caches == 0

@@ -264,10 +264,14 @@ abl_code abl_circuits_step(abl_circuits *circuits, abl_circuits_result *ret_resu
     if (code != ABL_CODE_OK) {
         return code;
     }
-    mask_write(circuits, c);
+    bool tree = o->patch_type == ABL_PATCH_TREE;
+    bool plain = (tree ? circuits->edge_count - c->edge_count : c->edge_count) == 0;
+    if (!plain) {
+        mask_write(circuits, c);
+    }
     abl_patch_options patch = patch_options(circuits, &batch);
     patch.tokens = input_is_clean(o) ? batch.clean : batch.corrupt;
-    patch.mask = circuits->mask;
+    patch.mask = plain ? NULL : circuits->mask; /* nothing is ablated: the model itself */
     patch.ablated = ablated;
     code = abl_patcher_run(circuits->patcher, &patch, circuits->logits, ret_status);
     if (code != ABL_CODE_OK) {

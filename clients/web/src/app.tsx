@@ -2,6 +2,7 @@
 // The frame: what is where, whether the daemon answers, and the view that the address names.
 import { useComputed } from "@preact/signals";
 import type { FunctionComponent } from "preact";
+import { Discover } from "./discover/discover.js";
 import { link, server, skew } from "./lib/connection.js";
 import { VIEWS, formatHash, route, type View } from "./lib/route.js";
 import { THEMES, applyTheme, theme } from "./lib/theme.js";
@@ -11,6 +12,7 @@ import { Notice } from "./ui/notice.js";
 
 const PAGES: Partial<Record<View, { title: string; page: FunctionComponent }>> = {
   overview: { title: "Overview", page: Overview },
+  discover: { title: "Discover", page: Discover },
 };
 
 function ThemeChoice() {

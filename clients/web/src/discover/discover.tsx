@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// A circuit as it forms: the run's form, the picture and heat map, the ranked edges, and how faithful
+// the circuit under the slider is.
+import { useComputed, useSignal, useSignalEffect, type Signal } from "@preact/signals";
+import { useEffect, useMemo } from "preact/hooks";
+import { JobState } from "#gen/ablate/v1/prune_pb.js";
+import { ExportMenu } from "../export/menu.js";
+import { Picture } from "../graph/picture.js";
+import { buildScene } from "../graph/scene.js";
+import { nonzeroCount } from "../graph/scores.js";
+import { epoch } from "../lib/connection.js";
+import { count, duration, number, percent } from "../lib/format.js";
+import { STATE_WORDS, isActive, jobTitle, progressOf } from "../lib/jobs.js";
+import { go, route, setParams } from "../lib/route.js";
+import { Meter } from "../ui/meter.js";
+import { Notice } from "../ui/notice.js";
+import { Faithfulness } from "./faithfulness.js";
+import { HeatMap } from "./heatmap.js";
+import { Ranked } from "./ranked.js";
+import { Session } from "./session.js";
+import { Setup } from "./setup.js";
+import { STEPS, sizeAt, stepOf } from "./size.js";
+
+const SHOWN_FIRST = 40;
+function Status({ session }: { session: Session }) {
+  const job = session.job.value;
+  const event = session.event.value;
+  if (!job) return <p class="quiet">Asking for {session.jobId}…</p>;
+  const now = event ?? job;
+  return (
+    <p class="status" role="status">
+      <strong>{jobTitle(job)}</strong>{" "}
+      <span class={`state ${STATE_WORDS[now.state]}`}>{STATE_WORDS[now.state]}</span>{" "}
+      {isActive(now.state) ? (
+        <>
+          <Meter share={progressOf(now)} label={`Progress of ${job.jobId}`} />{" "}
+          {event && event.etaMs >= 0 && <span class="quiet">{duration(event.etaMs)} left</span>}{" "}
+          <button type="button" onClick={() => void session.cancel()}>Cancel</button>
+        </>
+      ) : (
+        <span class="quiet">
+          in {duration(now.elapsedMs)}
+          {now.state === JobState.CANCELLED && `: scores of ${percent(progressOf(now))} of the work`}
+        </span>
+      )}
+      {now.state === JobState.FAILED && <Notice kind="error">{now.error}</Notice>}
+    </p>
+  );
+}
+
+function SizeSlider({ session, shownCount }: { session: Session; shownCount: Signal<number> }) {
+  const edgeCount = session.topology.value?.edgeCount ?? 0;
+  const values = session.values.value;
+  const order = session.order.value;
+  const size = shownCount.value;
+  const last = values && size > 0 ? Math.abs(values[order[size - 1]!] ?? 0) : 0;
+  const set = (next: number) => (shownCount.value = Math.max(0, Math.min(edgeCount, next)));
+  return (
+    <div class="slider">
+      <label for="size">Circuit size</label>
+      <input id="size" type="range" min={0} max={STEPS} value={stepOf(size, edgeCount)}
+             aria-valuetext={`${size} edges`} onInput={(event) => set(sizeAt(Number(event.currentTarget.value), edgeCount))} />
+      <input type="number" aria-label="Circuit size in edges" min={0} max={edgeCount} value={size}
+             onChange={(event) => set(Math.round(Number(event.currentTarget.value)))} />
+      <span class="quiet">
+        of {count(edgeCount)} edges{last > 0 && `; |score| ≥ ${number(last)}`}
+      </span>
+    </div>
+  );
+}
+
+function Open({ session }: { session: Session }) {
+  const { topology, values, order, largest } = session;
+  const pointed = useSignal(-1);
+  const shownCount = useSignal(Number(route.value.params["top"] ?? SHOWN_FIRST));
+  const tab = route.value.params["tab"] === "heat" ? "heat" : "circuit";
+  const shown = useComputed(() => {
+    const wanted = Math.min(shownCount.value, topology.value?.edgeCount ?? 0);
+    const scored = values.value ? nonzeroCount(values.value, order.value) : 0;
+    return order.value.subarray(0, Math.min(wanted, scored));
+  });
+  const scene = useComputed(() =>
+    topology.value && values.value
+      ? buildScene(topology.value, values.value, shown.value, largest.value)
+      : undefined,
+  );
+  useSignalEffect(() => setParams({ top: String(shownCount.value) }));
+  const ready = topology.value && values.value && scene.value;
+  return (
+    <>
+      <section class="stage" aria-label="Circuit">
+        <Status session={session} />
+        {session.error.value && <Notice kind="error">{session.error.value}</Notice>}
+        {topology.value && (
+          <>
+            <SizeSlider session={session} shownCount={shownCount} />
+            <div class="tabs" role="tablist" aria-label="Picture">
+              {(["circuit", "heat"] as const).map((name) => (
+                <button key={name} type="button" role="tab" aria-selected={tab === name}
+                        onClick={() => setParams({ tab: name === "heat" ? "heat" : "" })}>
+                  {name === "circuit" ? "Circuit" : "Heat map"}
+                </button>
+              ))}
+              <span class="legend quiet">
+                <i class="plus" aria-hidden="true" /> positive <i class="minus" aria-hidden="true" /> negative;
+                {tab === "circuit" ? " wider is larger, layers go up" : " stronger colour is larger"}
+              </span>
+            </div>
+            {tab === "heat" ? (
+              <HeatMap topology={topology} values={values} largest={largest} pointed={pointed} />
+            ) : (
+              <Picture scene={scene} values={values} pointed={pointed}
+                       label={`Circuit of ${shown.value.length} edges`} />
+            )}
+          </>
+        )}
+        {!ready && session.error.value === "" && topology.value && <p class="quiet">No scores yet.</p>}
+      </section>
+      <div class="side">
+        {topology.value && (
+          <Faithfulness jobId={session.jobId} edgeCount={topology.value.edgeCount} shownCount={shownCount} final={session.final} />
+        )}
+        {ready && (
+          <Ranked topology={topology.value!} values={values.value!} order={order.value} largest={largest.value}
+                  shownCount={shown.value.length} pointed={pointed} />
+        )}
+        {ready && session.job.value && (
+          <ExportMenu job={session.job.value} topology={topology.value!} values={values.value!} scene={scene.value!} />
+        )}
+      </div>
+    </>
+  );
+}
+
+export function Discover() {
+  const jobId = route.value.params["job"] ?? "";
+  const session = useMemo(() => (jobId === "" ? undefined : new Session(jobId)), [jobId, epoch.value]);
+  useEffect(() => () => session?.close(), [session]);
+  return (
+    <>
+      <h1>Discover</h1>
+      <div class="discover">
+        <Setup started={(job) => go("discover", { job })} />
+        {session ? (
+          <Open key={`${jobId} ${epoch.value}`} session={session} />
+        ) : (
+          <section class="stage">
+            <p>
+              Choose a model, a dataset of clean and corrupt prompt pairs and an algorithm, and press Discover: every
+              edge of the model's graph gets a score, and the circuit forms here while it does.
+            </p>
+            <p class="quiet">Runs of before are in the <a href="#/overview">overview</a>; each can be opened again.</p>
+          </section>
+        )}
+      </div>
+    </>
+  );
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// An open job: its graph, its events as they come, its scores so far and at the end. Scores are read
+// again while it runs, at most once a second, so the pictures form. The job goes on without the page; opening it again shows the same.
+import { batch, signal } from "@preact/signals";
+import { JobState, type Job, type JobEvent } from "#gen/ablate/v1/prune_pb.js";
+import { describe, isCancelled, isLost, reasonOf } from "../lib/errors.js";
+import { isActive, watchJob } from "../lib/jobs.js";
+import { QUICK, prune } from "../lib/rpc.js";
+import { fetchScores, ranking, scale } from "../graph/scores.js";
+import { fetchTopology, type Topology } from "../graph/topology.js";
+
+const READ_AGAIN_MS = 1000;
+
+export class Session {
+  readonly job = signal<Job | undefined>(undefined);
+  readonly event = signal<JobEvent | undefined>(undefined);
+  readonly topology = signal<Topology | undefined>(undefined);
+  readonly values = signal<Float32Array | undefined>(undefined);
+  /** Edges by falling |score|. */
+  readonly order = signal<Uint32Array>(new Uint32Array());
+  readonly largest = signal(0);
+  /** Whether the scores are the job's last. */
+  readonly final = signal(false);
+  readonly error = signal("");
+  #controller = new AbortController();
+  #readMs = 0;
+
+  constructor(readonly jobId: string) {
+    void this.#run().catch((failure: unknown) => {
+      if (!isCancelled(failure) && !this.#controller.signal.aborted) this.error.value = describe(failure);
+    });
+  }
+
+  get state(): JobState {
+    return this.event.value?.state ?? this.job.value?.state ?? JobState.UNSPECIFIED;
+  }
+
+  /** Stops following; the job goes on. */
+  close(): void {
+    this.#controller.abort();
+  }
+
+  async cancel(): Promise<void> {
+    try {
+      await prune.cancelJob({ jobId: this.jobId }, QUICK);
+    } catch (failure) {
+      this.error.value = describe(failure);
+    }
+  }
+
+  #take(values: Float32Array): void {
+    batch(() => {
+      const order = ranking(values);
+      this.values.value = values;
+      this.order.value = order;
+      this.largest.value = scale(values, order);
+    });
+  }
+
+  async #read(topology: Topology): Promise<void> {
+    this.#take(await fetchScores(topology, this.jobId, this.#controller.signal));
+    this.#readMs = Date.now();
+  }
+
+  /** Before the first batch there are none, which is no error. */
+  async #readSoFar(topology: Topology): Promise<void> {
+    try {
+      await this.#read(topology);
+    } catch (failure) {
+      if (reasonOf(failure) !== "SCORES_NOT_READY" && !isLost(failure)) throw failure;
+    }
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#controller;
+    const { job } = await prune.getJob({ jobId: this.jobId }, { ...QUICK, signal });
+    if (!job?.spec) throw new Error("The daemon sent no job.");
+    this.job.value = job;
+    const topology = await fetchTopology(job.spec.graphId, signal);
+    this.topology.value = topology;
+    if (isActive(job.state)) {
+      for await (const event of watchJob(this.jobId, 0n, signal)) {
+        this.event.value = event;
+        if (event.doneUnits > 0n && Date.now() - this.#readMs > READ_AGAIN_MS) await this.#readSoFar(topology);
+      }
+    }
+    if (signal.aborted) return;
+    await this.#read(topology);
+    const ended = await prune.getJob({ jobId: this.jobId }, { ...QUICK, signal });
+    batch(() => {
+      this.job.value = ended.job ?? job;
+      this.event.value = undefined;
+      this.final.value = true;
+    });
+  }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// A new run: model, graph, dataset, algorithm, options. What is not there yet is made on the way: a
+// model on disk is loaded, a graph created, a file uploaded.
+import { fromJson, type JsonObject } from "@bufbuild/protobuf";
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import type { Dataset } from "#gen/ablate/v1/dataset_pb.js";
+import { GraphOptionsSchema } from "#gen/ablate/v1/common_pb.js";
+import { PruneJobSpecSchema, type PruneJobSpec } from "#gen/ablate/v1/prune_pb.js";
+import { Fields } from "../forms/fields.js";
+import { commentOf, type FormContent } from "../forms/schema.js";
+import { describe } from "../lib/errors.js";
+import { count } from "../lib/format.js";
+import { algorithmName, type AlgorithmCase } from "../lib/jobs.js";
+import { loadModel } from "../lib/models.js";
+import { usePolled } from "../lib/poll.js";
+import { route } from "../lib/route.js";
+import { QUICK, datasets, graphs, models, prune } from "../lib/rpc.js";
+import { Notice } from "../ui/notice.js";
+
+const ALGORITHMS = PruneJobSpecSchema.oneofs[0]!.fields.filter((field) => field.name !== "uploaded");
+const RUN_OPTIONS = ["batch_size", "prompt_count", "bos", "tail_divergence", "ablate_by_clean"];
+const GRAPH_OPTIONS = ["kind", "merge_qkv", "seq_len", "expand_kv_heads"];
+
+const NEW_GRAPH = "new";
+
+async function choicesOf(signal: AbortSignal) {
+  const options = { ...QUICK, signal };
+  const [resident, files, graphList, datasetList] = await Promise.all([
+    models.listModels({}, options), models.listModelFiles({}, options),
+    graphs.listGraphs({}, options), datasets.listDatasets({}, options),
+  ]);
+  const loaded = new Set(resident.models.map((model) => model.name));
+  return {
+    models: [
+      ...resident.models.map((model) => ({ value: model.modelId, label: model.name, onDisk: false })),
+      ...files.models.filter((file) => !file.problem && !loaded.has(file.name))
+        .map((file) => ({ value: file.name, label: `${file.name} (on disk)`, onDisk: true })),
+    ],
+    graphs: graphList.graphs,
+    datasets: datasetList.datasets,
+  };
+}
+
+export function Setup({ started }: { started: (jobId: string) => void }) {
+  const choices = usePolled(choicesOf, 3);
+  const model = useSignal(route.value.params["model"] ?? "");
+  const graph = useSignal("");
+  const dataset = useSignal("");
+  const uploaded = useSignal<Dataset | undefined>(undefined);
+  const algorithm = useSignal<string>("eap_ig");
+  const options = useSignal<FormContent>({});
+  const runOptions = useSignal<FormContent>({});
+  const graphOptions = useSignal<FormContent>({});
+  const busy = useSignal("");
+  const error = useSignal("");
+  const known = choices.value.value;
+  useEffect(() => {
+    options.value = {};
+  }, [algorithm.value]);
+
+  const chosenModel = known?.models.find(({ value }) => value === model.value) ?? known?.models[0];
+  const graphList = known?.graphs.filter(({ modelId }) => modelId === chosenModel?.value) ?? [];
+  const chosenGraph = graph.value === NEW_GRAPH ? undefined
+    : graphList.find(({ graphId }) => graphId === graph.value) ?? graphList[graphList.length - 1];
+  const datasetList = known?.datasets ?? [];
+  const chosenDataset = datasetList.find(({ datasetId }) => datasetId === dataset.value)
+    ?? (uploaded.value?.datasetId === dataset.value ? uploaded.value : undefined) ?? datasetList[0];
+  const field = ALGORITHMS.find(({ name }) => name === algorithm.value)!;
+
+  const upload = async (file: File | undefined) => {
+    if (!file) return;
+    error.value = "";
+    try {
+      const json = new Uint8Array(await file.arrayBuffer());
+      const answer = await datasets.uploadDataset({ name: file.name.replace(/\.json$/, ""), json });
+      uploaded.value = answer.dataset;
+      dataset.value = answer.dataset?.datasetId ?? "";
+      choices.refresh();
+    } catch (failure) {
+      error.value = describe(failure);
+    }
+  };
+
+  const start = async () => {
+    error.value = "";
+    try {
+      if (!chosenModel) throw new Error("There is no model: start the daemon with --model-root, or load one.");
+      if (!chosenDataset) throw new Error("There is no dataset: upload a JSON file of prompt pairs.");
+      busy.value = chosenModel.onDisk ? `Loading ${chosenModel.label}…` : "Submitting…";
+      const modelId = chosenModel.onDisk ? (await loadModel(chosenModel.value)).modelId : chosenModel.value;
+      let graphId = chosenGraph?.graphId;
+      if (graphId === undefined) {
+        const made = await graphs.createGraph({ modelId, options: fromJson(GraphOptionsSchema, graphOptions.value as JsonObject) });
+        graphId = made.graph!.graphId;
+        graph.value = graphId;
+      }
+      const spec: PruneJobSpec = fromJson(PruneJobSpecSchema, {
+        ...(runOptions.value as JsonObject),
+        graphId, datasetId: chosenDataset.datasetId,
+        [field.jsonName]: options.value as JsonObject,
+      });
+      busy.value = "Submitting…";
+      const { job } = await prune.submitJob({ spec });
+      choices.refresh();
+      started(job!.jobId);
+    } catch (failure) {
+      error.value = describe(failure);
+    }
+    busy.value = "";
+  };
+
+  return (
+    <section aria-labelledby="setup-title" class="setup">
+      <h2 id="setup-title">New run</h2>
+      {choices.error.value && <Notice kind="error">{choices.error.value}</Notice>}
+      <form onSubmit={(event) => { event.preventDefault(); void start(); }}>
+        <div class="field">
+          <label for="setup-model">Model</label>
+          <select id="setup-model" value={chosenModel?.value ?? ""} onChange={(event) => (model.value = event.currentTarget.value)}>
+            {known?.models.map(({ value, label }) => <option key={value} value={value}>{label}</option>)}
+          </select>
+        </div>
+        <div class="field">
+          <label for="setup-graph">Graph</label>
+          <select id="setup-graph" value={chosenGraph?.graphId ?? NEW_GRAPH} onChange={(event) => (graph.value = event.currentTarget.value)}>
+            {graphList.map((item) => (
+              <option key={item.graphId} value={item.graphId}>{item.graphId} ({count(item.edgeCount)} edges)</option>
+            ))}
+            <option value={NEW_GRAPH}>a new one</option>
+          </select>
+        </div>
+        {chosenGraph === undefined && (
+          <details>
+            <summary>Graph options</summary>
+            <Fields message={GraphOptionsSchema} content={graphOptions} only={GRAPH_OPTIONS} />
+          </details>
+        )}
+        <div class="field">
+          <label for="setup-dataset">Dataset</label>
+          <select id="setup-dataset" value={chosenDataset?.datasetId ?? ""} onChange={(event) => (dataset.value = event.currentTarget.value)}>
+            {datasetList.length === 0 && <option value="">none yet: upload one</option>}
+            {datasetList.map((item) => (
+              <option key={item.datasetId} value={item.datasetId}>{item.name} ({count(item.promptCount)} pairs)</option>
+            ))}
+          </select>
+          <label class="upload">
+            Upload a JSON file{" "}
+            <input type="file" accept=".json,application/json" aria-label="Upload a dataset"
+                   onChange={(event) => void upload(event.currentTarget.files?.[0])} />
+          </label>
+        </div>
+        <div class="field">
+          <label for="setup-algorithm">Algorithm</label>
+          <select id="setup-algorithm" value={algorithm.value} onChange={(event) => (algorithm.value = event.currentTarget.value)}>
+            {ALGORITHMS.map((option) => (
+              <option key={option.name} value={option.name}>{algorithmName(option.localName as AlgorithmCase)}</option>
+            ))}
+          </select>
+          <small class="quiet" title={commentOf(field.message!.typeName)}>{commentOf(field.message!.typeName)}</small>
+        </div>
+        {field.message!.fields.length > 0 && (
+          <details>
+            <summary>Options of {algorithmName(field.localName as AlgorithmCase)}</summary>
+            <Fields key={algorithm.value} message={field.message!} content={options} />
+          </details>
+        )}
+        <details>
+          <summary>Prompts and batches</summary>
+          <Fields message={PruneJobSpecSchema} content={runOptions} only={RUN_OPTIONS} />
+        </details>
+        {error.value && <Notice kind="error">{error.value}</Notice>}
+        <button type="submit" class="main" disabled={busy.value !== ""}>
+          {busy.value || "Discover"}
+        </button>
+      </form>
+    </section>
+  );
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// A form made from a message's descriptor. Each control explains itself with the comment in proto/.
+import type { DescField, DescMessage, DescOneof } from "@bufbuild/protobuf";
+import { useSignal, type Signal } from "@preact/signals";
+import { useId } from "preact/hooks";
+import { choicesOf, commentOf, itemsOf, labelOf, parseList, parseScalar, type FormContent } from "./schema.js";
+
+interface Props {
+  message: DescMessage;
+  content: Signal<FormContent>;
+  /** Only these members, by their names in proto/. */
+  only?: string[];
+}
+
+function change(content: Signal<FormContent>, name: string, value: FormContent[string] | undefined): void {
+  const { [name]: _, ...rest } = content.value;
+  content.value = value === undefined ? rest : { ...rest, [name]: value };
+}
+
+function fullName(field: DescField): string {
+  return `${field.parent.typeName}.${field.name}`;
+}
+
+function TextField({ field, content, list }: { field: DescField; content: Signal<FormContent>; list: boolean }) {
+  const id = useId();
+  const error = useSignal("");
+  const label = labelOf(field.name);
+  const scalar = field.scalar!;
+  const take = (text: string) => {
+    try {
+      const value = list ? parseList(text, scalar, label) : parseScalar(text, scalar, label);
+      change(content, field.jsonName, value);
+      error.value = "";
+    } catch (failure) {
+      error.value = (failure as Error).message;
+    }
+  };
+  return (
+    <div class="field">
+      <label for={id}>{label}</label>
+      <input id={id} type="text" inputMode={list ? "text" : "decimal"} placeholder="default"
+             title={commentOf(fullName(field))} aria-describedby={`${id}-help`} aria-invalid={error.value !== ""}
+             onInput={(event) => take(event.currentTarget.value)} />
+      <small id={`${id}-help`} class={error.value ? "wrong" : "quiet"}>{error.value || commentOf(fullName(field))}</small>
+    </div>
+  );
+}
+
+function EnumField({ field, content }: { field: DescField; content: Signal<FormContent> }) {
+  const id = useId();
+  const choices = choicesOf(field.enum!);
+  const chosen = choices.find(({ name }) => name === content.value[field.jsonName]) ?? choices[0]!;
+  const help = [commentOf(fullName(field)), chosen === choices[0] ? "" : `${chosen.label}: ${chosen.help}`];
+  return (
+    <div class="field">
+      <label for={id}>{labelOf(field.name)}</label>
+      <select id={id} value={chosen.name} aria-describedby={`${id}-help`}
+              onChange={(event) => {
+                const { selectedIndex } = event.currentTarget;
+                change(content, field.jsonName, selectedIndex === 0 ? undefined : choices[selectedIndex]!.name);
+              }}>
+        {choices.map(({ name, label, help: about }) => (
+          <option key={name} value={name} title={about}>{label}</option>
+        ))}
+      </select>
+      <small id={`${id}-help`} class="quiet">{help.filter(Boolean).join(" ")}</small>
+    </div>
+  );
+}
+
+function BoolField({ field, content }: { field: DescField; content: Signal<FormContent> }) {
+  const id = useId();
+  return (
+    <div class="field">
+      <label class="check">
+        <input type="checkbox" checked={content.value[field.jsonName] === true} aria-describedby={`${id}-help`}
+               onChange={(event) => change(content, field.jsonName, event.currentTarget.checked || undefined)} />{" "}
+        {labelOf(field.name)}
+      </label>
+      <small id={`${id}-help`} class="quiet">{commentOf(fullName(field))}</small>
+    </div>
+  );
+}
+
+function MessageField({ field, content }: { field: DescField; content: Signal<FormContent> }) {
+  const inner = useSignal<FormContent>({});
+  const forward = {
+    get value() { return inner.value; },
+    set value(next: FormContent) {
+      inner.value = next;
+      change(content, field.jsonName, Object.keys(next).length > 0 ? next : undefined);
+    },
+  } as Signal<FormContent>;
+  return (
+    <fieldset>
+      <legend>{labelOf(field.name)}</legend>
+      <Fields message={field.message!} content={forward} />
+    </fieldset>
+  );
+}
+
+function OneofField({ oneof, content }: { oneof: DescOneof; content: Signal<FormContent> }) {
+  const id = useId();
+  const chosen = useSignal(-1);
+  const only = oneof.fields.length === 1 ? oneof.fields[0]! : undefined;
+  if (only) return <Field field={only} content={content} />;
+  const field = oneof.fields[chosen.value];
+  return (
+    <>
+      <div class="field">
+        <label for={id}>{labelOf(oneof.name)}</label>
+        <select id={id} value={chosen.value} onChange={(event) => {
+          for (const { jsonName } of oneof.fields) change(content, jsonName, undefined);
+          chosen.value = Number(event.currentTarget.value);
+        }}>
+          <option value={-1}>default</option>
+          {oneof.fields.map((option, index) => (
+            <option key={option.name} value={index}>{labelOf(option.name)}</option>
+          ))}
+        </select>
+        <small class="quiet">{commentOf(`${oneof.parent.typeName}.${oneof.name}`)}</small>
+      </div>
+      {field && <Field key={field.name} field={field} content={content} />}
+    </>
+  );
+}
+
+function Field({ field, content }: { field: DescField; content: Signal<FormContent> }) {
+  if (field.fieldKind === "enum") return <EnumField field={field} content={content} />;
+  if (field.fieldKind === "message") return <MessageField field={field} content={content} />;
+  if (field.fieldKind === "list" && field.listKind === "scalar") return <TextField field={field} content={content} list />;
+  if (field.fieldKind !== "scalar") return null; // lists of messages: no form here has one
+  if (field.scalar === 8) return <BoolField field={field} content={content} />;
+  return <TextField field={field} content={content} list={false} />;
+}
+
+export function Fields({ message, content, only }: Props) {
+  return (
+    <div class="fields">
+      {itemsOf(message, only).map((item) =>
+        item.kind === "field"
+          ? <Field key={item.field.name} field={item.field} content={content} />
+          : <OneofField key={item.oneof.name} oneof={item.oneof} content={content} />)}
+    </div>
+  );
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where nodes stand: a row a layer, layers upward, heads beside each other and MLPs in the middle.
+// Coordinates are of a world of its own, y downwards; a view maps it to the screen.
+import type { Place, Topology } from "./topology.js";
+
+export const NODE_WIDTH = 46;
+export const NODE_HEIGHT = 22;
+const ROW = 64;
+const COLUMN = { least: 54, most: 110 };
+/** Width by height that pictures aim at, as far as the columns allow. */
+const ASPECT = 1.15;
+
+export interface Layout {
+  x: Float32Array;
+  y: Float32Array;
+  width: number;
+  height: number;
+}
+
+/** A curve from the top of a source to the foot of a destination. */
+export interface Curve {
+  x0: number;
+  y0: number;
+  x1: number;
+  y1: number;
+  x2: number;
+  y2: number;
+  x3: number;
+  y3: number;
+}
+
+export function layoutOf(places: Place[]): Layout {
+  const layers = [...new Set(places.map((place) => place.layer))].sort((a, b) => a - b);
+  const row = new Map(layers.map((layer, index) => [layer, index]));
+  const headCount = Math.max(1, ...places.map((place) => place.head + 1));
+  const height = layers.length * ROW;
+  const column = Math.min(COLUMN.most, Math.max(COLUMN.least, (height * ASPECT) / headCount));
+  const width = Math.max(4, headCount) * column;
+  const x = Float32Array.from(places, ({ head }) =>
+    head < 0 ? width / 2 : width / 2 + (head - (headCount - 1) / 2) * column,
+  );
+  const y = Float32Array.from(places, ({ layer }) => height - (row.get(layer)! + 0.5) * ROW);
+  // In a parallel block heads and the MLP share a row: the MLP goes to its end.
+  places.forEach(({ head, layer }, index) => {
+    if (head < 0 && places.some((other) => other.layer === layer && other.head >= 0)) {
+      x[index] = width / 2 + ((headCount - 1) / 2 + 1.2) * column;
+    }
+  });
+  return { x, y, width: Math.max(width, Math.max(...x) + column / 2), height };
+}
+
+const PORT: Record<string, number> = { Q: -14, K: 0, V: 14 };
+
+export function curveOf(topology: Topology, layout: Layout, edge: number): Curve {
+  const from = topology.sourcePlace[topology.edgeSource[edge]!]!;
+  const destination = topology.edgeDestination[edge]!;
+  const to = topology.destinationPlace[destination]!;
+  const port = PORT[topology.destinations[destination]!.name.slice(-1)] ?? 0;
+  const x0 = layout.x[from]!;
+  const y0 = layout.y[from]! - NODE_HEIGHT / 2;
+  const x3 = layout.x[to]! + (topology.places[to]!.head >= 0 ? port : 0);
+  const y3 = layout.y[to]! + NODE_HEIGHT / 2;
+  const bend = Math.max(18, (y0 - y3) * 0.4);
+  // Edges that pass over layers in one column would run through the nodes between: they bow out.
+  const bow = Math.abs(x3 - x0) < 20 && y0 - y3 > ROW ? Math.min(90, (y0 - y3) * 0.16) : 0;
+  return { x0, y0, x1: x0 + bow, y1: y0 - bend, x2: x3 + bow, y2: y3 + bend, x3, y3 };
+}
+
+/** The point of a curve at t from 0 to 1. */
+export function pointAt(curve: Curve, t: number): [number, number] {
+  const s = 1 - t;
+  const [a, b, c, d] = [s * s * s, 3 * s * s * t, 3 * s * t * t, t * t * t];
+  return [
+    a * curve.x0 + b * curve.x1 + c * curve.x2 + d * curve.x3,
+    a * curve.y0 + b * curve.y1 + c * curve.y2 + d * curve.y3,
+  ];
+}

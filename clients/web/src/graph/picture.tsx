@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// The circuit as a picture one can move in. Mouse: drag to pan, wheel to zoom, hover for the exact
+// value. Keyboard: arrows go from node to node, Enter chooses, + and - zoom, Shift with arrows pans, 0
+// shows all. What is under the pointer or the keys is also said in words below it.
+import { useSignal, useSignalEffect, type Signal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { counted, number } from "../lib/format.js";
+import { onSystemTheme, theme } from "../lib/theme.js";
+import { MOVING_EDGES_MAX, draw, fit, hit, zoom, type View } from "./canvas.js";
+import type { Scene } from "./scene.js";
+import { edgeTitle } from "./topology.js";
+
+interface Props {
+  scene: Signal<Scene | undefined>;
+  values: Signal<Float32Array | undefined>;
+  /** The edge that another part of the page points at, or -1. */
+  pointed: Signal<number>;
+  struck?: Signal<ReadonlySet<number>>;
+  onPlace?: (place: number) => void;
+  onEdge?: (edge: number) => void;
+  label: string;
+}
+
+/** A node with its strongest shown edges, in words. */
+function placeWords(scene: Scene, values: Float32Array, place: number): string {
+  const { topology } = scene;
+  const touching = scene.edges.filter(({ edge }) =>
+    topology.sourcePlace[topology.edgeSource[edge]!] === place ||
+    topology.destinationPlace[topology.edgeDestination[edge]!] === place);
+  const strongest = touching.slice(0, 3).map(({ edge }) => `${edgeTitle(topology, edge)} ${number(values[edge]!)}`);
+  const rest = touching.length > 3 ? ", …" : "";
+  return `${topology.places[place]!.name}: ${counted(touching.length, "shown edge")}` +
+    (strongest.length > 0 ? ` (${strongest.join(", ")}${rest})` : "");
+}
+
+/** The next node in a direction, or the same. */
+function neighbour(scene: Scene, from: number, dx: number, dy: number): number {
+  if (from < 0) return scene.topology.places.length > 0 ? 0 : -1;
+  let best = from;
+  let least = Infinity;
+  scene.topology.places.forEach((_, index) => {
+    const x = scene.layout.x[index]! - scene.layout.x[from]!;
+    const y = scene.layout.y[index]! - scene.layout.y[from]!;
+    const along = x * dx + y * dy;
+    const aside = Math.abs(x * dy) + Math.abs(y * dx);
+    const cost = along + aside * 2;
+    if (along > 1 && (dy !== 0 || aside < 1) && cost < least) {
+      least = cost;
+      best = index;
+    }
+  });
+  return best;
+}
+
+export function Picture({ scene, values, pointed, struck, onPlace, onEdge, label }: Props) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const view = useSignal<View | undefined>(undefined);
+  const edge = useSignal(-1); // under the pointer: index into scene.edges
+  const place = useSignal(-1);
+  const moving = useSignal(false);
+  const size = useSignal({ width: 0, height: 0 });
+  const dark = useSignal(0); // counts changes of the system's theme
+  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
+  const drag = useRef<{ x: number; y: number; moved: boolean } | undefined>(undefined);
+  const fitted = useRef("");
+
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => {
+      if (entry) size.value = { width: entry.contentRect.width, height: entry.contentRect.height };
+    });
+    observer.observe(canvas.current!);
+    const off = onSystemTheme(() => dark.value++);
+    return () => {
+      observer.disconnect();
+      off();
+      clearTimeout(timer.current);
+    };
+  }, []);
+
+  useSignalEffect(() => {
+    const now = scene.value;
+    const { width, height } = size.value;
+    const element = canvas.current;
+    void theme.value, dark.value;
+    if (!element || width === 0) return;
+    const ratio = devicePixelRatio || 1;
+    element.width = Math.round(width * ratio);
+    element.height = Math.round(height * ratio);
+    const context = element.getContext("2d")!;
+    if (!now) return;
+    const key = `${now.topology.graph.graphId} ${width} ${height}`;
+    if (fitted.current !== key) {
+      fitted.current = key;
+      view.value = fit(now, width, height);
+    }
+    const external = pointed.value >= 0 ? now.edges.findIndex((shown) => shown.edge === pointed.value) : -1;
+    const marks = {
+      edge: edge.value >= 0 ? edge.value : external,
+      place: place.value,
+      ...(struck ? { struck: struck.value } : {}),
+    };
+    const frame = requestAnimationFrame(() => {
+      if (view.value) draw(context, now, view.value, marks, ratio, moving.value && now.edges.length > MOVING_EDGES_MAX);
+    });
+    void view.value, moving.value;
+    return () => cancelAnimationFrame(frame);
+  });
+
+  const move = (next: View) => {
+    view.value = next;
+    moving.value = true;
+    clearTimeout(timer.current);
+    timer.current = setTimeout(() => (moving.value = false), 140);
+  };
+  const zoomBy = (factor: number, x = size.value.width / 2, y = size.value.height / 2) => {
+    if (view.value) move(zoom(view.value, factor, x, y));
+  };
+  const all = () => {
+    if (scene.value) move(fit(scene.value, size.value.width, size.value.height));
+  };
+
+  useEffect(() => {
+    const element = canvas.current!;
+    const wheel = (event: WheelEvent) => {
+      event.preventDefault();
+      zoomBy(Math.exp(-event.deltaY * (event.deltaMode === 1 ? 0.05 : 0.0015)), event.offsetX, event.offsetY);
+    };
+    element.addEventListener("wheel", wheel, { passive: false });
+    return () => element.removeEventListener("wheel", wheel);
+  }, []);
+
+  const over = (event: PointerEvent) => {
+    const now = scene.value;
+    if (!now || !view.value) return;
+    if (drag.current) {
+      const { x, y } = drag.current;
+      if (Math.abs(event.offsetX - x) + Math.abs(event.offsetY - y) > 3) drag.current.moved = true;
+      if (drag.current.moved) {
+        move({ ...view.value, x: view.value.x + event.offsetX - x, y: view.value.y + event.offsetY - y });
+        drag.current = { x: event.offsetX, y: event.offsetY, moved: true };
+      }
+      return;
+    }
+    const { scale, x, y } = view.value;
+    const found = hit(now, (event.offsetX - x) / scale, (event.offsetY - y) / scale, 6 / scale);
+    edge.value = found.edge;
+    place.value = found.place;
+  };
+  const up = () => {
+    const now = scene.value;
+    const clicked = drag.current && !drag.current.moved;
+    drag.current = undefined;
+    if (!clicked || !now) return;
+    if (place.value >= 0) onPlace?.(place.value);
+    else if (edge.value >= 0) onEdge?.(now.edges[edge.value]!.edge);
+  };
+  const keys = (event: KeyboardEvent) => {
+    const now = scene.value;
+    if (!now || !view.value) return;
+    const arrow = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (arrow && event.shiftKey) move({ ...view.value, x: view.value.x - arrow[0]! * 60, y: view.value.y - arrow[1]! * 60 });
+    else if (arrow) {
+      edge.value = -1;
+      place.value = neighbour(now, place.value, arrow[0]!, arrow[1]!);
+    } else if (event.key === "+" || event.key === "=") zoomBy(1.3);
+    else if (event.key === "-") zoomBy(1 / 1.3);
+    else if (event.key === "0") all();
+    else if (event.key === "Escape") place.value = edge.value = -1;
+    else if ((event.key === "Enter" || event.key === " ") && place.value >= 0) onPlace?.(place.value);
+    else return;
+    event.preventDefault();
+  };
+
+  const now = scene.value;
+  const shown = now?.edges[edge.value];
+  const words =
+    !now || !values.value ? ""
+    : shown ? `${edgeTitle(now.topology, shown.edge)}: ${number(values.value[shown.edge]!)} (exactly ${values.value[shown.edge]})`
+    : place.value >= 0 ? placeWords(now, values.value, place.value)
+    : "Point at a node or an edge, or use the arrow keys here.";
+  return (
+    <div class="picture">
+      <div class="tools">
+        <button type="button" onClick={() => zoomBy(1.3)} aria-label="Zoom in">+</button>
+        <button type="button" onClick={() => zoomBy(1 / 1.3)} aria-label="Zoom out">−</button>
+        <button type="button" onClick={all}>Show all</button>
+      </div>
+      <canvas
+        ref={canvas} tabIndex={0} role="application" aria-label={label} aria-describedby="picture-words"
+        class={edge.value >= 0 || place.value >= 0 ? "hit" : ""}
+        onPointerDown={(event) => {
+          drag.current = { x: event.offsetX, y: event.offsetY, moved: false };
+          event.currentTarget.setPointerCapture(event.pointerId);
+        }}
+        onPointerMove={over} onPointerUp={up} onKeyDown={keys}
+        onPointerLeave={() => {
+          if (!drag.current) edge.value = place.value = -1;
+        }}
+      />
+      <p id="picture-words" class="words" aria-live="polite">{words}</p>
+    </div>
+  );
+}

@@ -27,7 +27,10 @@ const SOURCES = [
 const qkv = ["q", "k", "v"].flatMap((letter) =>
   [0, 1].map((head) =>
     reader(`A0.${head}.${letter.toUpperCase()}`, `a0.h${head}<${letter}>`, 1, `blocks.0.hook_${letter}_input`, head)));
-const READERS = [...qkv, reader("MLP 0", "m0", 2, "blocks.0.hook_mlp_in"), reader("Resid End", "logits", 3, "blocks.0.hook_resid_post")];
+const READERS = [
+  ...qkv, reader("MLP 0", "m0", 2, "blocks.0.hook_mlp_in"),
+  reader("Resid End", "logits", 3, "blocks.0.hook_resid_post"),
+];
 
 function tiny(seqLen = 0) {
   const lead = seqLen > 0 ? [BigInt(seqLen)] : [];

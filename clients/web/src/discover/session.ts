@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // An open job: its graph, its events as they come, its scores so far and at the end. Scores are read
-// again while it runs, at most once a second, so the pictures form. The job goes on without the page; opening it again shows the same.
+// again while it runs, at most once a second, so the pictures form. The job goes on without the page;
+// opening it again shows the same.
 import { batch, signal } from "@preact/signals";
 import { JobState, type Job, type JobEvent } from "#gen/ablate/v1/prune_pb.js";
 import { describe, isCancelled, isLost, reasonOf } from "../lib/errors.js";

@@ -14,7 +14,8 @@ export interface Colours {
   minus: string;
 }
 
-const escape = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
+const ENTITIES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
+const escape = (text: string) => text.replace(/[&<>"]/g, (character) => ENTITIES[character]!);
 const round = (value: number) => Math.round(value * 10) / 10;
 
 /** Edges carry their name and exact score as a title, which browsers show under the pointer. */
@@ -33,7 +34,8 @@ export function toSvg(scene: Scene, values: Float32Array, colours: Colours, titl
     parts.push(
       `<path d="M${c["x0"]} ${c["y0"]}C${c["x1"]} ${c["y1"]} ${c["x2"]} ${c["y2"]} ${c["x3"]} ${c["y3"]}" ` +
         `stroke="${positive ? colours.plus : colours.minus}" stroke-width="${round(widthOf(strength))}" ` +
-        `stroke-opacity="${round(opacityOf(strength))}"><title>${escape(edgeTitle(topology, edge))}: ${values[edge]}</title></path>`,
+        `stroke-opacity="${round(opacityOf(strength))}">` +
+        `<title>${escape(edgeTitle(topology, edge))}: ${values[edge]}</title></path>`,
     );
   }
   parts.push("</g>");
@@ -42,10 +44,12 @@ export function toSvg(scene: Scene, values: Float32Array, colours: Colours, titl
     const nodeWidth = Math.max(NODE_WIDTH, name.length > 6 ? 64 : 0);
     const [x, y] = [layout.x[index]!, layout.y[index]!];
     parts.push(
-      `<g opacity="${scene.touched[index] === 1 ? 1 : 0.35}"><rect x="${round(x - nodeWidth / 2)}" y="${round(y - NODE_HEIGHT / 2)}" ` +
+      `<g opacity="${scene.touched[index] === 1 ? 1 : 0.35}">` +
+        `<rect x="${round(x - nodeWidth / 2)}" y="${round(y - NODE_HEIGHT / 2)}" ` +
         `width="${nodeWidth}" height="${NODE_HEIGHT}" rx="${place.head >= 0 ? 11 : 4}" ` +
         `fill="${place.head >= 0 ? colours.node : colours.mlp}" stroke="${colours.line}"/>` +
-        `<text x="${round(x)}" y="${round(y + 4)}" fill="${colours.ink}"${name.length > 6 ? ' font-size="9"' : ""}>${escape(name)}</text></g>`,
+        `<text x="${round(x)}" y="${round(y + 4)}" fill="${colours.ink}"${name.length > 6 ? ' font-size="9"' : ""}>` +
+        `${escape(name)}</text></g>`,
     );
   });
   parts.push("</svg>");

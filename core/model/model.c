@@ -114,6 +114,12 @@ static abl_code check_options(const abl_model_options *options, uint64_t paramet
                         options->device.type == ABL_DEVICE_CUDA ? "cuda" : "cpu",
                         options->device.index, abl_device_cuda_count());
     }
+    if (!abl_backend_has(options->device, options->dtype)) {
+        return abl_fail(
+            ret_status, ABL_CODE_UNIMPLEMENTED, "DTYPE_UNSUPPORTED",
+            "dtype: %s cannot compute in %s on this device; load in float32 or bfloat16",
+            abl_backend_version(), abl_dtype_name(options->dtype));
+    }
     uint64_t bytes = parameter_count * abl_dtype_bytes(options->dtype);
     if (options->bytes_max != 0 && bytes > options->bytes_max) {
         return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "MODEL_TOO_BIG",

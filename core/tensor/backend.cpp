@@ -131,6 +131,17 @@ extern "C" bool abl_backend_blas_is_reference(void) {
     return std::strcmp(blas_kind(blas_path()), "reference BLAS") == 0;
 }
 
+extern "C" bool abl_backend_has(abl_device device, abl_dtype dtype) {
+    try {
+        at::NoGradGuard guard;
+        const at::Tensor one = at::ones(
+            {2, 2}, at::TensorOptions(abl::device_of(device)).dtype(abl::scalar_type(dtype)));
+        return at::matmul(one, one).defined();
+    } catch (...) {
+        return false;
+    }
+}
+
 extern "C" int abl_device_cuda_count(void) {
     try {
         return at::hasCUDA() ? static_cast<int>(at::getNumGPUs()) : 0;

@@ -75,6 +75,9 @@ const char *abl_backend_blas_name(void);
 /* True for the reference BLAS, tens of times slower: the daemon warns at its start. */
 bool abl_backend_blas_is_reference(void);
 
+/* Whether this libtorch multiplies matrices of that type there: 1.13 has no float16 on the CPU. */
+bool abl_backend_has(abl_device device, abl_dtype dtype);
+
 const char *abl_dtype_name(abl_dtype dtype); /* "float32" */
 size_t abl_dtype_bytes(abl_dtype dtype);
 

@@ -144,7 +144,8 @@ def metrics(daemon):
     }
 
 
-def test_metrics_are_prometheus_text_with_help_and_type(daemon):
+def test_metrics_are_prometheus_text_with_help_and_type(daemon, client):
+    client.server_info()  # requests are counted once there was one
     with fetch(daemon, "/metrics") as response:
         text = response.read().decode()
     names = {re.match(r"\w+", line).group() for line in text.splitlines() if line and line[0] != "#"}

@@ -341,6 +341,23 @@ static void a_load_stops_when_told_and_refuses_what_is_too_big(void **state) {
     assert_int_equal(try_load(&options, &status), ABL_CODE_UNAVAILABLE);
 }
 
+/* libtorch 1.13 has no float16 products on the CPU, 2.x has: a model loads just where it runs. */
+static void float16_runs_or_is_refused_at_load(void **state) {
+    (void)state;
+    const abl_model_options options = {.dtype = ABL_DTYPE_F16};
+    if (abl_backend_has(options.device, options.dtype)) {
+        abl_model *narrow = load(options);
+        abl_forward_options pass = plain(narrow);
+        abl_forward_result result = forward(&pass);
+        abl_forward_result_finish(&result);
+        abl_model_unref(narrow);
+        return;
+    }
+    abl_status status;
+    assert_int_equal(try_load(&options, &status), ABL_CODE_UNIMPLEMENTED);
+    assert_string_equal(status.reason, "DTYPE_UNSUPPORTED");
+}
+
 static void every_failing_allocation_of_a_load_is_reported(void **state) {
     (void)state;
     const abl_model_options options = {.dtype = ABL_DTYPE_F32,
@@ -381,6 +398,7 @@ int main(void) {
         cmocka_unit_test(processing_changes_the_variant_and_not_the_hash),
         cmocka_unit_test(no_processing_changes_the_function),
         cmocka_unit_test(bfloat16_stays_near_float32),
+        cmocka_unit_test(float16_runs_or_is_refused_at_load),
         cmocka_unit_test(a_load_stops_when_told_and_refuses_what_is_too_big),
         cmocka_unit_test(every_failing_allocation_of_a_load_is_reported),
     };

@@ -71,6 +71,13 @@ int abl_cmd_jobs_watch(abl_cli *cli);
 int abl_cmd_jobs_cancel(abl_cli *cli);
 int abl_cmd_status(abl_cli *cli);
 int abl_cmd_version(abl_cli *cli);
+int abl_cmd_completion(abl_cli *cli);
+int abl_cmd_man(abl_cli *cli);
+
+/* The channel that the arguments and the environment describe; `timeout_ms` of each call where no
+ * --timeout is given, 0: none. */
+ABL_MUST_CHECK abl_code abl_cli_connect(const abl_args *args, int64_t timeout_ms, abl_rpc **ret_rpc,
+                                        abl_rpc_error *ret_error);
 
 /* Says what went wrong, and returns the exit code for it. */
 int abl_cli_failed(const abl_cli *cli, const abl_rpc_error *error);

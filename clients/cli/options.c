@@ -27,10 +27,11 @@ static const option_info options[] = {
 #undef X
 };
 
-_Static_assert(ABL_OPTION_COUNT <= 64, "a set of options is 64 bits");
+_Static_assert(ABL_OPTION_COUNT <= 8 * sizeof(abl_option_set), "a set has a bit for each option");
 
 #define VALUE_BASE 1000 /* getopt's value of option i is VALUE_BASE + i, so no letter collides */
 #define HELP_INDENT 24
+#define WIDTH_NARROW 60 /* below, the help stands under the option, not beside it */
 
 static int find_letter(int letter) {
     for (int i = 0; i < ABL_OPTION_COUNT; i++) {
@@ -113,7 +114,7 @@ static bool parse_value(abl_args *args, int i, const char *text, char *problem, 
     return false;
 }
 
-static void build(uint64_t takes, struct option *list, char *letters) {
+static void build(abl_option_set takes, struct option *list, char *letters) {
     size_t count = 0;
     *letters++ = ':';
     for (int i = 0; i < ABL_OPTION_COUNT; i++) {
@@ -135,7 +136,7 @@ static void build(uint64_t takes, struct option *list, char *letters) {
     *letters = '\0';
 }
 
-bool abl_args_parse(abl_args *args, uint64_t takes, int argc, char **argv, char *problem,
+bool abl_args_parse(abl_args *args, abl_option_set takes, int argc, char **argv, char *problem,
                     size_t problem_size) {
     struct option list[ABL_OPTION_COUNT + 1];
     char letters[2 * ABL_OPTION_COUNT + 3];
@@ -164,7 +165,7 @@ bool abl_args_parse(abl_args *args, uint64_t takes, int argc, char **argv, char 
     return true;
 }
 
-int abl_args_leading(uint64_t takes, int argc, char **argv) {
+int abl_args_leading(abl_option_set takes, int argc, char **argv) {
     struct option list[ABL_OPTION_COUNT + 1];
     char letters[2 * ABL_OPTION_COUNT + 3] = "+"; /* stop at the first word that is no option */
     build(takes, list, letters + 1);
@@ -179,7 +180,7 @@ int abl_args_leading(uint64_t takes, int argc, char **argv) {
     return leading;
 }
 
-void abl_options_help(FILE *out, const abl_term *term, uint64_t takes) {
+void abl_options_help(FILE *out, const abl_term *term, abl_option_set takes) {
     for (int i = 0; i < ABL_OPTION_COUNT; i++) {
         if ((takes >> i & 1) == 0) {
             continue;
@@ -188,12 +189,26 @@ void abl_options_help(FILE *out, const abl_term *term, uint64_t takes) {
         char head[160];
         char line[512];
         char letter[] = {'-', option->letter, ',', ' ', '\0'};
-        (void)snprintf(head, sizeof head, "  %s--%s %s", option->letter != 0 ? letter : "    ",
-                       option->name, option->argument);
+        (void)snprintf(head, sizeof head, "  %s--%s%s%s", option->letter != 0 ? letter : "    ",
+                       option->name, option->argument[0] == '\0' ? "" : " ", option->argument);
+        if (term->width != 0 && term->width < WIDTH_NARROW) {
+            (void)snprintf(line, sizeof line, "%s\n%s", head, option->help);
+            abl_text_wrap(out, term, 8, line);
+            continue;
+        }
         (void)snprintf(line, sizeof line, "%-*s%s%s", HELP_INDENT, head,
                        strlen(head) >= HELP_INDENT ? "  " : "", option->help);
         abl_text_wrap(out, term, HELP_INDENT, line);
     }
+}
+
+abl_option_view abl_option_of(int option) {
+    const option_info *it = &options[option];
+    return (abl_option_view){.name = it->name,
+                             .letter = it->letter,
+                             .choice = it->kind == CHOICE,
+                             .argument = it->argument,
+                             .help = it->help};
 }
 
 bool abl_list_next(const char **list, char *item, size_t item_size) {

@@ -109,7 +109,9 @@ typedef enum abl_option {
         ABL_OPTION_COUNT
 } abl_option;
 
-#define ABL_TAKES(name) (UINT64_C(1) << ABL_OPTION_##name)
+/* One bit an option; wider than any C11 type has to be, as every compiler we build with has it. */
+__extension__ typedef unsigned __int128 abl_option_set;
+#define ABL_TAKES(name) ((abl_option_set)1 << ABL_OPTION_##name)
 
 /* Each command takes these. */
 #define ABL_TAKES_GLOBAL                                                                           \
@@ -128,14 +130,25 @@ typedef struct abl_args {
 
 /* Parses argv[1..]; options and operands may mix, "--" ends the options. On a fault writes the
  * sentence into `problem` and returns false. argv is permuted. */
-ABL_MUST_CHECK bool abl_args_parse(abl_args *args, uint64_t takes, int argc, char **argv,
+ABL_MUST_CHECK bool abl_args_parse(abl_args *args, abl_option_set takes, int argc, char **argv,
                                    char *problem, size_t problem_size);
 
 /* How many words from argv[1] on are options of the set and their values. */
-int abl_args_leading(uint64_t takes, int argc, char **argv);
+int abl_args_leading(abl_option_set takes, int argc, char **argv);
 
 /* The options of a set, one or more lines each. */
-void abl_options_help(FILE *out, const abl_term *term, uint64_t takes);
+void abl_options_help(FILE *out, const abl_term *term, abl_option_set takes);
+
+/* One option, as the manual page and completion see it. `argument` is "" for a flag; where `choice`
+ * is set it holds the choices, "a|b|c". */
+typedef struct abl_option_view {
+    const char *name;
+    char letter; /* 0: none */
+    bool choice;
+    const char *argument;
+    const char *help;
+} abl_option_view;
+abl_option_view abl_option_of(int option);
 
 /* Splits "1,2,3": the next item of *list into `item`, false at the end; moves *list on. */
 bool abl_list_next(const char **list, char *item, size_t item_size);

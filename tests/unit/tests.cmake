@@ -1,4 +1,5 @@
 # One line a unit test; keep it sorted.
+abl_unit_test(clients/cli/complete_test LIBS abl_cli abl_proto abl_base PkgConfig::JANSSON)
 abl_unit_test(clients/cli/graph_json_test LIBS abl_cli abl_proto PkgConfig::JANSSON)
 abl_unit_test(clients/cli/interventions_test LIBS abl_cli abl_proto abl_base)
 abl_unit_test(clients/cli/json_test LIBS abl_cli abl_proto PkgConfig::JANSSON m)

@@ -8,7 +8,7 @@
 static abl_args args;
 static char problem[512];
 
-static bool parse(uint64_t takes, char **words) {
+static bool parse(abl_option_set takes, char **words) {
     int count = 0;
     while (words[count] != NULL) {
         count++;

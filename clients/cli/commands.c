@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* commands.c -- see commands.h. */
+#include "clients/cli/commands.h"
+
+#include <string.h>
+
+#define LOAD_OPTIONS (ABL_TAKES(MODE) | ABL_TAKES(DTYPE) | ABL_TAKES(DEVICE))
+#define GRAPH_OPTIONS                                                                              \
+    (ABL_TAKES(SIMPLE) | ABL_TAKES(MERGE_QKV) | ABL_TAKES(EXPAND_KV) | ABL_TAKES(SEQ_LEN))
+#define TRAINING_OPTIONS                                                                           \
+    (ABL_TAKES(EPOCHS) | ABL_TAKES(LEARNING_RATE) | ABL_TAKES(LAMBDA) | ABL_TAKES(MASK_FN) |       \
+     ABL_TAKES(TARGET) | ABL_TAKES(TREE) | ABL_TAKES(AVOID) | ABL_TAKES(SIZES))
+#define BATCH_OPTIONS                                                                              \
+    (ABL_TAKES(ABLATION) | ABL_TAKES(ABLATION_ID) | ABL_TAKES(BATCH_SIZE) | ABL_TAKES(PROMPTS) |   \
+     ABL_TAKES(TAIL))
+
+const abl_command abl_commands[] = {
+    {"models list", "", "list the resident models", 0, 0, abl_cmd_models_list},
+    {"models files", "", "list the models that can be loaded", 0, 0, abl_cmd_models_files},
+    {"models load", "NAME", "make a model resident", 1, LOAD_OPTIONS, abl_cmd_models_load},
+    {"models unload", "MODEL", "give a model's memory back", 1, 0, abl_cmd_models_unload},
+    {"models show", "MODEL", "describe a resident model", 1,
+     ABL_TAKES(HOOKS) | ABL_TAKES(PARAMETERS), abl_cmd_models_show},
+    {"tokens", "TEXT", "show how a model takes a text apart", 1, ABL_TAKES(MODEL) | ABL_TAKES(BOS),
+     abl_cmd_tokens},
+    {"forward", "PROMPT", "show the likeliest next tokens", 1,
+     ABL_TAKES(MODEL) | ABL_TAKES(BOS) | ABL_TAKES(TOP) | ABL_TAKES(GRAPH) | ABL_TAKES(CORRUPT) |
+         ABL_TAKES(ABLATION) | ABL_TAKES(ABLATION_ID) | ABL_TAKES(INTERVENE),
+     abl_cmd_forward},
+    {"graph create", "", "make a graph over a resident model", 0, ABL_TAKES(MODEL) | GRAPH_OPTIONS,
+     abl_cmd_graph_create},
+    {"graph list", "", "list the graphs", 0, ABL_TAKES(MODEL), abl_cmd_graph_list},
+    {"graph show", "GRAPH", "describe a graph and its mask's tensors", 1, 0, abl_cmd_graph_show},
+    {"graph delete", "GRAPH", "end a graph", 1, 0, abl_cmd_graph_delete},
+    {"graph edges", "GRAPH", "list the edges of a graph", 1,
+     ABL_TAKES(FROM) | ABL_TAKES(TO) | ABL_TAKES(POSITION) | ABL_TAKES(DIALECT) | ABL_TAKES(TOP),
+     abl_cmd_graph_edges},
+    {"dataset upload", "FILE", "keep a dataset on the server", 1, ABL_TAKES(NAME),
+     abl_cmd_dataset_upload},
+    {"dataset list", "", "list the datasets", 0, 0, abl_cmd_dataset_list},
+    {"dataset delete", "DATASET", "end a dataset", 1, 0, abl_cmd_dataset_delete},
+    {"caches create", "PREFIX", "keep the keys and values of what prompts begin with", 1,
+     ABL_TAKES(MODEL) | ABL_TAKES(BOS), abl_cmd_caches_create},
+    {"caches list", "", "list the KV caches", 0, ABL_TAKES(MODEL), abl_cmd_caches_list},
+    {"caches delete", "CACHE", "end a KV cache", 1, 0, abl_cmd_caches_delete},
+    {"ablations create", "", "make what ablated edges carry and keep it", 0,
+     ABL_TAKES(MODEL) | ABL_TAKES(DATASET) | ABL_TAKES(NAME) | ABL_TAKES(ABLATION) |
+         ABL_TAKES(CLEAN) | ABL_TAKES(BOS) | ABL_TAKES(BATCH_SIZE) | ABL_TAKES(PROMPTS) |
+         ABL_TAKES(TAIL),
+     abl_cmd_ablations_create},
+    {"ablations list", "", "list the resident ablations", 0, 0, abl_cmd_ablations_list},
+    {"ablations delete", "ABLATION", "end a resident ablation", 1, 0, abl_cmd_ablations_delete},
+    {"discover", "", "find the edges that matter for a dataset", 0,
+     ABL_TAKES(MODEL) | LOAD_OPTIONS | ABL_TAKES(GRAPH) | GRAPH_OPTIONS | ABL_TAKES(DATASET) |
+         ABL_TAKES(NAME) | ABL_TAKES(BOS) | ABL_TAKES(ALGORITHM) | ABL_TAKES(METHOD) |
+         ABL_TAKES(STEPS) | ABL_TAKES(IG) | ABL_TAKES(GRAD) | ABL_TAKES(ANSWER) |
+         ABL_TAKES(MASK_VALUE) | ABL_TAKES(EDGES) | ABL_TAKES(TAU) | ABL_TAKES(SEED) |
+         BATCH_OPTIONS | ABL_TAKES(CLEAN) | ABL_TAKES(TOP) | ABL_TAKES(OUT) | TRAINING_OPTIONS,
+     abl_cmd_discover},
+    {"eval", "JOB", "measure how faithful circuits of a job's edges are", 1,
+     ABL_TAKES(SIZES) | ABL_TAKES(METRICS) | ABL_TAKES(AREAS) | ABL_TAKES(SIGNED) |
+         ABL_TAKES(PATCH) | ABL_TAKES(DATASET) | BATCH_OPTIONS,
+     abl_cmd_eval},
+    {"export", "JOB", "save scores as safetensors, or as EAP-IG's graph JSON (.json)", 1,
+     ABL_TAKES(OUT), abl_cmd_export},
+    {"import", "FILE", "keep scores of another tool on the server, as a job", 1,
+     ABL_TAKES(MODEL) | LOAD_OPTIONS | ABL_TAKES(GRAPH) | GRAPH_OPTIONS | ABL_TAKES(BOS),
+     abl_cmd_import},
+    {"diff", "JOB JOB", "compare two jobs' scores", 2, 0, abl_cmd_diff},
+    {"jobs list", "", "list the jobs, newest first", 0, ABL_TAKES(STATE), abl_cmd_jobs_list},
+    {"jobs show", "JOB", "describe a job", 1, 0, abl_cmd_jobs_show},
+    {"jobs watch", "JOB", "follow a job to its end", 1, ABL_TAKES(AFTER), abl_cmd_jobs_watch},
+    {"jobs cancel", "JOB", "stop a job; its scores so far are kept", 1, 0, abl_cmd_jobs_cancel},
+    {"jobs scores", "JOB", "save a job's scores as safetensors", 1, ABL_TAKES(OUT), abl_cmd_export},
+    {"status", "", "describe the daemon and what is resident", 0, 0, abl_cmd_status},
+    {"version", "", "print the versions of client and daemon", 0, 0, abl_cmd_version},
+    {"completion", "SHELL", "print what makes bash, zsh or fish complete ablate's words", 1,
+     ABL_OFFLINE, abl_cmd_completion},
+    {"man", "", "print the manual page, for `man -l`", 0, ABL_OFFLINE, abl_cmd_man},
+};
+
+const size_t abl_command_count = ABL_COUNT_OF(abl_commands);
+
+_Static_assert(ABL_OPTION_COUNT < 127, "the last bit is ABL_OFFLINE");
+
+abl_option_set abl_command_takes(const abl_command *command) {
+    bool offline = (command->takes & ABL_OFFLINE) != 0;
+    return (command->takes & ~ABL_OFFLINE) | (offline ? ABL_TAKES(HELP) : ABL_TAKES_GLOBAL);
+}
+
+static bool is_word(const char *text, size_t length, const char *word) {
+    return strlen(word) == length && strncmp(text, word, length) == 0;
+}
+
+const abl_command *abl_command_find(int count, char *const *words, int *ret_words) {
+    for (size_t i = 0; count > 0 && i < abl_command_count; i++) {
+        const char *name = abl_commands[i].name;
+        size_t first = strcspn(name, " ");
+        if (!is_word(name, first, words[0])) {
+            continue;
+        }
+        if (name[first] == '\0') {
+            *ret_words = 1;
+            return &abl_commands[i];
+        }
+        if (count > 1 && strcmp(name + first + 1, words[1]) == 0) {
+            *ret_words = 2;
+            return &abl_commands[i];
+        }
+    }
+    return NULL;
+}
+
+bool abl_command_in_group(const abl_command *command, const char *group) {
+    size_t length = strlen(group);
+    return strncmp(command->name, group, length) == 0 && command->name[length] == ' ';
+}
+
+bool abl_command_is_group(const char *word) {
+    for (size_t i = 0; i < abl_command_count; i++) {
+        if (abl_command_in_group(&abl_commands[i], word)) {
+            return true;
+        }
+    }
+    return false;
+}

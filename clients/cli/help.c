@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* help.c -- see help.h. */
+#include "clients/cli/help.h"
+
+#include <string.h>
+
+#define HEAD_WIDTH 28
+#define WIDTH_NARROW 60 /* below, what a command does stands under its name, not beside it */
+
+static void command_line(const abl_cli *cli, FILE *out, const abl_command *it) {
+    const abl_term *term = out == stdout ? &cli->out : &cli->err;
+    char line[256];
+    char head[96];
+    (void)snprintf(head, sizeof head, "%s%s%s", it->name, it->operands[0] == '\0' ? "" : " ",
+                   it->operands);
+    if (term->width != 0 && term->width < WIDTH_NARROW) {
+        (void)snprintf(line, sizeof line, "  %s\n%s", head, it->summary);
+        abl_text_wrap(out, term, 6, line);
+        return;
+    }
+    (void)snprintf(line, sizeof line, "  %-*s%s", HEAD_WIDTH, head, it->summary);
+    abl_text_wrap(out, term, HEAD_WIDTH + 2, line);
+}
+
+void abl_help_group(const abl_cli *cli, FILE *out, const char *group) {
+    for (size_t i = 0; i < abl_command_count; i++) {
+        if (group == NULL || abl_command_in_group(&abl_commands[i], group)) {
+            command_line(cli, out, &abl_commands[i]);
+        }
+    }
+}
+
+void abl_help_print(const abl_cli *cli, FILE *out) {
+    const abl_term *term = out == stdout ? &cli->out : &cli->err;
+    abl_text_wrap(out, term, 7, "usage: ablate COMMAND [OPTION]...");
+    abl_text_wrap(out, term, 0, "Finds the circuits of transformer models, on an ablated daemon.");
+    fputc('\n', out);
+    abl_help_group(cli, out, NULL);
+    fputc('\n', out);
+    abl_text_wrap(out, term, 0, "Every command that asks the daemon takes:");
+    abl_options_help(out, term, ABL_TAKES_GLOBAL);
+    fputc('\n', out);
+    abl_text_wrap(out, term, 0,
+                  "`ablate help COMMAND` has the rest. Exit codes: 0 done, 1 the server could "
+                  "not, 2 wrong usage, 3 no server answers, 130 interrupted.");
+}
+
+void abl_help_command(const abl_cli *cli, const abl_command *it) {
+    char line[256];
+    (void)snprintf(line, sizeof line, "usage: ablate %s %s%s[OPTION]...", it->name, it->operands,
+                   it->operands[0] == '\0' ? "" : " ");
+    abl_text_wrap(stdout, &cli->out, 7, line);
+    (void)snprintf(line, sizeof line, "\nTo %s.\n", it->summary);
+    abl_text_wrap(stdout, &cli->out, 0, line);
+    abl_options_help(stdout, &cli->out, it->takes & ~ABL_OFFLINE);
+    if ((it->takes & ~ABL_OFFLINE) != 0) {
+        fputc('\n', stdout);
+    }
+    abl_options_help(stdout, &cli->out, abl_command_takes(it) & ABL_TAKES_GLOBAL);
+}
+
+int abl_help_unknown(const abl_cli *cli, int count, char **words) {
+    if (!abl_command_is_group(words[0])) {
+        return abl_cli_usage(cli, "there is no command '%s'; `ablate help` lists them", words[0]);
+    }
+    int code = count > 1 ? abl_cli_usage(cli, "there is no command '%s %s'", words[0], words[1])
+                         : abl_cli_usage(cli, "'%s' needs one more word", words[0]);
+    abl_help_group(cli, stderr, words[0]);
+    return code;
+}
+
+int abl_help_run(const abl_cli *cli, int count, char **words) {
+    if (count == 0 || words[0][0] == '-') {
+        abl_help_print(cli, stdout);
+        return ABL_EXIT_OK;
+    }
+    int used = 0;
+    const abl_command *command = abl_command_find(count, words, &used);
+    if (command != NULL) {
+        abl_help_command(cli, command);
+        return ABL_EXIT_OK;
+    }
+    if (count == 1 && abl_command_is_group(words[0])) {
+        abl_help_group(cli, stdout, words[0]);
+        return ABL_EXIT_OK;
+    }
+    return abl_help_unknown(cli, count, words);
+}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Collection, Iterator, Mapping, NoReturn, Sequence, TypeVar
 
 from ._arrays import Array, Prompt
 from ._caches import KvCache, KvCacheLike
@@ -38,6 +38,13 @@ class Node:
     """The parameter that the node is made of: ``"blocks.9.attn.W_O"``."""
     weight_head_dim: int | None = None
     """The dimension that counts heads in the parameter."""
+
+    def module(self, model: Any) -> NoReturn:
+        """Raises NotImplementedError: AutoCircuit's wrapper is a module, and modules are on the daemon."""
+        raise NotImplementedError(
+            f"{self.module_name!r} is a module on the daemon and cannot be had here; model.wrappers says its shape, "
+            "model.patch_masks and model.set_patch_masks are its mask, model.run_with_cache its activations"
+        )
 
     def __str__(self) -> str:
         return self.name
@@ -324,6 +331,9 @@ class PatchableModel:
         return f"<ablate.PatchableModel of {self.wrapped_model.name!r}: {self.n_edges} edges>"
 
 
+Made = TypeVar("Made", bound=PatchableModel)
+
+
 def patchable_model(
     model: Model,
     factorized: bool,
@@ -338,6 +348,21 @@ def patchable_model(
     ``separate_qkv`` must be given for a factorized transformer. ``device`` is where the model is, and is
     not looked at. Raises ValueError, and what :meth:`Model.graph` raises.
     """
+    return make_patchable(
+        PatchableModel, model, factorized, slice_output, seq_len, separate_qkv, kv_caches
+    )
+
+
+def make_patchable(
+    cls: type[Made],
+    model: Model,
+    factorized: bool,
+    slice_output: SliceOutput,
+    seq_len: int | None,
+    separate_qkv: bool | None,
+    kv_caches: Sequence[KvCacheLike],
+) -> Made:
+    """:func:`patchable_model` for a subclass."""
     if factorized and separate_qkv is None and model.cfg.is_transformer:
         raise ValueError("separate_qkv must be True or False for a transformer")
     caches = [cache for cache in kv_caches if cache is not None]
@@ -350,7 +375,7 @@ def patchable_model(
     )
     by_id = {cache.id: cache for cache in model.kv_caches()} if caches else {}
     resident = [cache if isinstance(cache, KvCache) else by_id[str(cache)] for cache in caches]
-    return PatchableModel(model, graph, slice_output, resident)
+    return cls(model, graph, slice_output, resident)
 
 
 # The end of a module's name -> that of the parameter that AutoCircuit names for it.

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The difference between answers and wrong answers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...data import PromptDataLoader
+from ...types import CircuitOutputs, Measurements
+from ...utils.patchable_model import PatchableModel
+from ...utils.tensor_ops import batch_avg_answer_diff
+from ._values import ProbFunc, function
+
+
+def measure_answer_diff(
+    model: PatchableModel,
+    test_loader: PromptDataLoader,
+    circuit_outs: CircuitOutputs,
+    prob_func: ProbFunc = "logits",
+) -> Measurements:
+    """(edge count, mean over prompts of answer minus wrong answer) of each circuit."""
+    of = function(prob_func)
+    return [
+        (count, float(np.mean([batch_avg_answer_diff(of(outs[batch.key]), batch) for batch in test_loader])))
+        for count, outs in circuit_outs.items()
+    ]

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A prune algorithm as a job on the daemon."""
+
+from __future__ import annotations
+
+from typing import Any, Collection, Optional
+
+from ..._jobs import Algorithm
+from ..data import PromptDataLoader
+from ..utils.patchable_model import PatchableModel
+
+
+def run(
+    model: PatchableModel, dataloader: PromptDataLoader, algo: Algorithm, prompt_count: Optional[int] = None
+) -> Any:
+    """Scores of a loader's prompts, in its batches, as :class:`ablate.PruneScores`."""
+    return model.graph.prune_scores(
+        dataloader.resident(model.client, bool(model.prefix)),
+        algo,
+        batch_size=dataloader.batch_size,
+        prompt_count=prompt_count,
+        prepend_bos=False,
+    )
+
+
+def names(edges: Optional[Collection[Any]]) -> list[str]:
+    """Edges as names."""
+    return sorted({edge if isinstance(edge, str) else edge.name for edge in edges or ()})

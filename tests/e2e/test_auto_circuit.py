@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AutoCircuit's scripts with other imports, and its recorded numbers."""
+
+import json
+
+import ablate
+import numpy as np
+import pytest
+from ablate.auto_circuit import use
+from ablate.auto_circuit.data import load_datasets_from_json
+from ablate.auto_circuit.experiment_utils import load_tl_model
+from ablate.auto_circuit.prune import run_circuits
+from ablate.auto_circuit.prune_algos.ACDC import acdc_prune_scores
+from ablate.auto_circuit.prune_algos.activation_magnitude import activation_magnitude_prune_scores
+from ablate.auto_circuit.prune_algos.circuit_probing import circuit_probing_prune_scores
+from ablate.auto_circuit.prune_algos.edge_attribution_patching import edge_attribution_patching_prune_scores
+from ablate.auto_circuit.prune_algos.ground_truth import ground_truth_prune_scores
+from ablate.auto_circuit.prune_algos.mask_gradient import mask_gradient_prune_scores
+from ablate.auto_circuit.prune_algos.random_edges import random_prune_scores
+from ablate.auto_circuit.prune_algos.subnetwork_probing import subnetwork_probing_prune_scores
+from ablate.auto_circuit.types import AblationType, EdgeCounts, PatchType
+from ablate.auto_circuit.utils.ablation_activations import batch_src_ablations, src_ablations
+from ablate.auto_circuit.utils.graph_utils import (
+    edge_counts_util,
+    mask_fn_mode,
+    patch_mode,
+    patchable_model,
+    set_all_masks,
+    set_mask_batch_size,
+    train_mask_mode,
+)
+from ablate.auto_circuit.utils.tensor_ops import desc_prune_scores, prune_scores_threshold
+from daemon import goldens
+from safetensors.numpy import load_file
+
+CASES = goldens() / "cases" / "tiny-ioi"
+GRADIENT = {"official_edges": None, "grad_function": "logit", "answer_function": "avg_diff"}
+
+
+def case_file(name):
+    path = CASES / name
+    if not path.is_file():
+        pytest.skip(f"{path} is not among the compact reference data")
+    return path
+
+
+def recorded(case):
+    return json.loads(case_file(f"{case}.json").read_text())
+
+
+def arrays_of(case):
+    return load_file(case_file(f"{case}.safetensors"))
+
+
+def scores_of(case, name):
+    arrays = arrays_of(case)
+    return {key[len(name) + 1 :]: array for key, array in arrays.items() if key.startswith(name + "/")}
+
+
+def same_scores(scores, want):
+    largest = max(np.abs(array[np.isfinite(array)]).max(initial=0) for array in want.values())
+    assert set(scores) == set(want)
+    for module, array in want.items():
+        np.testing.assert_allclose(scores[module], array, rtol=0, atol=2e-5 * max(largest, 1e-6), err_msg=module)
+
+
+@pytest.fixture(scope="module")
+def base(client):
+    use(client)
+    yield load_tl_model("tiny-ioi", "cpu")
+    use(None)
+
+
+@pytest.fixture(scope="module")
+def loaders(base, ioi_path):
+    """The goldens' rows: 0..7 and 8..15, in file order."""
+    return load_datasets_from_json(base, ioi_path, "cpu", True, 4, (8, 8), shuffle=False)
+
+
+@pytest.fixture
+def model(daemon, base):
+    made = patchable_model(base, True, "last_seq", separate_qkv=True)
+    yield made
+    made.graph.delete()
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+def test_the_shuffle_is_autocircuits(base, ioi_path):
+    order = recorded("g_dataset")["default_shuffle_seed42_order"]
+    plain, _ = load_datasets_from_json(base, ioi_path, None, batch_size=1, train_test_size=(32, 0), shuffle=False)
+    shuffled, _ = load_datasets_from_json(base, ioi_path, None, batch_size=1, train_test_size=(32, 0))
+    rows, mixed = ([batch.clean[0].tolist() for batch in loader] for loader in (plain, shuffled))
+    assert mixed == [rows[i] for i in order]
+
+
+def test_batches_labels_and_answers_are_autocircuits(base, ioi_path):
+    want = recorded("g_dataset")["batch_size_4_6_train_test_10_14"]
+    options = {"batch_size": (4, 6), "train_test_size": (10, 14), "return_seq_length": True}
+    train, test = load_datasets_from_json(base, ioi_path, None, **options)
+    assert (len(train), len(test), train.seq_len) == (want["train_batches"], want["test_batches"], want["seq_len"])
+    assert train.seq_labels == want["seq_labels"] and train.word_idxs == want["word_idxs"]
+    assert [batch.clean.tolist() for batch in train] == want["train_clean_tokens"]
+    assert [batch.clean.tolist() for batch in test] == want["test_clean_tokens"]
+    assert [batch.answers.tolist() for batch in train] == want["train_answers"]
+    assert [batch.wrong_answers.tolist() for batch in train] == want["train_wrong_answers"]
+    assert [batch.batch_diverge_idx for batch in train] == want["batch_diverge_idx"]
+    assert len({batch.key for batch in [*train, *test]}) == 4
+    bare, _ = load_datasets_from_json(base, ioi_path, None, prepend_bos=False, **{**options, "batch_size": 4})
+    want = recorded("g_dataset")["no_bos"]
+    assert (bare.seq_len, bare.seq_labels, bare.word_idxs) == (want["seq_len"], want["seq_labels"], want["word_idxs"])
+
+
+def test_datasets_that_cannot_be(base, tmp_path):
+    def load(prompts, **options):
+        path = tmp_path / "prompts.json"
+        path.write_text(json.dumps({"prompts": prompts}))
+        options = {"prepend_bos": False, "batch_size": 1, "train_test_size": (1, 1), "shuffle": False, **options}
+        return load_datasets_from_json(base, path, None, **options)
+
+    pair = {"clean": " went to", "corrupt": " gave a", "answers": [" to"], "wrong_answers": [" the"]}
+    assert len(load([pair, pair])[1]) == 1
+    with pytest.raises(ValueError, match="too few"):
+        load([pair])
+    with pytest.raises(ValueError, match="one length"):
+        load([pair, {**pair, "clean": " went to the place"}])
+    with pytest.raises(ValueError, match="an answer is one token"):
+        load([pair, {**pair, "answers": [" to the"]}])
+    with pytest.raises(ValueError, match="do not fill a batch"):
+        load([pair, pair], batch_size=2)[0].resident(base.client, False)
+
+
+# --- scripts of AutoCircuit's documentation -------------------------------------------------------
+
+
+def test_zero_ablate_an_edge(daemon, base):
+    model = base
+    tokens = model.to_tokens("Then, Alice and Emma went")
+    model = patchable_model(model, factorized=True, slice_output="last_seq", separate_qkv=True, device="cpu")
+    ablations = src_ablations(model, tokens, AblationType.ZERO)
+    patch_edges = ["Resid Start->MLP 2", "MLP 2->A3.4.Q", "A3.4->Resid End"]
+    with patch_mode(model, ablations, patch_edges):
+        patched_out = model(tokens)
+    assert patched_out.shape == (1, tokens.shape[1], 1000)
+    assert np.abs(patched_out - model(tokens)).max() > 1e-3
+    np.testing.assert_array_equal(model(tokens), base(tokens))
+    assert sum(int((np.asarray(mask) == 1).sum()) for mask in model.patch_masks.values()) == 3
+
+
+def test_patch_an_edge_behind_a_prefix(daemon, base):
+    path = goldens() / "prompts" / "ioi_late.json"
+    train_loader, test_loader = load_datasets_from_json(
+        model=base, path=path, device="cpu", prepend_bos=True, batch_size=4, train_test_size=(4, 4),
+        return_seq_length=True, tail_divergence=True, shuffle=False,
+    )  # fmt: skip
+    assert test_loader.diverge_idx == 16 - test_loader.seq_len > 0
+    model = patchable_model(
+        base, factorized=True, slice_output="last_seq", seq_len=test_loader.seq_len, separate_qkv=True,
+        kv_caches=(train_loader.kv_cache, test_loader.kv_cache), device="cpu",
+    )  # fmt: skip
+    ablations = src_ablations(model, test_loader, AblationType.TOKENWISE_MEAN_CORRUPT)
+    assert ablations.shape == np.asarray(ablations).shape == (len(model.srcs), 4, test_loader.seq_len, 128)
+    with patch_mode(model, ablations, ["Resid Start->MLP 2", "MLP 2->A3.4.Q", "A3.4->Resid End"]):
+        for batch in test_loader:
+            patched_out = model(batch.clean)
+            assert patched_out.shape == (4, test_loader.seq_len, 1000)
+    scores = mask_gradient_prune_scores(
+        model=model, dataloader=test_loader, official_edges=None, grad_function="logit",
+        answer_function="avg_diff", mask_val=0.0,
+    )  # fmt: skip
+    assert {name: array.shape for name, array in scores.items()} == model.graph.modules
+    whole = load_datasets_from_json(base, path, None, True, 4, (4, 4), return_seq_length=True, shuffle=False)[1]
+    long = patchable_model(base, True, "last_seq", seq_len=16, separate_qkv=True)
+    want = mask_gradient_prune_scores(long, whole, mask_val=0.0, **GRADIENT)
+    for name, array in scores.items():
+        np.testing.assert_allclose(array, want[name][test_loader.diverge_idx :], atol=1e-4)
+    for batch, full in zip(test_loader, whole):
+        np.testing.assert_allclose(model(batch.clean)[model.out_slice], long(full.clean)[long.out_slice], atol=1e-4)
+    outs = run_circuits(model, test_loader, [0, 50, model.n_edges], scores, PatchType.TREE_PATCH)
+    tree = [outs[model.n_edges][batch.key] for batch in test_loader]
+    np.testing.assert_allclose(tree[0], long(next(iter(whole)).clean)[:, -1], atol=1e-4)
+    model.graph.delete()
+    long.graph.delete()
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+ALGORITHMS = {
+    "mg_logit_avg_diff_m0": lambda m, d: mask_gradient_prune_scores(m, d, mask_val=0.0, **GRADIENT),
+    "mg_logit_avg_diff_m0.7": lambda m, d: mask_gradient_prune_scores(m, d, mask_val=0.7, **GRADIENT),
+    "mg_logit_avg_diff_ig10": lambda m, d: mask_gradient_prune_scores(m, d, integrated_grad_samples=10, **GRADIENT),
+    "eap": lambda m, d: edge_attribution_patching_prune_scores(m, d, None),
+}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_scores_are_autocircuits(model, loaders, name):
+    same_scores(ALGORITHMS[name](model, loaders[0]), scores_of("d_scores_proc_fact_qkv", name))
+
+
+def test_gradients_of_means(model, loaders):
+    kind = AblationType.TOKENWISE_MEAN_CORRUPT
+    with pytest.raises(ValueError, match="clean_corrupt"):
+        mask_gradient_prune_scores(model, loaders[0], mask_val=0.0, ablation_type=kind, **GRADIENT)
+    with pytest.raises(ValueError, match="exactly one"):
+        mask_gradient_prune_scores(model, loaders[0], **GRADIENT)
+    options = {"mask_val": 0.0, "ablation_type": kind, "clean_corrupt": None, **GRADIENT}
+    want = scores_of("d_scores_proc_fact_qkv", "mg_logit_avg_diff_m0_TOKENWISE_MEAN_CORRUPT")
+    same_scores(mask_gradient_prune_scores(model, loaders[0], **options), want)
+
+
+def test_other_algorithms(model, loaders):
+    train, test = loaders
+    official = set(model.edge_dict[None][::50])
+    truth = ground_truth_prune_scores(model, train, official)
+    assert sum(float(array.sum()) for array in truth.values()) == len(official)
+    assert all(edge.prune_score(truth) == 1 for edge in official)
+    with pytest.raises(ValueError, match="official_edges"):
+        ground_truth_prune_scores(model, train, None)
+    first, second = random_prune_scores(model, train, None), random_prune_scores(model, train, None)
+    assert any((first[name] != second[name]).any() for name in first)
+    assert all((array >= 0).all() for array in activation_magnitude_prune_scores(model, train, None).values())
+    acdc = acdc_prune_scores(model, train, None, tao_exps=[-2], tao_bases=[1])
+    assert {float(value) for array in acdc.values() for value in np.unique(array)} == {np.float32(0.01), np.inf}
+    with pytest.raises(NotImplementedError, match="test_mode"):
+        acdc_prune_scores(model, train, None, test_mode=True)
+    trained = subnetwork_probing_prune_scores(
+        model, train, None, epochs=2, tree_optimisation=True, avoid_edges=official, validation_dataloader=test
+    )
+    assert len(trained.job.training_curve()) == 4 and trained.job.training_curve()[0].validation is not None
+    sized = circuit_probing_prune_scores(model, train, official, epochs=1, circuit_sizes=["true_size", 300])
+    assert {float(value) for array in sized.values() for value in np.unique(array)} <= {0, 1, 2}
+    with pytest.raises(ValueError, match="true_size"):
+        circuit_probing_prune_scores(model, train, None, epochs=1)
+
+
+def test_circuits_are_autocircuits(model, loaders):
+    case = recorded("c_circuits_proc_fact_qkv")
+    arrays = arrays_of("c_circuits_proc_fact_qkv")
+    train = loaders[0]
+    edges = {name: case["edge_sets"][name] for name in ("none", "rand10pc", "rand90pc")}
+    listed = model.edge_dict[None]
+    for patch_type in PatchType:
+        for name, indices in edges.items():
+            scores = model.circuit_prune_scores([listed[i] for i in indices])
+            for ablation in (AblationType.RESAMPLE, AblationType.ZERO, AblationType.TOKENWISE_MEAN_CORRUPT):
+                key = f"logits/{patch_type.name}/{ablation.name}/{name}"
+                if key not in arrays:
+                    continue
+                outs = run_circuits(model, train, [len(indices)], scores, patch_type, ablation)
+                assert list(outs) == [len(indices)]
+                got = np.concatenate([outs[len(indices)][batch.key] for batch in train])
+                np.testing.assert_allclose(got, arrays[key], atol=1e-4, err_msg=key)
+
+
+def test_circuits_at_several_positions(daemon, base, model, loaders):
+    scores = mask_gradient_prune_scores(model, loaders[0], mask_val=0.0, **GRADIENT)
+    everywhere = patchable_model(base, True, None, separate_qkv=True)
+    counts = [0, 30, 1519]
+    for patch_type in PatchType:
+        for kind in (AblationType.RESAMPLE, AblationType.TOKENWISE_MEAN_CLEAN):
+            last = run_circuits(model, loaders[1], counts, scores, patch_type, kind)
+            outs = run_circuits(everywhere, loaders[1], counts, scores, patch_type, kind)
+            assert list(outs) == list(last)
+            for count, by_batch in outs.items():
+                for key, logits in by_batch.items():
+                    assert logits.shape == (4, 16, 1000)
+                    np.testing.assert_allclose(logits[:, -1], last[count][key], atol=1e-4)
+    assert not any(np.asarray(mask).any() for mask in everywhere.patch_masks.values())
+    everywhere.graph.delete()
+
+
+def test_counts_and_thresholds_are_autocircuits(model, loaders):
+    case = recorded("e_metrics_proc_fact_qkv")
+    want = case["edge_counts_util"]
+    scores = scores_of("d_scores_proc_fact_qkv", "mg_logit_avg_diff_m0")
+    assert edge_counts_util(model.edges, EdgeCounts.LOGARITHMIC) == want["LOGARITHMIC"]
+    assert edge_counts_util(model.edges) == want["default"]
+    assert edge_counts_util(model.edges, prune_scores=scores) == want["default_with_scores"]
+    assert len(edge_counts_util(model.edges, EdgeCounts.ALL)) == want["ALL"]["len"]
+    assert edge_counts_util(model.edges, [0.5, 3]) == [3, 759]
+    assert edge_counts_util(model.edges, [0.5, 3, 9], true_edge_count=7) == [0, 3, 7, 9, 759, 1519]
+    with pytest.raises(ValueError, match="prune_scores"):
+        edge_counts_util(model.edges, EdgeCounts.GROUPS)
+    for count, threshold in case["thresholds"].items():
+        assert float(prune_scores_threshold(scores, int(count))) == pytest.approx(float(threshold), rel=1e-6)
+    assert float(desc_prune_scores(scores)[0]) == pytest.approx(float(case["thresholds"]["1"]), rel=1e-6)
+
+
+def test_source_outputs_are_autocircuits(model, loaders):
+    arrays = arrays_of("c_src_ablations")
+    batch = next(iter(loaders[0]))
+    for kind in AblationType:
+        got = src_ablations(model, loaders[0] if kind.mean_over_dataset else batch.corrupt, kind)
+        assert got.shape == np.asarray(got).shape == (37, 4, 16, 128) and got.clone().detach() is got
+        want = arrays.get(kind.name, np.zeros((37, 1, 1, 128)))
+        while want.ndim < 4:
+            want = want[:, None]  # axes that are constant were recorded once
+        rows = 1 if kind is AblationType.RESAMPLE else 4  # of that one, its first row
+        here = np.asarray(got)[:, :rows]
+        np.testing.assert_allclose(here, np.broadcast_to(want, here.shape), atol=1e-4, err_msg=kind.name)
+
+
+def test_ablations_by_batch_and_what_patches(model, loaders):
+    batch = next(iter(loaders[0]))
+    by_key = batch_src_ablations(model, loaders[0], AblationType.RESAMPLE, "corrupt")
+    assert list(by_key) == [one.key for one in loaders[0]]
+    with patch_mode(model, by_key[batch.key]):
+        set_all_masks(model, 1.0)
+        np.testing.assert_allclose(model(batch.clean), model.wrapped_model(batch.corrupt), atol=1e-4)
+    kept = by_key[batch.key].ablation.id
+    assert kept in {one.id for one in model.client.ablations()}
+    del by_key
+    assert kept not in {one.id for one in model.client.ablations()}
+    with pytest.raises(TypeError, match="src_ablations"):
+        with patch_mode(model, np.zeros((37, 4, 16, 128))):
+            pass
+    with pytest.raises(TypeError, match="PromptDataLoader"):
+        src_ablations(model, batch.clean, AblationType.TOKENWISE_MEAN_CLEAN)
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+
+def test_masks_can_be_assigned_to(model):
+    edge = model.edge_dict[None][40]
+    edge.patch_mask(model).data[edge.patch_idx] = 0.25
+    assert float(edge.patch_mask(model).data[edge.patch_idx]) == 0.25
+    assert edge.prune_score(model.current_patch_masks_as_prune_scores()) == 0.25
+    set_all_masks(model, 0.5)
+    assert all((np.asarray(mask) == 0.5).all() for mask in model.patch_masks.values())
+    with pytest.raises(NotImplementedError, match="on the daemon"):
+        edge.dest.module(model)
+
+
+def test_modes_of_masks(model, loaders):
+    batch = next(iter(loaders[0]))
+    ablations = src_ablations(model, batch.corrupt)
+    with patch_mode(model, ablations):
+        set_all_masks(model, 0.0)
+        with mask_fn_mode(model, "sigmoid"):
+            half = model(batch.clean)
+        set_all_masks(model, 0.5)
+        np.testing.assert_allclose(half, model(batch.clean), atol=1e-4)
+        with set_mask_batch_size(model, 4):
+            assert model.graph.mask_batch_size == 4
+            np.testing.assert_allclose(half, model(batch.clean), atol=1e-4)
+    assert model.graph.mask_batch_size is None and model.graph.mask_fn == (None, 0.0)
+
+
+def test_masks_as_parameters(model, loaders):
+    torch = pytest.importorskip("torch")
+    batch = next(iter(loaders[0]))
+    ablations = src_ablations(model, batch.corrupt)
+    with train_mask_mode(model) as parameters:
+        set_all_masks(model, 0.0)
+        with patch_mode(model, ablations):
+            out = model(batch.clean)[model.out_slice]
+            rows = torch.arange(4)
+            answers, wrong = (torch.as_tensor(np.asarray(a))[:, 0] for a in (batch.answers, batch.wrong_answers))
+            (-(out[rows, answers] - out[rows, wrong]).mean()).backward()
+        gradients = {name: parameter.grad.numpy().copy() for name, parameter in parameters.items()}
+    from ablate.auto_circuit.data import PromptDataLoader
+
+    one = PromptDataLoader(loaders[0].dataset, None, 0, batch_size=4)
+    one.dataset = [loaders[0].dataset[i] for i in range(4)]
+    same_scores(mask_gradient_prune_scores(model, one, mask_val=0.0, **GRADIENT), gradients)
+
+
+# --- what cannot be -------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_says_why(model, base, loaders):
+    with pytest.raises(TypeError, match="patchable already"):
+        patchable_model(model, True)
+    with pytest.raises(TypeError, match="cannot go to the daemon"):
+        patchable_model(object(), True)
+    with pytest.raises(TypeError, match="load_tl_model"):
+        patchable_model("no-such-folder", True)
+    with pytest.raises(ablate.AblateError, match="A9.9"):
+        with patch_mode(model, src_ablations(model, [[1, 2]], AblationType.ZERO), ["A9.9->Resid End"]):
+            pass

@@ -6,6 +6,7 @@ import { Discover } from "./discover/discover.js";
 import { link, server, skew } from "./lib/connection.js";
 import { VIEWS, formatHash, route, type View } from "./lib/route.js";
 import { THEMES, applyTheme, theme } from "./lib/theme.js";
+import { Patch } from "./patch/patch.js";
 import { Prompt } from "./prompt/prompt.js";
 import { Overview } from "./overview/overview.js";
 import { ConnectionBanner, LinkLight } from "./ui/connection.js";
@@ -15,6 +16,7 @@ const PAGES: Partial<Record<View, { title: string; page: FunctionComponent }>> =
   overview: { title: "Overview", page: Overview },
   discover: { title: "Discover", page: Discover },
   prompt: { title: "Model and prompt", page: Prompt },
+  patch: { title: "Patch by hand", page: Patch },
 };
 
 function ThemeChoice() {

@@ -19,6 +19,8 @@ export interface Marks {
   place: number;
   /** Places that are ablated by hand. */
   struck?: ReadonlySet<number>;
+  /** Likewise edges, by their index in the graph. */
+  cut?: ReadonlySet<number>;
 }
 
 const BUCKETS = 12;
@@ -47,6 +49,16 @@ function strokeEdges(context: CanvasRenderingContext2D, edges: SceneEdge[], colo
     context.stroke(path);
   }
   context.globalAlpha = 1;
+}
+
+function strikeEdges(context: CanvasRenderingContext2D, scene: Scene, cut: ReadonlySet<number>): void {
+  const path = new Path2D();
+  for (const { edge, curve } of scene.edges) if (cut.has(edge)) trace(path, curve);
+  context.strokeStyle = colour("--bad");
+  context.lineWidth = 2.5;
+  context.setLineDash([5, 4]);
+  context.stroke(path);
+  context.setLineDash([]);
 }
 
 function drawNodes(context: CanvasRenderingContext2D, scene: Scene, marks: Marks, near: Set<number> | undefined): void {
@@ -117,6 +129,7 @@ export function draw(
     }
     strokeEdges(context, marked, colours, 1);
   }
+  if (marks.cut && marks.cut.size > 0) strikeEdges(context, scene, marks.cut);
   drawNodes(context, scene, marks, near);
 }
 

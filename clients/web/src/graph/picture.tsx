@@ -15,7 +15,9 @@ interface Props {
   values: Signal<Float32Array | undefined>;
   /** The edge that another part of the page points at, or -1. */
   pointed: Signal<number>;
+  /** Places and edges that are ablated by hand. */
   struck?: Signal<ReadonlySet<number>>;
+  cut?: Signal<ReadonlySet<number>>;
   onPlace?: (place: number) => void;
   onEdge?: (edge: number) => void;
   label: string;
@@ -52,7 +54,7 @@ function neighbour(scene: Scene, from: number, dx: number, dy: number): number {
   return best;
 }
 
-export function Picture({ scene, values, pointed, struck, onPlace, onEdge, label }: Props) {
+export function Picture({ scene, values, pointed, struck, cut, onPlace, onEdge, label }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const view = useSignal<View | undefined>(undefined);
   const edge = useSignal(-1); // under the pointer: index into scene.edges
@@ -98,6 +100,7 @@ export function Picture({ scene, values, pointed, struck, onPlace, onEdge, label
       edge: edge.value >= 0 ? edge.value : external,
       place: place.value,
       ...(struck ? { struck: struck.value } : {}),
+      ...(cut ? { cut: cut.value } : {}),
     };
     const frame = requestAnimationFrame(() => {
       if (view.value) draw(context, now, view.value, marks, ratio, moving.value && now.edges.length > MOVING_EDGES_MAX);

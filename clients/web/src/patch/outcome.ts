@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The model's output with and without what is ablated.
+import { AblationType, OutSlice } from "#gen/ablate/v1/common_pb.js";
+import { edgeName, type Topology } from "../graph/topology.js";
+import { masks, run } from "../lib/rpc.js";
+import type { Logits } from "../prompt/logits.js";
+
+export interface Outcome {
+  whole: Logits;
+  patched: Logits;
+  maskedCount: number;
+  /** KL(whole || patched), nats. */
+  kl: number;
+}
+
+const textPrompt = (text: string) => ({ input: { case: "text" as const, value: { prompts: [text] } } });
+
+function last(data: Uint8Array | undefined): Logits {
+  if (!data || data.length === 0) throw new Error("The daemon sent no logits.");
+  const values = new Float32Array(data.slice().buffer);
+  return { values, positions: 1, vocabulary: values.length };
+}
+
+export function klDivergence(whole: Float32Array, patched: Float32Array): number {
+  const log = (row: Float32Array) => {
+    const most = row.reduce((a, b) => Math.max(a, b), -Infinity);
+    return most + Math.log(row.reduce((sum, logit) => sum + Math.exp(logit - most), 0));
+  };
+  const [a, b] = [log(whole), log(patched)];
+  let sum = 0;
+  whole.forEach((logit, id) => (sum += Math.exp(logit - a) * (logit - a - (patched[id]! - b))));
+  return Math.max(0, sum);
+}
+
+/** Sets the graph's mask to these edges, and runs the model with it and without. */
+export async function measure(
+  topology: Topology,
+  edges: number[],
+  clean: string,
+  corrupt: string,
+  type: AblationType,
+): Promise<Outcome> {
+  const { graphId, modelId } = topology.graph;
+  const cut = edges.map((edge) => ({
+    edge: edgeName(topology, edge), seqNumber: topology.edgePosition[edge]! + 1, value: 1,
+  }));
+  const mask = { case: "edges" as const, value: { edges: cut, resetOthers: true } };
+  const { maskedEdgeCount } = await masks.setPatchMask({ graphId, mask });
+  const prompts = textPrompt(clean);
+  const ablation = type === AblationType.ZERO ? { type } : { type, prompts: textPrompt(corrupt) };
+  const [whole, patched] = await Promise.all([
+    run.forward({ target: { case: "modelId", value: modelId }, prompts, outSlice: OutSlice.LAST_SEQ }),
+    run.forward({ target: { case: "graphId", value: graphId }, prompts, outSlice: OutSlice.LAST_SEQ, ablation }),
+  ]);
+  const [one, two] = [last(whole.logits?.data), last(patched.logits?.data)];
+  return { whole: one, patched: two, maskedCount: Number(maskedEdgeCount), kl: klDivergence(one.values, two.values) };
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ablation by hand: click nodes and edges away and see what the model says then.
+import { useComputed, useSignal } from "@preact/signals";
+import { useEffect, useMemo } from "preact/hooks";
+import { AblationType } from "#gen/ablate/v1/common_pb.js";
+import type { Job } from "#gen/ablate/v1/prune_pb.js";
+import { Picture } from "../graph/picture.js";
+import { buildScene } from "../graph/scene.js";
+import { nonzeroCount } from "../graph/scores.js";
+import { edgeIndex, edgeTitle } from "../graph/topology.js";
+import { epoch } from "../lib/connection.js";
+import { describe, isCancelled } from "../lib/errors.js";
+import { counted } from "../lib/format.js";
+import { isActive, jobTitle } from "../lib/jobs.js";
+import { usePolled } from "../lib/poll.js";
+import { route, setParams } from "../lib/route.js";
+import { QUICK, prune } from "../lib/rpc.js";
+import { PromptInputs, promptOf, useModel, useSettled } from "../prompt/inputs.js";
+import { Notice } from "../ui/notice.js";
+import { edgesFrom, openBench, type Bench } from "./bench.js";
+import { Hooks } from "./hooks.js";
+import { Latest } from "./latest.js";
+import { measure, type Outcome } from "./outcome.js";
+import { Output } from "./output.js";
+
+const SHOWN = 60;
+
+function useBench(modelId: string | undefined, job: Job | undefined) {
+  const bench = useSignal<Bench | undefined>(undefined);
+  const error = useSignal("");
+  useEffect(() => {
+    bench.value = undefined;
+    error.value = "";
+    if (modelId === undefined) return undefined;
+    const controller = new AbortController();
+    openBench(modelId, job, controller.signal)
+      .then((opened) => (bench.value = opened))
+      .catch((failure: unknown) => {
+        if (!controller.signal.aborted && !isCancelled(failure)) error.value = describe(failure);
+      });
+    return () => controller.abort();
+  }, [modelId, job?.jobId, epoch.value]);
+  return { bench, error };
+}
+
+function Table({ bench, modelId }: { bench: Bench; modelId: string }) {
+  const { topology } = bench;
+  const clean = useSettled(promptOf("clean"));
+  const corrupt = useSettled(promptOf("corrupt"));
+  const type = useSignal(AblationType.RESAMPLE);
+  const edges = useSignal<ReadonlySet<number>>(new Set());
+  const places = useSignal<ReadonlySet<number>>(new Set());
+  const pointed = useSignal(-1);
+  const name = useSignal("");
+  const error = useSignal("");
+  const outcome = useSignal<Outcome | undefined>(undefined);
+  const fresh = useSignal(false);
+  const hooksChanged = useSignal(0);
+  const latest = useMemo(() => new Latest(), []);
+  const indexOf = useMemo(() => edgeIndex(topology), [topology]);
+  const cut = useComputed(() => [...new Set([...edges.value, ...[...places.value].flatMap((place) => edgesFrom(topology, place))])]);
+  const values = useSignal<Float32Array | undefined>(bench.values);
+  const scene = useComputed(() => {
+    const top = bench.order.subarray(0, Math.min(SHOWN, nonzeroCount(bench.values, bench.order)));
+    const scene = buildScene(topology, bench.values, [...new Set([...top, ...edges.value])], bench.largest);
+    if (top.length === 0) scene.touched.fill(1); // without a job's edges every node counts
+    return scene;
+  });
+  useEffect(() => () => latest.clear(), []);
+  useEffect(() => {
+    fresh.value = false;
+    latest.ask(async () => {
+      try {
+        outcome.value = await measure(topology, cut.value, clean, corrupt, type.value);
+        error.value = "";
+        fresh.value = true;
+      } catch (failure) {
+        error.value = describe(failure);
+        outcome.value = undefined;
+      }
+    });
+  }, [cut.value, clean, corrupt, type.value, hooksChanged.value, topology]);
+
+  const toggle = (set: typeof edges, item: number) => {
+    const next = new Set(set.value);
+    if (!next.delete(item)) next.add(item);
+    set.value = next;
+  };
+  const byName = () => {
+    const place = topology.places.findIndex((one) => one.name === name.value.trim());
+    const edge = indexOf(name.value.trim(), 0);
+    if (place >= 0) toggle(places, place);
+    else if (edge !== undefined) toggle(edges, edge);
+    else {
+      error.value = `This graph has no node or edge '${name.value}'. Names are as A0.3, MLP 0, A0.3->MLP 0, Resid Start->A1.2.Q.`;
+      return;
+    }
+    name.value = "";
+  };
+  return (
+    <div class="bench">
+      <section class="stage" aria-label="Graph">
+        <div class="row tight">
+          <label>
+            Ablated edges carry{" "}
+            <select value={type.value} onChange={(event) => (type.value = Number(event.currentTarget.value))}>
+              <option value={AblationType.RESAMPLE}>what the corrupt prompt gives (resample)</option>
+              <option value={AblationType.ZERO}>zero</option>
+            </select>
+          </label>
+          <button type="button" disabled={cut.value.length === 0} onClick={() => {
+            edges.value = new Set();
+            places.value = new Set();
+          }}>
+            Restore all
+          </button>
+        </div>
+        <Picture scene={scene} values={values} pointed={pointed} struck={places} cut={edges}
+                 onPlace={(place) => toggle(places, place)} onEdge={(edge) => toggle(edges, edge)}
+                 label="Graph: click a node or an edge to ablate it, again to restore it" />
+        <form class="row" onSubmit={(event) => { event.preventDefault(); byName(); }}>
+          <label>Node or edge by name <input value={name.value} placeholder="A0.3->MLP 0" spellcheck={false}
+                                             onInput={(event) => (name.value = event.currentTarget.value)} /></label>
+          <button type="submit">Ablate or restore</button>
+        </form>
+        <ul class="chips" aria-label="Ablated">
+          {[...places.value].map((place) => (
+            <li key={`n${place}`}>{topology.places[place]!.name}{" "}
+              <button type="button" aria-label={`Restore ${topology.places[place]!.name}`} onClick={() => toggle(places, place)}>×</button></li>
+          ))}
+          {[...edges.value].map((edge) => (
+            <li key={`e${edge}`}>{edgeTitle(topology, edge)}{" "}
+              <button type="button" aria-label={`Restore ${edgeTitle(topology, edge)}`} onClick={() => toggle(edges, edge)}>×</button></li>
+          ))}
+        </ul>
+        <p class="quiet">{counted(outcome.value?.maskedCount ?? cut.value.length, "edge")} ablated.</p>
+      </section>
+      <div class="side">
+        {error.value && <Notice kind="error">{error.value}</Notice>}
+        {outcome.value && <Output modelId={modelId} outcome={outcome.value} fresh={fresh.value} />}
+        <Hooks modelId={modelId} graphId={bench.graphId} clean={clean} corrupt={corrupt} changed={() => hooksChanged.value++} />
+      </div>
+    </div>
+  );
+}
+
+export function Patch() {
+  const { model, list } = useModel();
+  const polled = usePolled(async (signal) => (await prune.listJobs({ pageSize: 50 }, { ...QUICK, signal })).jobs, 3);
+  const jobs = (polled.value.value ?? []).filter((job) => job.modelId === model?.modelId && !isActive(job.state));
+  const wanted = route.value.params["job"];
+  const job = wanted === "none" ? undefined : jobs.find(({ jobId }) => jobId === wanted) ?? jobs[0];
+  const { bench, error } = useBench(polled.value.value ? model?.modelId : undefined, job);
+  return (
+    <>
+      <h1>Patch by hand</h1>
+      <div class="stack">
+        <section aria-label="Prompts">
+          <PromptInputs model={model} list={list} />
+          <label>
+            Edges to choose from{" "}
+            <select value={job?.jobId ?? "none"} onChange={(event) => setParams({ job: event.currentTarget.value })}>
+              {jobs.map((one) => <option key={one.jobId} value={one.jobId}>the {SHOWN} strongest of {jobTitle(one)}</option>)}
+              <option value="none">none: nodes only, or edges by name</option>
+            </select>
+          </label>
+        </section>
+        {error.value && <Notice kind="error">{error.value}</Notice>}
+        {bench.value && model && <Table key={bench.value.graphId + (job?.jobId ?? "")} bench={bench.value} modelId={model.modelId} />}
+      </div>
+    </>
+  );
+}

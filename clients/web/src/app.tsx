@@ -2,6 +2,7 @@
 // The frame: what is where, whether the daemon answers, and the view that the address names.
 import { useComputed } from "@preact/signals";
 import type { FunctionComponent } from "preact";
+import { Compare } from "./compare/compare.js";
 import { Discover } from "./discover/discover.js";
 import { link, server, skew } from "./lib/connection.js";
 import { VIEWS, formatHash, route, type View } from "./lib/route.js";
@@ -12,11 +13,12 @@ import { Overview } from "./overview/overview.js";
 import { ConnectionBanner, LinkLight } from "./ui/connection.js";
 import { Notice } from "./ui/notice.js";
 
-const PAGES: Partial<Record<View, { title: string; page: FunctionComponent }>> = {
+const PAGES: Record<View, { title: string; page: FunctionComponent }> = {
   overview: { title: "Overview", page: Overview },
   discover: { title: "Discover", page: Discover },
   prompt: { title: "Model and prompt", page: Prompt },
   patch: { title: "Patch by hand", page: Patch },
+  compare: { title: "Compare", page: Compare },
 };
 
 function ThemeChoice() {
@@ -33,8 +35,8 @@ function ThemeChoice() {
 }
 
 export function App() {
-  const view = useComputed(() => (PAGES[route.value.view] ? route.value.view : "overview"));
-  const Page = PAGES[view.value]!.page;
+  const view = useComputed(() => route.value.view);
+  const Page = PAGES[view.value].page;
   return (
     <>
       <a class="skip" href="#main" onClick={(event) => {
@@ -46,10 +48,10 @@ export function App() {
       <header>
         <span class="brand">Ablate</span>
         <nav aria-label="Views">
-          {VIEWS.filter((name) => PAGES[name]).map((name) => (
+          {VIEWS.map((name) => (
             <a key={name} href={formatHash({ view: name, params: {} })}
                aria-current={name === view.value ? "page" : undefined}>
-              {PAGES[name]!.title}
+              {PAGES[name].title}
             </a>
           ))}
         </nav>

@@ -150,6 +150,9 @@ export function Patch() {
   const jobs = (polled.value.value ?? []).filter((job) => job.modelId === model?.modelId && !isActive(job.state));
   const wanted = route.value.params["job"];
   const job = wanted === "none" ? undefined : jobs.find(({ jobId }) => jobId === wanted) ?? jobs[0];
+  useEffect(() => {
+    if (job) setParams({ job: job.jobId }); // newer jobs do not move what is shown
+  }, [job?.jobId]);
   const { bench, error } = useBench(polled.value.value ? model?.modelId : undefined, job);
   return (
     <>

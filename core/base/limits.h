@@ -24,6 +24,7 @@
 #define ABL_TAU_COUNT_MAX 256                  /* thresholds of one ACDC */
 #define ABL_INTERVENTION_COUNT_MAX 256         /* in one pass: a graph's own and the request's */
 #define ABL_GRAPH_HOOK_BYTES_MAX (64 << 20)    /* values of one graph's own */
+#define ABL_PARAMETER_COLUMN_COUNT_MAX 65536   /* columns of a weight that one call names */
 #define ABL_HOOK_INDEX_COUNT_MAX 1024          /* heads, positions or rows that one names */
 #define ABL_CIRCUIT_COUNT_MAX 512              /* circuits in one sweep */
 #define ABL_EPOCH_COUNT_MAX 10000              /* of one training of masks */

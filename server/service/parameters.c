@@ -5,6 +5,7 @@
 #include "core/model/parameters.h"
 
 #include "ablate/v1/model.pb-c.h"
+#include "core/base/limits.h"
 #include "core/base/mem.h"
 #include "core/model/forward.h"
 #include "server/convert/prompts.h"
@@ -56,6 +57,8 @@ typedef struct tensor_state {
     uint8_t *host;
     /* GetParameter */
     abl_parameter parameter;
+    const int32_t *columns; /* of the last dimension, borrowed from the request */
+    size_t column_count;    /* 0: all of it */
     /* InputToEmbed */
     abl_prompts prompts;
     abl_token_batch batch;
@@ -129,8 +132,14 @@ static abl_step parameter_work(abl_rpc *rpc) {
         (void)abl_fail_oom(&rpc->status);
         return ABL_STEP_DONE;
     }
-    tensor_fetch(rpc, scope, state->parameter.name,
-                 abl_parameter_tensor(scope, state->model->model, &state->parameter));
+    const abl_tensor *tensor = abl_parameter_tensor(scope, state->model->model, &state->parameter);
+    if (state->column_count > 0) {
+        const int64_t count = (int64_t)state->column_count;
+        const abl_tensor *columns =
+            abl_tensor_from_host(scope, ABL_DTYPE_I32, 1, &count, state->columns);
+        tensor = abl_tensor_index_select(scope, tensor, state->parameter.rank - 1, columns);
+    }
+    tensor_fetch(rpc, scope, state->parameter.name, tensor);
     abl_scope_destroy(scope);
     return ABL_STEP_DONE;
 }
@@ -153,6 +162,28 @@ static void parameter_done(abl_rpc *rpc) {
     abl_rpc_stream(rpc, parameter_next);
 }
 
+/* The columns asked for are there. */
+static abl_code parameter_columns(tensor_state *state,
+                                  const Ablate__V1__GetParameterRequest *request,
+                                  abl_status *ret_status) {
+    const int64_t width = state->parameter.shape[state->parameter.rank - 1];
+    if (request->n_columns > ABL_PARAMETER_COLUMN_COUNT_MAX) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "PARAMETER_COLUMNS",
+                        "columns: %zu of them, at most %d in one call", request->n_columns,
+                        ABL_PARAMETER_COLUMN_COUNT_MAX);
+    }
+    for (size_t i = 0; i < request->n_columns; i++) {
+        if (request->columns[i] < 0 || request->columns[i] >= width) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "PARAMETER_COLUMNS",
+                            "columns: %d is not from 0 to %lld, the columns of '%s'",
+                            request->columns[i], (long long)(width - 1), request->name);
+        }
+    }
+    state->columns = request->columns;
+    state->column_count = request->n_columns;
+    return ABL_CODE_OK;
+}
+
 void abl_rpc_get_parameter(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__GetParameterRequest *request =
         (const Ablate__V1__GetParameterRequest *)message;
@@ -163,7 +194,8 @@ void abl_rpc_get_parameter(abl_rpc *rpc, const ProtobufCMessage *message) {
     if (abl_convert_name("name", request->name, ABL_NAME_BYTES_MAX - 1, &rpc->status) !=
             ABL_CODE_OK ||
         abl_parameter_find(state->model->model, request->name, &state->parameter, &rpc->status) !=
-            ABL_CODE_OK) {
+            ABL_CODE_OK ||
+        parameter_columns(state, request, &rpc->status) != ABL_CODE_OK) {
         abl_rpc_fail_status(rpc);
         return;
     }

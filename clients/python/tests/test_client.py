@@ -155,9 +155,9 @@ def test_shorthand_is_that_of_transformerlens(short, name):
     assert ablate.get_act_name(*short) == name
 
 
-def test_a_cache_answers_shorthand_negative_layers_and_both_vocabularies():
+def test_a_cache_answers_shorthand_negative_layers_and_both_vocabularies(model):
     name, bridge = "blocks.1.hook_resid_post", "blocks.1.hook_out"
-    cache = ablate.ActivationCache({name: "x"}, 2, {bridge: name, name: bridge})
+    cache = ablate.ActivationCache({name: "x"}, model)
     keys = [name, bridge, ("resid_post", 1), ("resid_post", -1)]
     assert [cache[key] for key in keys] == ["x"] * 4
     with pytest.raises(KeyError, match="blocks.0.hook_resid_post was not captured"):

@@ -15,6 +15,7 @@ A mask of 1 means ablated. Errors are :class:`ablate.AblateError`, one subclass 
 from . import hooked, micro, tracr
 from ._ablation import AblationType, EdgeCounts, PatchType, ResidentAblation
 from ._acdc import ACDC, AcdcTau
+from ._cache import ActivationCache
 from ._caches import KvCache
 from ._client import Client, connect
 from ._dataset import Dataset
@@ -35,7 +36,8 @@ from ._jobs import (
     RandomScores,
 )
 from ._measure import MIB_FRACTIONS, Areas, Comparison, Completeness, Evaluation, Overlap, Roc
-from ._model import ActivationCache, HookPoint, Model, ModelConfig, get_act_name
+from ._model import HookPoint, Model, ModelConfig
+from ._names import get_act_name
 from ._parameters import Component, Parameters
 from ._patchable import PatchableModel, patchable_model
 from ._training import CircuitProbing, SubnetworkProbing, TrainingPoint

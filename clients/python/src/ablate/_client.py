@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from typing import Any, Iterable, Iterator, Literal, Mapping, Sequence, Union
 
@@ -10,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ._ablation import PatchType, ResidentAblation
 from ._arrays import Array, Backend, collect_chunks, decode, resolve_backend
+from ._cache import Lazy
 from ._caches import KvCache
 from ._dataset import Dataset, DatasetLike, dataset_bytes
 from ._graph import EdgeKey, Scores, SizesLike, job_id_of, make_sweep, metric_values
@@ -59,6 +61,7 @@ class Client:
         resolve_backend(arrays)  # a wrong value is best told at once
         self.arrays: Backend = arrays
         self._channel = Channel(host)
+        self._lazy = Lazy(self._channel)
         try:
             info = self._channel.call("GetServerInfo", admin_pb2.GetServerInfoRequest(), timeout)
         except (UnavailableError, DeadlineExceededError) as error:
@@ -79,6 +82,7 @@ class Client:
         if problem:
             self._channel.close()
             raise VersionSkewError(problem, "VERSION_SKEW")
+        atexit.register(self._lazy.end)
 
     def __repr__(self) -> str:
         return f"<ablate.Client of {self.host}, daemon {self.server_version}>"
@@ -90,7 +94,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection. Graphs and jobs live on in the daemon."""
+        """Ends the connection, and what lazy caches keep. Graphs and jobs live on in the daemon."""
+        atexit.unregister(self._lazy.end)
+        self._lazy.end()
         self._channel.close()
 
     def server_info(self) -> admin_pb2.GetServerInfoResponse:
@@ -429,9 +435,11 @@ class Client:
     # --- for the other classes ------------------------------------------------------------------
 
     def _call(self, method: str, request: Any) -> Any:
+        self._lazy.sweep()
         return self._channel.call(method, request)
 
     def _pages(self, method: str, request: Any, field: str) -> Iterable[Any]:
+        self._lazy.sweep()
         return self._channel.pages(method, request, field)
 
     def _decode(self, tensor: common_pb2.Tensor) -> Array:

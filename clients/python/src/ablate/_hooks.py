@@ -22,12 +22,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, Union
 
-from ._arrays import collect_chunks, encode_float
+from ._arrays import Array, collect_chunks, encode_float
 from .v1 import cache_pb2, hooks_pb2, run_pb2
 
 if TYPE_CHECKING:
+    from ._cache import ActivationCache
     from ._client import Client
-    from ._model import ActivationCache, Model
+    from ._model import Model
 
 Indices = Union[int, Sequence[int], None]
 """Heads, positions or rows: one, several, or ``None`` for all."""
@@ -215,8 +216,9 @@ class Activations(Mapping[str, tuple[int, ...]]):
     shapes. :meth:`fetch` brings them here; the ``patch`` operation takes them there.
     """
 
-    def __init__(self, client: "Client", proto: cache_pb2.Activations):
-        self.client = client
+    def __init__(self, model: "Model", proto: cache_pb2.Activations):
+        self.client = model.client
+        self._model = model
         self.id: str = proto.activations_id
         """The handle."""
         self.model_id: str = proto.model_id
@@ -228,14 +230,15 @@ class Activations(Mapping[str, tuple[int, ...]]):
         self._shapes = {tensor.name: tuple(tensor.shape) for tensor in proto.tensors}
 
     def fetch(self, *names: str) -> "ActivationCache":
-        """The tensors of those names, or all."""
-        from ._model import make_cache
+        """The tensors of those names, or all. Raises :class:`ablate.NotFoundError` (``HOOK_UNKNOWN``)."""
+        from ._cache import ActivationCache
 
+        return ActivationCache(self._read(names), self._model)
+
+    def _read(self, names: Sequence[str]) -> dict[str, Array]:
         request = cache_pb2.GetActivationsRequest(activations_id=self.id, names=names)
         stream = self.client._call("GetActivations", request)
-        arrays = dict(collect_chunks((message.chunk for message in stream), self.client.arrays))
-        layers = [int(name.split(".")[1]) for name in self._shapes if name.startswith("blocks.")]
-        return make_cache(arrays, max(layers, default=-1) + 1)
+        return dict(collect_chunks((message.chunk for message in stream), self.client.arrays))
 
     def delete(self) -> None:
         """Ends them. Raises :class:`ablate.FailedPreconditionError` (``ACTIVATIONS_IN_USE``)."""
@@ -262,10 +265,11 @@ class Activations(Mapping[str, tuple[int, ...]]):
         return f"<ablate.Activations {self.id} of {self.model_id}: {list(self._shapes)}>"
 
 
-def list_activations(client: "Client", model_id: str) -> list[Activations]:
+def list_activations(model: "Model") -> list[Activations]:
     """Those that the daemon keeps."""
-    request = cache_pb2.ListActivationsRequest(model_id=model_id)
-    return [Activations(client, proto) for proto in client._pages("ListActivations", request, "activations")]
+    request = cache_pb2.ListActivationsRequest(model_id=model.id)
+    pages = model.client._pages("ListActivations", request, "activations")
+    return [Activations(model, proto) for proto in pages]
 
 
 def positions_of(pos_slice: Any, length: Callable[[], int]) -> list[int]:
@@ -305,7 +309,7 @@ def make_gradient_of(gradient_of: Any) -> run_pb2.GradientOf | None:
 
 def kept(model: "Model", activations_id: str, scalar: float) -> Activations:
     """The handle that a pass came back with."""
-    for activations in list_activations(model.client, model.id):
+    for activations in list_activations(model):
         if activations.id == activations_id:
             activations.scalar = scalar
             return activations

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Literal, Mapping, Sequence, Union, overload
 
@@ -19,6 +18,7 @@ from ._arrays import (
     to_backend,
     to_numpy,
 )
+from ._cache import ActivationCache
 from ._caches import KvCache, KvCacheLike, kv_cache_id
 from ._hooks import (
     Activations,
@@ -31,6 +31,7 @@ from ._hooks import (
     make_interventions,
     positions_of,
 )
+from ._names import get_act_name
 from ._parameters import Blocks, Component, Parameters
 from .v1 import cache_pb2, common_pb2, graph_pb2, model_pb2, run_pb2
 
@@ -170,121 +171,6 @@ class HookPoint:
     """The same place in TransformerLens 4's bridge; empty where it has none."""
     shape: tuple[str, ...]
     """Dimensions by name: ``("batch", "pos", "head", "d_head")``."""
-
-
-_ATTENTION_ACTS = frozenset("k q v z rot_k rot_q result pattern attn_scores".split())
-_MLP_ACTS = frozenset("pre mid post pre_linear".split())
-_SHORT_NAMES = {
-    "attn": "pattern",
-    "attn_logits": "attn_scores",
-    "key": "k",
-    "query": "q",
-    "value": "v",
-    "mlp_pre": "pre",
-    "mlp_mid": "mid",
-    "mlp_post": "post",
-}
-
-
-def get_act_name(name: str, layer: int | None = None, layer_type: str | None = None) -> str:
-    """TransformerLens's shorthand for a hook point:
-    ``get_act_name("resid_post", 3) == "blocks.3.hook_resid_post"``; with ``_grad`` behind it, too.
-    """
-    if name.endswith("_grad"):
-        return get_act_name(name.removesuffix("_grad"), layer, layer_type) + "_grad"
-    if "." in name or name.startswith("hook_") and layer is None:
-        return name
-    name = _SHORT_NAMES.get(name, name)
-    if layer is None:
-        if name in ("scale", "normalized"):
-            return f"{layer_type or 'ln_final'}.hook_{name}"
-        return f"hook_{name}"
-    part = {"a": "attn", "m": "mlp", "b": "", "block": "", "blocks": "", "attention": "attn"}.get(
-        layer_type or "", layer_type or ""
-    )
-    if name in _ATTENTION_ACTS:
-        part = "attn"
-    elif name in _MLP_ACTS:
-        part = "mlp"
-    return f"blocks.{layer}.{part + '.' if part else ''}hook_{name}"
-
-
-# The bridge's names (TransformerLens 4) of hook points, below "blocks.N." or whole.
-_BRIDGE_NAMES = {
-    "hook_embed": "embed.hook_out",
-    "hook_resid_pre": "hook_in",
-    "hook_resid_mid": "ln2.hook_in",
-    "hook_resid_post": "hook_out",
-    "hook_attn_out": "attn.hook_out",
-    "hook_mlp_out": "mlp.hook_out",
-    "hook_q_input": "attn.hook_q_input",
-    "hook_k_input": "attn.hook_k_input",
-    "hook_v_input": "attn.hook_v_input",
-    "attn.hook_q": "attn.q.hook_out",
-    "attn.hook_k": "attn.k.hook_out",
-    "attn.hook_v": "attn.v.hook_out",
-    "attn.hook_z": "attn.o.hook_in",
-}
-
-
-def _bridge_name(name: str) -> str:
-    """The bridge's name of a hook point; empty where it has none."""
-    match = re.fullmatch(r"(blocks\.\d+\.)?(.+)", name)
-    assert match is not None
-    bridge = _BRIDGE_NAMES.get(match[2])
-    return (match[1] or "") + bridge if bridge else ""
-
-
-class ActivationCache(Mapping[str, Array]):
-    """Activations by hook point name, in the order in which they fired.
-
-    ``cache["blocks.3.hook_resid_post"]``, ``cache["resid_post", 3]`` and ``cache["resid_post", -1]``
-    are the same array in a model of four layers. The batch dimension is always there.
-    """
-
-    def __init__(self, arrays: dict[str, Array], n_layers: int, synonyms: Mapping[str, str]):
-        self.scalar: float | None = None
-        """With gradients: what they are of."""
-        self._arrays = arrays
-        self._n_layers = n_layers
-        self._synonyms = synonyms
-
-    @overload
-    def __getitem__(self, key: str) -> Array: ...
-    @overload
-    def __getitem__(self, key: tuple[Any, ...]) -> Array: ...
-    def __getitem__(self, key: Any) -> Array:
-        name = key
-        if isinstance(key, tuple):
-            parts = list(key)
-            if len(parts) > 1 and isinstance(parts[1], int) and parts[1] < 0:
-                parts[1] += self._n_layers
-            name = get_act_name(*parts)
-        elif key not in self._arrays and key not in self._synonyms:
-            name = get_act_name(key)
-        for candidate in (name, self._synonyms.get(name)):
-            if candidate in self._arrays:
-                return self._arrays[candidate]
-        raise KeyError(f"{name} was not captured; pass it in names_filter")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-    def __repr__(self) -> str:
-        return f"ActivationCache with {len(self)} hook points: {list(self._arrays)}"
-
-
-def make_cache(arrays: dict[str, Array], n_layers: int) -> ActivationCache:
-    """Arrays by TransformerLens's names, found by the bridge's, too."""
-    synonyms: dict[str, str] = {}
-    for name in arrays:
-        stem = name.removesuffix("_grad")
-        if bridge := _bridge_name(stem):
-            synonyms[bridge + name[len(stem) :]] = name
-    return ActivationCache(arrays, n_layers, synonyms)
 
 
 class Model:
@@ -525,9 +411,11 @@ class Model:
         kv_cache: KvCacheLike = None,
         remove_batch_dim: bool = False,
     ) -> tuple[Array | None, Any]:
-        """Logits and the activations at hook points.
+        """Logits and the activations at hook points, as an :class:`ActivationCache`.
 
         ``names_filter``: a name, names, a predicate, or ``None`` for every hook point that can fire.
+        Activations that are named come at once; those of a predicate and of ``None`` stay on the daemon
+        as long as the cache does here, and each is fetched when it is read.
         ``pos_slice``: positions to keep, as TransformerLens's; the axis stays. ``heads``, ``rows``: what
         to keep of those axes.
         ``stop_at_layer``: only blocks below it run (negative: from the end), and the logits are None.
@@ -561,7 +449,7 @@ class Model:
 
     def activations(self) -> list[Activations]:
         """What ``run_with_cache(..., keep_on_server=True)`` left on the daemon."""
-        return list_activations(self.client, self.id)
+        return list_activations(self)
 
     def hook_points(self) -> list[HookPoint]:
         """The hook points that can fire in this model, in the order in which they fire."""
@@ -663,8 +551,10 @@ class Model:
     def unload(self) -> int:
         """Ends the resident model; returns the bytes given back.
 
-        Raises :class:`ablate.FailedPreconditionError` (``MODEL_IN_USE``), which names the users.
+        Raises :class:`ablate.FailedPreconditionError` (``MODEL_IN_USE``), which names the users. Lazy
+        caches of this client do not count: what they have not fetched goes with the model.
         """
+        self.client._lazy.end(self.id)
         request = model_pb2.UnloadModelRequest(model_id=self.id)
         return self.client._call("UnloadModel", request).freed_bytes
 
@@ -712,11 +602,12 @@ class Model:
     ) -> tuple[Array | None, Any]:
         if remove_batch_dim:
             raise ValueError("remove_batch_dim: the batch dimension is never squeezed; index it")
+        lazy = not keep_on_server and (names_filter is None or callable(names_filter))
         request = run_pb2.RunWithCacheRequest(
             forward=forward,
             per_head_inputs=per_head_inputs,
             incl_bwd=incl_bwd,
-            keep_on_server=keep_on_server,
+            keep_on_server=keep_on_server or lazy,
             gradient_of=make_gradient_of(gradient_of),
             positions=positions_of(pos_slice, lambda: self._length(forward)),
             heads=indices_of(heads),
@@ -737,9 +628,9 @@ class Model:
             )
         else:
             request.names.extend(names_filter)
-        return self._read_cache(self.client._call("RunWithCache", request))
+        return self._read_cache(self.client._call("RunWithCache", request), lazy)
 
-    def _read_cache(self, stream: Any) -> tuple[Array | None, Any]:
+    def _read_cache(self, stream: Any, lazy: bool) -> tuple[Array | None, Any]:
         last = run_pb2.RunWithCacheResponse()
 
         def chunks() -> Iterator[common_pb2.TensorChunk]:
@@ -751,9 +642,14 @@ class Model:
 
         arrays = dict(collect_chunks(chunks(), self.client.arrays))
         logits = arrays.pop("logits", None)
+        source = None
         if last.activations_id:
-            return logits, kept(self, last.activations_id, last.scalar)
-        cache = make_cache(arrays, self.cfg.n_layers)
+            source = kept(self, last.activations_id, last.scalar)
+            if not lazy:
+                return logits, source
+        cache = ActivationCache(arrays, self, source)
+        if source is not None:
+            self.client._lazy.hold(cache, source)
         if any(name.endswith("_grad") for name in cache):
             cache.scalar = last.scalar
         return logits, cache

@@ -32,12 +32,21 @@ class Parameters(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         if name not in self._arrays:
-            request = model_pb2.GetParameterRequest(model_id=self._model.id, name=name)
-            stream = self._model.client._call("GetParameter", request)
-            chunks = (message.chunk for message in stream)
-            ((_, array),) = collect_chunks(chunks, self._model.client.arrays)
-            self._arrays[name] = array
+            self._arrays[name] = self._get(name)
         return self._arrays[name]
+
+    def columns(self, name: str, indices: Sequence[int]) -> Array:
+        """Some of a weight's last dimension, ``[..., len(indices)]``; only they are fetched.
+
+        Raises :class:`ablate.InvalidArgumentError` (``PARAMETER_COLUMNS``) for one that there is not.
+        """
+        return self._get(name, indices)
+
+    def _get(self, name: str, columns: Sequence[int] = ()) -> Array:
+        request = model_pb2.GetParameterRequest(model_id=self._model.id, name=name, columns=columns)
+        stream = self._model.client._call("GetParameter", request)
+        ((_, array),) = collect_chunks((message.chunk for message in stream), self._model.client.arrays)
+        return array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)

@@ -9,6 +9,16 @@ import pytest
 from ablate.auto_circuit import use
 from ablate.auto_circuit.data import load_datasets_from_json
 from ablate.auto_circuit.experiment_utils import load_tl_model
+from ablate.auto_circuit.metrics.area_under_curve import measurements_auc
+from ablate.auto_circuit.metrics.official_circuits.measure_roc import measure_roc
+from ablate.auto_circuit.metrics.prune_metrics.answer_diff_percent import answer_diff_percent
+from ablate.auto_circuit.metrics.prune_metrics.measure_prune_metrics import measure_prune_metrics, measurement_figs
+from ablate.auto_circuit.metrics.prune_metrics.prune_metrics import (
+    CLEAN_KL_DIV_METRIC,
+    LOGIT_DIFF_PERCENT_METRIC,
+    PRUNE_METRICS,
+)
+from ablate.auto_circuit.metrics.prune_scores_similarity import prune_score_similarities
 from ablate.auto_circuit.prune import run_circuits
 from ablate.auto_circuit.prune_algos.ACDC import acdc_prune_scores
 from ablate.auto_circuit.prune_algos.activation_magnitude import activation_magnitude_prune_scores
@@ -16,8 +26,18 @@ from ablate.auto_circuit.prune_algos.circuit_probing import circuit_probing_prun
 from ablate.auto_circuit.prune_algos.edge_attribution_patching import edge_attribution_patching_prune_scores
 from ablate.auto_circuit.prune_algos.ground_truth import ground_truth_prune_scores
 from ablate.auto_circuit.prune_algos.mask_gradient import mask_gradient_prune_scores
+from ablate.auto_circuit.prune_algos.prune_algos import (
+    GROUND_TRUTH_PRUNE_ALGO,
+    LOGIT_DIFF_GRAD_PRUNE_ALGO,
+    PROB_GRAD_PRUNE_ALGO,
+    PRUNE_ALGO_DICT,
+    PRUNE_ALGOS,
+    RANDOM_PRUNE_ALGO,
+    run_prune_algos,
+)
 from ablate.auto_circuit.prune_algos.random_edges import random_prune_scores
 from ablate.auto_circuit.prune_algos.subnetwork_probing import subnetwork_probing_prune_scores
+from ablate.auto_circuit.tasks import TASK_DICT, Task
 from ablate.auto_circuit.types import AblationType, EdgeCounts, PatchType
 from ablate.auto_circuit.utils.ablation_activations import batch_src_ablations, src_ablations
 from ablate.auto_circuit.utils.graph_utils import (
@@ -30,6 +50,7 @@ from ablate.auto_circuit.utils.graph_utils import (
     train_mask_mode,
 )
 from ablate.auto_circuit.utils.tensor_ops import desc_prune_scores, prune_scores_threshold
+from ablate.auto_circuit.visualize import draw_seq_graph
 from daemon import goldens
 from safetensors.numpy import load_file
 
@@ -318,6 +339,114 @@ def test_ablations_by_batch_and_what_patches(model, loaders):
             pass
     with pytest.raises(TypeError, match="PromptDataLoader"):
         src_ablations(model, batch.clean, AblationType.TOKENWISE_MEAN_CLEAN)
+
+
+# --- metrics --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sweep", ["TREE_PATCH/RESAMPLE", "EDGE_PATCH/RESAMPLE", "TREE_PATCH/TOKENWISE_MEAN_CORRUPT"])
+def test_metrics_and_areas_are_autocircuits(model, loaders, sweep):
+    case = recorded("e_metrics_proc_fact_qkv")
+    want = case["sweeps"][sweep]
+    scores = scores_of("d_scores_proc_fact_qkv", "mg_logit_avg_diff_m0")
+    patch_type, ablation = sweep.split("/")
+    outs = run_circuits(
+        model, loaders[1], case["edge_counts"], scores, PatchType[patch_type], AblationType[ablation]
+    )
+    assert list(outs) == want["actual_counts"] and len(PRUNE_METRICS) == len(want["metrics"])
+    for metric in PRUNE_METRICS:
+        points = metric.metric_func(model, loaders[1], outs)
+        np.testing.assert_allclose(points, want["metrics"][metric.key], rtol=1e-4, atol=2e-4, err_msg=metric.key)
+        for name, curve in want["auc"].items():
+            if name.startswith(metric.key) and name[len(metric.key) :] in ("", " (linear axes)"):
+                exact = want["metrics"][metric.key]
+                area = measurements_auc(exact, curve["log_x"], curve["log_y"], curve["y_min"])
+                assert area == pytest.approx(curve["value"], rel=1e-4), name
+    by_prompt = answer_diff_percent(model, loaders[1], outs, diff_of_means=False)
+    if "logit_diff_percent_mean_of_ratios" in want:
+        np.testing.assert_allclose(by_prompt[0], want["logit_diff_percent_mean_of_ratios"]["mean"], rtol=1e-4, atol=1e-3)
+    assert by_prompt[2][-1][1].shape == (8,) and by_prompt[1][0][1] > 0
+
+
+def test_areas_and_similarities_are_autocircuits():
+    case = recorded("e_metrics_proc_fact_qkv")
+    for example in case["auc_examples"]:
+        points = [tuple(point) for point in example["points"]]
+        area = measurements_auc(points, example["log_x"], example["log_y"], example["y_min"])
+        assert area == pytest.approx(example["value"])
+    with pytest.raises(ValueError, match="begin at 0 edges"):
+        measurements_auc([(1, 2.0), (2, 3.0)], False, False, None)
+    names = {"eap": "mg_logit_avg_diff_m0", "logprob": "mg_logprob_avg_val_m0"}
+    scores = {short: scores_of("d_scores_proc_fact_qkv", name) for short, name in names.items()}
+    counts = [int(count) for count in case["prune_score_similarities"]]
+    for count, by_algo in prune_score_similarities(scores, counts).items():
+        want = case["prune_score_similarities"][str(count)]
+        assert by_algo["eap"] == pytest.approx({name: want["eap"][name] for name in names}, abs=1e-6)
+
+
+@pytest.fixture
+def task(daemon, base, ioi_path):
+    def official(model):
+        return set(model.edge_dict[None][::100])
+
+    made = Task("tiny", "Tiny IOI", (4, 8), (2, 1), False, "tiny-ioi", str(ioi_path), _true_edge_func=official)
+    yield made
+    made.model.graph.delete()
+    TASK_DICT.pop("tiny")
+
+
+def test_a_task_through_algorithms_and_metrics(task):
+    algos = [GROUND_TRUTH_PRUNE_ALGO, RANDOM_PRUNE_ALGO, LOGIT_DIFF_GRAD_PRUNE_ALGO, PROB_GRAD_PRUNE_ALGO]
+    scores = run_prune_algos([task], algos)
+    assert list(scores["tiny"]) == [algo.key for algo in algos]
+    measured = measure_prune_metrics(
+        [AblationType.RESAMPLE, AblationType.ZERO],
+        [CLEAN_KL_DIV_METRIC, LOGIT_DIFF_PERCENT_METRIC],
+        scores,
+        PatchType.TREE_PATCH,
+        test_edge_counts=[0, 100, 1519],
+    )
+    kl = dict(measured[AblationType.RESAMPLE]["Clean KL Div"]["tiny"][LOGIT_DIFF_GRAD_PRUNE_ALGO.key])
+    assert kl[1519] == pytest.approx(0, abs=1e-4) and kl[100] < kl[0]
+    rates = measure_roc(scores)["tiny"]["Official Circuit"]
+    assert rates[0] == (0, 0) and (0, 1) in rates and rates[-1] == (1, 1)
+    assert task.true_edge_count == 16 and len(PRUNE_ALGOS) == len(PRUNE_ALGO_DICT) == 18
+    pytest.importorskip("plotly", reason="curves are drawn by plotly")
+    figures = measurement_figs(measured, auc_plots=True)
+    assert len(figures) == 8 and len(figures[0].data) == len(algos)
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def test_a_circuit_is_drawn(model, loaders, tmp_path):
+    pytest.importorskip("plotly", reason="circuits are drawn by plotly")
+    edges = ["Resid Start->MLP 1", "MLP 1->MLP 2", "MLP 1->A3.2.Q", "MLP 2->A3.2.Q", "A3.2->Resid End"]
+    with patch_mode(model, src_ablations(model, loaders[0], AblationType.TOKENWISE_MEAN_CORRUPT), edges):
+        pass
+    prune_scores = model.current_patch_masks_as_prune_scores()
+    path = tmp_path / "circuit.html"
+    figure = draw_seq_graph(model, prune_scores, file_path=str(path), layer_spacing=True)
+    [diagram] = figure.data
+    assert sorted(label.split("<br>")[0] for label in diagram.link.label) == sorted(edges)
+    assert set(diagram.node.label) == {"Embed", "MLP 1", "MLP 2", "A3.2", ""}
+    assert list(diagram.link.value) == [1.0] * len(edges) and path.stat().st_size > 10000
+    assert [*draw_seq_graph(model).data[0].link.value] == [1.0] * len(edges)
+    run_circuits(model, loaders[0], [3], prune_scores, render_graph=True, render_file_path=str(path))
+
+
+def test_a_diagram_for_each_position(daemon, base, ioi_path):
+    pytest.importorskip("plotly", reason="circuits are drawn by plotly")
+    train, _ = load_datasets_from_json(base, ioi_path, None, True, 4, (4, 4), return_seq_length=True)
+    model = patchable_model(base, True, "last_seq", seq_len=train.seq_len, separate_qkv=True)
+    scores = mask_gradient_prune_scores(model, train, mask_val=0.0, **GRADIENT)
+    figure = draw_seq_graph(model, scores, 1.0, seq_labels=train.seq_labels, orientation="v")
+    assert 1 < len(figure.data) == len(figure.layout.annotations) < 16
+    assert figure.layout.annotations[-1].text == "<b>to</b>" and figure.data[-1].domain.y[0] == 0
+    drawn = sum(len(diagram.link.value) for diagram in figure.data)
+    assert drawn == sum(int((np.abs(array) >= 1.0).sum()) for array in scores.values())
+    assert len(draw_seq_graph(model, scores, 1.0, show_all_seq_pos=True).data) == 16
+    model.graph.delete()
 
 
 # --- masks ----------------------------------------------------------------------------------------

@@ -72,8 +72,9 @@ def net_viz(
         "color": [COLOR_PALETTE[i % len(COLOR_PALETTE)] for i in range(len(layers))],
         "line": {"width": 0},
     }
+    last = max(dest.layer for dest in model.dests)
     if layer_spacing:
-        nodes["x"], nodes["y"] = _places(layers)
+        nodes["x"], nodes["y"] = _places(layers, last)
     diagram = _plotly().Sankey(
         arrangement="perpendicular",
         orientation=orientation,
@@ -88,12 +89,11 @@ def net_viz(
             "color": [_SIGNS[int(np.sign(score))] for _, score in drawn],
         },
     )
-    return diagram, len(set(layers.values()))
+    return diagram, last + 1 if layer_spacing else len(set(layers.values()))
 
 
-def _places(layers: Dict[str, int]) -> Tuple[List[float], List[float]]:
-    """Where nodes are: along by layer, across in order."""
-    last = max(layers.values(), default=0) or 1
+def _places(layers: Dict[str, int], last: int) -> Tuple[List[float], List[float]]:
+    """Where nodes are: along by layer, ``last`` at the end, across in order."""
     members: Dict[int, List[str]] = {}
     for name, layer in layers.items():
         members.setdefault(layer, []).append(name)
@@ -127,11 +127,13 @@ def draw_seq_graph(
     diagrams, layer_count = [], 0
     intervals = _intervals(heights)
     for seq_idx, interval in intervals.items():
-        diagram, layer_count = net_viz(
+        diagram, layers = net_viz(
             model, model.edge_dict[seq_idx], scores, interval, seq_idx, score_threshold, layer_spacing, orientation
         )
+        layer_count = max(layer_count, layers)
         diagrams.append(diagram)
-    along, across = max(50 * layer_count, 600), max(250 * len(diagrams), 400)
+    a_layer = 120 if layer_spacing else 50
+    along, across = max(a_layer * layer_count, 600), max(250 * len(diagrams), 400)
     size = {"height": across, "width": along}
     if orientation == "v":
         size = {"height": along, "width": max(700 * len(diagrams), 800)}

@@ -35,7 +35,7 @@ def prune_score_similarities(algo_prune_scores: AlgoPruneScores, edge_counts: Li
 
 
 def _flat(scores: PruneScores, modules: List[str]) -> np.ndarray:
-    return np.abs(np.concatenate([to_numpy(scores[name]).reshape(-1) for name in modules]))
+    return np.asarray(np.abs(np.concatenate([to_numpy(scores[name]).reshape(-1) for name in modules])))
 
 
 def task_prune_scores_similarities(

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from typing import Any, Collection, Optional
 
-from ..._jobs import Algorithm
+from ..._jobs import Algorithm, PruneScores
 from ..data import PromptDataLoader
 from ..utils.patchable_model import PatchableModel
 
 
 def run(
     model: PatchableModel, dataloader: PromptDataLoader, algo: Algorithm, prompt_count: Optional[int] = None
-) -> Any:
-    """Scores of a loader's prompts, in its batches, as :class:`ablate.PruneScores`."""
+) -> PruneScores:
+    """Scores of a loader's prompts, in its batches."""
     return model.graph.prune_scores(
         dataloader.resident(model.client, bool(model.prefix)),
         algo,

@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from dataclasses import asdict
-from typing import Any, Literal, Optional, Set
+from typing import Literal, Optional, Set
 
 from ..._training import SubnetworkProbing, TrainingPoint
 from ..data import PromptDataLoader
@@ -67,7 +67,6 @@ def train(
     show_train_graph: bool,
 ) -> PruneScores:
     """Runs a training, its validation prompts behind the others in one dataset."""
-    scores: Any
     if validation_dataloader is None:
         scores = run(model, dataloader, algo)
     else:

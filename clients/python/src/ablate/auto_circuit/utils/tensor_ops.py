@@ -19,7 +19,8 @@ def _out(values: Any) -> Array:
 
 def flat_magnitudes(prune_scores: PruneScores) -> np.ndarray:
     """|score| of all edges in one numpy array."""
-    return np.abs(np.concatenate([to_numpy(scores).reshape(-1) for scores in prune_scores.values()]))
+    flat: np.ndarray = np.concatenate([to_numpy(scores).reshape(-1) for scores in prune_scores.values()])
+    return np.asarray(np.abs(flat))
 
 
 def flat_prune_scores(prune_scores: PruneScores) -> Array:
@@ -55,9 +56,9 @@ def sample_hard_concrete(mask: Array, batch_size: int, mask_expanded: bool = Fal
 
 def log_softmax(logits: Any) -> np.ndarray:
     """Over the last dimension, in double precision."""
-    values = to_numpy(logits).astype(np.float64)
+    values: np.ndarray = to_numpy(logits).astype(np.float64)
     values = values - values.max(axis=-1, keepdims=True)
-    return values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+    return np.asarray(values - np.log(np.exp(values).sum(axis=-1, keepdims=True)))
 
 
 def _means(values: np.ndarray, answers: Any) -> np.ndarray:

@@ -33,4 +33,5 @@ def measure_task_roc(
         model.edges, EdgeCounts.ALL if all_edges else None, None if all_edges else prune_scores
     )
     scores = model.graph.upload_scores(dict(prune_scores), origin="measure_roc", prepend_bos=False)
-    return list(model.client.roc(scores, official_edges, edge_counts=counts).points)
+    official = model.circuit_prune_scores(official_edges)
+    return list(model.client.roc(scores, official, edge_counts=counts).points)

@@ -26,7 +26,7 @@
 #define ABL_GRAPH_HOOK_BYTES_MAX (64 << 20)    /* values of one graph's own */
 #define ABL_PARAMETER_COLUMN_COUNT_MAX 65536   /* columns of a weight that one call names */
 #define ABL_HOOK_INDEX_COUNT_MAX 1024          /* heads, positions or rows that one names */
-#define ABL_CIRCUIT_COUNT_MAX 512              /* circuits in one sweep */
+#define ABL_CIRCUIT_COUNT_MAX 4096             /* circuits in one sweep */
 #define ABL_EPOCH_COUNT_MAX 10000              /* of one training of masks */
 #define ABL_TRAINING_STEP_COUNT_MAX 1000000    /* epochs times batches, and times circuit sizes */
 

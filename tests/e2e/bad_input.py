@@ -484,7 +484,7 @@ CASES: list[tuple[str, Call, str, str]] = [
         _job(w), w.model.graph(seq_len=4).new_prune_scores()), "FAILED_PRECONDITION", "GRAPH_MISMATCH"),
     ("comparison at a size that is not", lambda w: w.client.compare(_job(w), _job(w), [10**9]),
      "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),
-    ("comparison at too many sizes", lambda w: w.client.compare(_job(w), _job(w), [1] * 600),
+    ("comparison at too many sizes", lambda w: w.client.compare(_job(w), _job(w), [1] * 5000),
      "RESOURCE_EXHAUSTED", "CIRCUIT_COUNT"),
     ("ROC of no reference", lambda w: w.client._call(
         "MeasureRoc", evaluate_pb2.MeasureRocRequest(job_id=_job(w).id)), "INVALID_ARGUMENT", "REFERENCE_MISSING"),
@@ -510,7 +510,7 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("a rule and a list of sizes", lambda w: w.sweep(
         edge_counts=[1], sizes=run_pb2.EdgeCounts(kind=run_pb2.EDGE_COUNTS_KIND_ALL)),
      "INVALID_ARGUMENT", "EDGE_COUNTS_CONFLICT"),
-    ("every size of a large graph", lambda w: w.client.evaluate(_job(w), "all", progress=False),
+    ("more sizes than a sweep has", lambda w: w.client.evaluate(_job(w), [1] * 5000, progress=False),
      "RESOURCE_EXHAUSTED", "CIRCUIT_COUNT"),
     ("true edge count over all", lambda w: w.sweep(
         edge_counts=[1], sizes=run_pb2.EdgeCounts(true_edge_count=10**6)), "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),

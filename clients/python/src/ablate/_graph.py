@@ -138,10 +138,9 @@ class Graph(MaskModes, GraphHooks):
         return f"<ablate.Graph {self.id} over {self.model.name!r}: {self.edge_count} edges>"
 
     def _repr_html_(self) -> str:
-        from ._html import table
+        from ._html import graph
 
-        rows = [(name, "×".join(map(str, shape))) for name, shape in self.modules.items()]
-        return table(repr(self), ("module", "shape"), rows)
+        return graph(self)
 
     # --- topology -----------------------------------------------------------------------------
 

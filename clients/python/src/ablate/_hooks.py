@@ -19,10 +19,12 @@ each; all where they are not given. Unknown keys are errors.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, Union
 
 from ._arrays import Array, collect_chunks, encode_float
+from .errors import NotFoundError
 from .v1 import cache_pb2, hooks_pb2, run_pb2
 
 if TYPE_CHECKING:
@@ -155,7 +157,9 @@ class Hook:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.remove()
+        # What the block removed itself is gone, as it should be.
+        with contextlib.suppress(NotFoundError):
+            self.remove()
 
     def __repr__(self) -> str:
         chosen = [
@@ -164,6 +168,11 @@ class Hook:
             if getattr(self, what)
         ]
         return f"<ablate.Hook {self.id}: {' '.join([self.op, self.name, *chosen])}>"
+
+    def _repr_html_(self) -> str:
+        from ._html import hook
+
+        return hook(self)
 
 
 class GraphHooks:
@@ -263,6 +272,11 @@ class Activations(Mapping[str, tuple[int, ...]]):
 
     def __repr__(self) -> str:
         return f"<ablate.Activations {self.id} of {self.model_id}: {list(self._shapes)}>"
+
+    def _repr_html_(self) -> str:
+        from ._html import shapes, size
+
+        return shapes(f"ablate.Activations {self.id}: {len(self)}, {size(self.bytes)}", self.items())
 
 
 def list_activations(model: "Model") -> list[Activations]:

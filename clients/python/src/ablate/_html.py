@@ -1,19 +1,204 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small self-contained tables for notebooks; no scripts, so every viewer shows them."""
+"""What objects look like in a notebook: small self-contained HTML, no scripts, so every viewer shows
+it; colours come from the page or are translucent, so light and dark themes both work.
+"""
 
 from __future__ import annotations
 
 import html
-from typing import Iterable, Sequence
+import re
+from typing import TYPE_CHECKING, Any, Iterable, Sequence
+
+import numpy as np
+
+from ._arrays import to_numpy
+
+if TYPE_CHECKING:
+    from ._graph import Graph
+    from ._hooks import Hook
+    from ._jobs import Job, PruneScores
+    from ._measure import Evaluation
+    from ._model import Model
+
+_GREY = "rgba(128,128,128,0.3)"
+_TABLE = "border-collapse:collapse;font-size:12px;margin:4px 0;color:inherit;background:transparent"
+_CELL = f"padding:2px 10px 2px 4px;border:0;border-bottom:1px solid {_GREY};text-align:left;background:transparent"
+_HEADS_MAX = 200
+_STATE_COLOURS = {
+    "succeeded": "rgba(46,160,67,0.35)",
+    "running": "rgba(56,139,253,0.35)",
+    "failed": "rgba(248,81,73,0.4)",
+    "cancelled": "rgba(210,153,34,0.4)",
+}
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+
+def _cell(value: object) -> str:
+    return str(value) if isinstance(value, Markup) else html.escape(str(value))
 
 
 def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """An HTML table; everything is escaped."""
-    lines = [f"<table><caption>{html.escape(caption)}</caption><tr>"]
-    lines += [f"<th>{html.escape(name)}</th>" for name in header]
-    lines.append("</tr>")
+    """An HTML table; everything but :class:`Markup` is escaped. Numbers are aligned to the right."""
+    lines = [f'<table style="{_TABLE}">']
+    if caption:
+        style = "text-align:left;font-weight:600;color:inherit;white-space:nowrap"
+        lines.append(f'<caption style="{style}">{html.escape(caption)}</caption>')
+    if header:
+        cells = "".join(f'<th style="{_CELL};font-weight:600">{html.escape(name)}</th>' for name in header)
+        lines.append(f"<tr>{cells}</tr>")
     for row in rows:
-        cells = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row)
+        cells = ""
+        for cell in row:
+            number = re.fullmatch(r"[+-]?(\d[\d.,]*(e[+-]?\d+)?|nan|inf)", str(cell)) is not None
+            style = _CELL.replace("text-align:left", "text-align:right") if number and header else _CELL
+            cells += f'<td style="{style}">{_cell(cell)}</td>'
         lines.append(f"<tr>{cells}</tr>")
     lines.append("</table>")
     return "".join(lines)
+
+
+def folded(summary: str, inner: str) -> str:
+    """Something long, closed at first."""
+    return f'<details style="font-size:12px"><summary style="cursor:pointer">{html.escape(summary)}</summary>{inner}</details>'
+
+
+def bar(value: float, limit: float, width: int = 120) -> Markup:
+    """A bar to the right of a number: blue above 0, orange below."""
+    share = min(abs(value) / limit, 1.0) if limit and np.isfinite(value) else 0.0
+    colour = "rgba(56,132,214,0.75)" if value >= 0 else "rgba(214,112,36,0.75)"
+    return Markup(
+        f'<span style="display:inline-block;height:9px;width:{max(round(share * width), 1)}px;background:{colour}"></span>'
+    )
+
+
+def badge(state: str) -> Markup:
+    """A job's state."""
+    colour = _STATE_COLOURS.get(state, _GREY)
+    return Markup(f'<span style="padding:0 6px;border-radius:8px;background:{colour}">{html.escape(state)}</span>')
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            break
+        count /= 1000
+    else:
+        unit = "TB"
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def shapes(caption: str, named: Iterable[tuple[str, Sequence[Any]]]) -> str:
+    """Names and shapes, folded where they are many."""
+    rows = [(name, "×".join(map(str, shape))) for name, shape in named]
+    if len(rows) <= 12:
+        return table(caption, ("name", "shape"), rows)
+    more = [(f"and {len(rows) - _HEADS_MAX} more", "")] if len(rows) > _HEADS_MAX else []
+    return folded(caption, table("", ("name", "shape"), rows[:_HEADS_MAX] + more))
+
+
+def model(it: "Model") -> str:
+    """A model: shape, place, weights and what was done to them."""
+    cfg = it.cfg
+    heads = str(cfg.n_heads)
+    if cfg.n_key_value_heads != cfg.n_heads:
+        heads += f", {cfg.n_key_value_heads} key-value heads"
+    processed = [name for name, applied in it.processing.items() if applied]
+    rows: list[tuple[str, object]] = [
+        ("family", cfg.family),
+        ("layers", str(cfg.n_layers)),
+        ("heads", heads),
+        ("d_model, d_head, d_mlp", f"{cfg.d_model}, {cfg.d_head}, {cfg.d_mlp}"),
+        ("vocabulary, context", f"{cfg.d_vocab}, {cfg.n_ctx}"),
+        ("parameters", f"{cfg.parameter_count:,}"),
+        ("weights", f"{it.dtype} on {it.device}, {size(it.weight_bytes)}, sha256 {it.hash[:12]}"),
+        ("processing", ", ".join(processed) or "none: as in the file"),
+    ]
+    return table(f"ablate.Model {it.name} ({it.id})", (), rows)
+
+
+def graph(it: "Graph") -> str:
+    """A graph: its edges, options, and modules."""
+    rows: list[tuple[str, object]] = [
+        ("model", it.model.name),
+        ("edges", f"{it.edge_count:,}"),
+        ("kind", "factorized: heads and MLPs" if it.is_factorized else "nodes of the residual stream"),
+        ("positions", "all in one" if it.seq_len is None else f"{it.seq_len}, edges at each"),
+        ("inputs", "query, key and value apart" if it.separate_qkv else "one for each head"),
+    ]
+    modules = shapes(f"{len(it.modules)} destination modules", it.modules.items())
+    return table(f"ablate.Graph {it.id}", (), rows) + modules
+
+
+def prune_scores(it: "PruneScores") -> str:
+    """The top edges, with bars; without their names, the largest elements."""
+    count = sum(to_numpy(array).size for array in it.values())
+    caption = f"ablate.PruneScores: {count:,} edges, job {it.job.id}"
+    top: Sequence[tuple[str, int | None, float]]
+    if it.top_edges:
+        top = [(edge.edge, edge.seq_idx, edge.score) for edge in it.top_edges]
+        header = ["edge", "position", "score", ""]
+    else:
+        top = _largest(it)
+        header = ["element", "position", "score", ""]
+    limit = max((abs(score) for _, _, score in top), default=0.0)
+    rows = [[name, "" if at is None else at, f"{score:+.4g}", bar(score, limit)] for name, at, score in top]
+    if all(at is None for _, at, _ in top):
+        header.pop(1)
+        rows = [[row[0], *row[2:]] for row in rows]
+    return table(caption, header, rows)
+
+
+def _largest(it: "PruneScores", count: int = 10) -> list[tuple[str, None, float]]:
+    found: list[tuple[str, None, float]] = []
+    for name, array in it.items():
+        values = to_numpy(array)
+        flat = values.reshape(-1).astype(np.float64)
+        for index in np.argsort(-np.abs(flat))[:count]:
+            where = ", ".join(str(int(i)) for i in np.unravel_index(index, values.shape))
+            found.append((f"{name}[{where}]", None, float(flat[index])))
+    return sorted(found, key=lambda item: -abs(item[2]))[:count]
+
+
+def job(it: "Job") -> str:
+    """A job: its state and how far it is; ACDC's taus."""
+    share = it.done_units / it.total_units if it.total_units else 0.0
+    rows: list[tuple[str, object]] = [
+        ("state", badge(it.state)),
+        ("done", Markup(f"{it.done_units} of {it.total_units} {bar(share, 1.0)}")),
+        ("time", f"{it.elapsed_ms / 1000:.1f} s"),
+    ]
+    if it.error:
+        rows.append(("error", it.error))
+    text = table(f"ablate.Job {it.id}", (), rows)
+    if it.acdc:
+        taus = [(f"{t.tau:.3g}", t.removed_edges, f"{t.effect:+.4g}") for t in it.acdc]
+        text += table("", ("tau", "edges removed", "effect"), taus)
+    return text
+
+
+def evaluation(it: "Evaluation") -> str:
+    """A row a circuit, and the areas under the curves."""
+    if not it:
+        return table("ablate.Evaluation: no circuit", (), ())
+    names = list(it[0])
+    rows = [[int(row["edge_count"]), *(f"{row[name]:.4g}" for name in names[1:])] for row in it]
+    text = table("ablate.Evaluation", [name.replace("_", " ") for name in names], rows)
+    if it.areas:
+        areas = [
+            (name.replace("_", " "), f"{a.auc:.4g}", f"{a.trapezoid:.4g}", f"{a.cpr:.4g}", f"{a.cmd:.4g}")
+            for name, a in it.areas.items()
+        ]
+        text += folded("areas under the curves", table("", ("metric", "AUC", "trapezoid", "CPR", "CMD"), areas))
+    return text
+
+
+def hook(it: "Hook") -> str:
+    """An intervention: where, what, and on which part."""
+    chosen = {"heads": it.heads, "positions": it.positions, "rows": it.rows}
+    rows: list[tuple[str, object]] = [("at", it.name), ("operation", it.op)]
+    rows += [(what, ", ".join(map(str, numbers)) or "all") for what, numbers in chosen.items()]
+    return table(f"ablate.Hook {it.id} of {it.graph_id}", (), rows)

@@ -268,10 +268,9 @@ class PruneScores(dict[str, Array]):
         return f"<ablate.PruneScores of {count} values in {len(self)} modules, job {self.job.id}>"
 
     def _repr_html_(self) -> str:
-        from ._html import table
+        from ._html import prune_scores
 
-        rows = [(e.edge, "" if e.seq_idx is None else e.seq_idx, f"{e.score:+.4f}") for e in self.top_edges]
-        return table(repr(self), ("edge", "position", "score"), rows)
+        return prune_scores(self)
 
 
 class Job:
@@ -399,6 +398,11 @@ class Job:
 
     def __repr__(self) -> str:
         return f"<ablate.Job {self.id}: {self.state}, {self.done_units} of {self.total_units}>"
+
+    def _repr_html_(self) -> str:
+        from ._html import job
+
+        return job(self)
 
 
 def follow(

@@ -47,12 +47,14 @@ class MaskModes:
 
     @contextlib.contextmanager
     def mask_fn_mode(self, mask_fn: MaskFn | None, dropout_p: float = 0.0) -> Iterator[Any]:
-        """:meth:`set_mask_fn` for the length of a ``with`` block; AutoCircuit's function of that name."""
+        """:meth:`set_mask_fn` for the length of a ``with`` block, then what it was before; AutoCircuit's
+        function of that name."""
+        before = self.mask_fn
         self.set_mask_fn(mask_fn, dropout_p)
         try:
             yield self
         finally:
-            self.set_mask_fn(None)
+            self.set_mask_fn(*before)
 
     def set_mask_batch_size(self, batch_size: int | None) -> MaskRows:
         """Gives the mask a row for each of ``batch_size`` prompts, all as the first one is now; patched

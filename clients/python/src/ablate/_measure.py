@@ -56,6 +56,11 @@ class Evaluation(list[dict[str, float]]):
                 area.auc, area.auc_linear, area.trapezoid, area.cpr, area.cmd
             )
 
+    def _repr_html_(self) -> str:
+        from ._html import evaluation
+
+        return evaluation(self)
+
 
 @dataclass(frozen=True)
 class Completeness:

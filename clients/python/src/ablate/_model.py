@@ -210,6 +210,11 @@ class Model:
     def __repr__(self) -> str:
         return f"<ablate.Model {self.name!r} ({self.id}): {self._shape()}>"
 
+    def _repr_html_(self) -> str:
+        from ._html import model
+
+        return model(self)
+
     def _shape(self) -> str:
         cfg = self.cfg
         heads = f"{cfg.n_heads} heads"

@@ -25,6 +25,7 @@ const SHOWN_FIRST = 40;
 function Status({ session }: { session: Session }) {
   const job = session.job.value;
   const event = session.event.value;
+  if (!job && session.error.value) return null;
   if (!job) return <p class="quiet">Asking for {session.jobId}…</p>;
   const now = event ?? job;
   return (

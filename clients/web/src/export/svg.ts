@@ -41,14 +41,18 @@ export function toSvg(scene: Scene, values: Float32Array, colours: Colours, titl
   parts.push("</g>");
   topology.places.forEach((place, index) => {
     const name = place.name.replace(/^MLP /, "M");
-    const nodeWidth = Math.max(NODE_WIDTH, name.length > 6 ? 64 : 0);
+    const k = layout.nodeScale;
+    const nodeWidth = Math.max(NODE_WIDTH, name.length > 6 ? 64 : 0) * k;
+    const nodeHeight = NODE_HEIGHT * k;
     const [x, y] = [layout.x[index]!, layout.y[index]!];
     parts.push(
       `<g opacity="${scene.touched[index] === 1 ? 1 : 0.35}">` +
-        `<rect x="${round(x - nodeWidth / 2)}" y="${round(y - NODE_HEIGHT / 2)}" ` +
-        `width="${nodeWidth}" height="${NODE_HEIGHT}" rx="${place.head >= 0 ? 11 : 4}" ` +
+        `<rect x="${round(x - nodeWidth / 2)}" y="${round(y - nodeHeight / 2)}" ` +
+        `width="${round(nodeWidth)}" height="${round(nodeHeight)}" ` +
+        `rx="${round((place.head >= 0 ? 11 : 4) * k)}" ` +
         `fill="${place.head >= 0 ? colours.node : colours.mlp}" stroke="${colours.line}"/>` +
-        `<text x="${round(x)}" y="${round(y + 4)}" fill="${colours.ink}"${name.length > 6 ? ' font-size="9"' : ""}>` +
+        `<text x="${round(x)}" y="${round(y + 4 * k)}" fill="${colours.ink}" ` +
+        `font-size="${round((name.length > 6 ? 9 : 11) * k)}">` +
         `${escape(name)}</text></g>`,
     );
   });

@@ -31,7 +31,9 @@ function trace(path: Path2D, curve: Curve): void {
   path.bezierCurveTo(curve.x1, curve.y1, curve.x2, curve.y2, curve.x3, curve.y3);
 }
 
-function strokeEdges(context: CanvasRenderingContext2D, edges: SceneEdge[], colours: [string, string], fade: number): void {
+function strokeEdges(
+  context: CanvasRenderingContext2D, edges: SceneEdge[], colours: [string, string], fade: number, scale: number,
+): void {
   const paths = new Map<number, Path2D>();
   for (const { curve, strength, positive } of edges) {
     const bucket = Math.min(BUCKETS - 1, Math.floor(strength * BUCKETS)) * 2 + (positive ? 1 : 0);
@@ -45,7 +47,7 @@ function strokeEdges(context: CanvasRenderingContext2D, edges: SceneEdge[], colo
     const strength = ((bucket >> 1) + 0.5) / BUCKETS;
     context.strokeStyle = colours[bucket & 1]!;
     context.globalAlpha = fade * opacityOf(strength) * (crowd + (1 - crowd) * strength);
-    context.lineWidth = widthOf(strength) * (bucket >> 1 === 0 ? 0.7 : 1);
+    context.lineWidth = widthOf(strength) * (bucket >> 1 === 0 ? 0.7 : 1) * scale;
     context.stroke(path);
   }
   context.globalAlpha = 1;
@@ -67,6 +69,7 @@ function drawNodes(context: CanvasRenderingContext2D, scene: Scene, marks: Marks
   const [line, accent, bad] = [colour("--node-line"), colour("--accent"), colour("--bad")];
   context.textAlign = "center";
   context.textBaseline = "middle";
+  const k = scene.layout.nodeScale;
   scene.topology.places.forEach((place, index) => {
     const x = scene.layout.x[index]!;
     const y = scene.layout.y[index]!;
@@ -74,13 +77,14 @@ function drawNodes(context: CanvasRenderingContext2D, scene: Scene, marks: Marks
     const visible = scene.touched[index] === 1 || struck || marks.place === index;
     context.globalAlpha = visible && (!near || near.has(index)) ? 1 : 0.35;
     const text = place.name.replace(/^MLP /, "M");
-    context.font = `${text.length > 6 ? 9 : 11}px system-ui, sans-serif`;
-    const width = Math.max(NODE_WIDTH, text.length > 6 ? 64 : 0);
+    context.font = `${(text.length > 6 ? 9 : 11) * k}px system-ui, sans-serif`;
+    const width = Math.max(NODE_WIDTH, text.length > 6 ? 64 : 0) * k;
+    const height = NODE_HEIGHT * k;
     context.fillStyle = place.head >= 0 ? fill.head : fill.other;
     context.strokeStyle = struck ? bad : marks.place === index ? accent : line;
-    context.lineWidth = struck || marks.place === index ? 2.5 : 1;
+    context.lineWidth = struck || marks.place === index ? 2.5 * k : k;
     context.beginPath();
-    context.roundRect(x - width / 2, y - NODE_HEIGHT / 2, width, NODE_HEIGHT, place.head >= 0 ? 11 : 4);
+    context.roundRect(x - width / 2, y - height / 2, width, height, (place.head >= 0 ? 11 : 4) * k);
     context.fill();
     context.stroke();
     context.fillStyle = struck ? bad : ink;
@@ -112,6 +116,8 @@ export function draw(
   const colours: [string, string] = [colour("--minus"), colour("--plus")];
   const edges = moving ? scene.edges.slice(0, MOVING_EDGES_MAX) : scene.edges;
   const { topology } = scene;
+  // Lines keep a width that can be seen when all of a large model is in view.
+  const lines = Math.max(1, Math.min(6, 0.55 / view.scale));
   let near: Set<number> | undefined;
   let marked: SceneEdge[] = [];
   if (marks.edge >= 0) marked = scene.edges.slice(marks.edge, marks.edge + 1);
@@ -120,14 +126,14 @@ export function draw(
       topology.sourcePlace[topology.edgeSource[edge]!] === marks.place ||
       topology.destinationPlace[topology.edgeDestination[edge]!] === marks.place);
   }
-  strokeEdges(context, edges, colours, marked.length > 0 ? 0.25 : 1);
+  strokeEdges(context, edges, colours, marked.length > 0 ? 0.25 : 1, lines);
   if (marked.length > 0) {
     near = new Set(marks.place >= 0 ? [marks.place] : []);
     for (const { edge } of marked) {
       near.add(topology.sourcePlace[topology.edgeSource[edge]!]!);
       near.add(topology.destinationPlace[topology.edgeDestination[edge]!]!);
     }
-    strokeEdges(context, marked, colours, 1);
+    strokeEdges(context, marked, colours, 1, lines);
   }
   if (marks.cut && marks.cut.size > 0) strikeEdges(context, scene, marks.cut);
   drawNodes(context, scene, marks, near);
@@ -135,10 +141,11 @@ export function draw(
 
 /** What is under a point of the world; a node goes before an edge. */
 export function hit(scene: Scene, x: number, y: number, reach: number): { edge: number; place: number } {
+  const { nodeScale } = scene.layout;
   for (let index = 0; index < scene.topology.places.length; index++) {
     const dx = Math.abs(scene.layout.x[index]! - x);
     const dy = Math.abs(scene.layout.y[index]! - y);
-    if (dx <= NODE_WIDTH / 2 && dy <= NODE_HEIGHT / 2) return { edge: -1, place: index };
+    if (dx <= (NODE_WIDTH / 2) * nodeScale && dy <= (NODE_HEIGHT / 2) * nodeScale) return { edge: -1, place: index };
   }
   let best = reach * reach;
   let found = -1;

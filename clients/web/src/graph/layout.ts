@@ -6,7 +6,7 @@ import type { Place, Topology } from "./topology.js";
 export const NODE_WIDTH = 46;
 export const NODE_HEIGHT = 22;
 const ROW = 64;
-const COLUMN = { least: 54, most: 110 };
+const COLUMN = { least: 54, most: 400 };
 /** Width by height that pictures aim at, as far as the columns allow. */
 const ASPECT = 1.15;
 
@@ -15,6 +15,8 @@ export interface Layout {
   y: Float32Array;
   width: number;
   height: number;
+  /** Nodes are drawn this much larger: where columns are wide, so that pictures of many layers show them. */
+  nodeScale: number;
 }
 
 /** A curve from the top of a source to the foot of a destination. */
@@ -36,6 +38,7 @@ export function layoutOf(places: Place[]): Layout {
   const height = layers.length * ROW;
   const column = Math.min(COLUMN.most, Math.max(COLUMN.least, (height * ASPECT) / headCount));
   const width = Math.max(4, headCount) * column;
+  const nodeScale = Math.max(1, Math.min(2.2, column / 80));
   const x = Float32Array.from(places, ({ head }) =>
     head < 0 ? width / 2 : width / 2 + (head - (headCount - 1) / 2) * column,
   );
@@ -46,7 +49,7 @@ export function layoutOf(places: Place[]): Layout {
       x[index] = width / 2 + ((headCount - 1) / 2 + 1.2) * column;
     }
   });
-  return { x, y, width: Math.max(width, Math.max(...x) + column / 2), height };
+  return { x, y, width: Math.max(width, Math.max(...x) + column / 2), height, nodeScale };
 }
 
 const PORT: Record<string, number> = { Q: -14, K: 0, V: 14 };
@@ -57,9 +60,9 @@ export function curveOf(topology: Topology, layout: Layout, edge: number): Curve
   const to = topology.destinationPlace[destination]!;
   const port = PORT[topology.destinations[destination]!.name.slice(-1)] ?? 0;
   const x0 = layout.x[from]!;
-  const y0 = layout.y[from]! - NODE_HEIGHT / 2;
-  const x3 = layout.x[to]! + (topology.places[to]!.head >= 0 ? port : 0);
-  const y3 = layout.y[to]! + NODE_HEIGHT / 2;
+  const y0 = layout.y[from]! - (NODE_HEIGHT / 2) * layout.nodeScale;
+  const x3 = layout.x[to]! + (topology.places[to]!.head >= 0 ? port * layout.nodeScale : 0);
+  const y3 = layout.y[to]! + (NODE_HEIGHT / 2) * layout.nodeScale;
   const bend = Math.max(18, (y0 - y3) * 0.4);
   // Edges that pass over layers in one column would run through the nodes between: they bow out.
   const bow = Math.abs(x3 - x0) < 20 && y0 - y3 > ROW ? Math.min(90, (y0 - y3) * 0.16) : 0;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is resident, what it costs, and who is at work.
+import { Graphs } from "./graphs.js";
 import { Health } from "./health.js";
 import { Jobs } from "./jobs.js";
 import { Memory } from "./memory.js";
@@ -11,6 +12,7 @@ export function Overview() {
       <h1>Overview</h1>
       <Jobs />
       <Models />
+      <Graphs />
       <Memory />
       <Health />
     </div>

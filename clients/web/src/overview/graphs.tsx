@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Graphs over resident models: a model cannot be unloaded while it has one. Each view that patches by
+// hand has a graph of its own.
+import { useSignal } from "@preact/signals";
+import { GraphKind, type GraphOptions } from "#gen/ablate/v1/common_pb.js";
+import { describe } from "../lib/errors.js";
+import { count } from "../lib/format.js";
+import { usePolled } from "../lib/poll.js";
+import { QUICK, graphs, models } from "../lib/rpc.js";
+import { Notice } from "../ui/notice.js";
+
+export function optionWords(options: GraphOptions | undefined): string {
+  const words = [
+    options?.kind === GraphKind.SIMPLE ? "nodes" : "edges",
+    options?.mergeQkv ? "q, k, v merged" : "",
+    options?.seqLen ? `${options.seqLen} positions` : "",
+    options?.expandKvHeads ? "KV heads expanded" : "",
+    options?.kvCacheIds.length ? "behind a KV cache" : "",
+  ];
+  return words.filter(Boolean).join(", ");
+}
+
+export function Graphs() {
+  const error = useSignal("");
+  const polled = usePolled(async (signal) => {
+    const options = { ...QUICK, signal };
+    const [list, resident] = await Promise.all([graphs.listGraphs({}, options), models.listModels({}, options)]);
+    const names = new Map(resident.models.map(({ modelId, name }) => [modelId, name]));
+    return list.graphs.map((graph) => ({ graph, model: names.get(graph.modelId) ?? graph.modelId }));
+  }, 2);
+  const remove = async (graphId: string) => {
+    error.value = "";
+    try {
+      await graphs.deleteGraph({ graphId }, QUICK);
+      polled.refresh();
+    } catch (failure) {
+      error.value = describe(failure);
+    }
+  };
+  const list = polled.value.value;
+  if (!list || list.length === 0) return null;
+  return (
+    <section aria-labelledby="graphs-title" class="wide">
+      <h2 id="graphs-title">Graphs</h2>
+      {(error.value || polled.error.value) && <Notice kind="error">{error.value || polled.error.value}</Notice>}
+      <table class="list">
+        <thead>
+          <tr>
+            <th scope="col">Graph</th>
+            <th scope="col">Model</th>
+            <th scope="col">Ablates</th>
+            <th scope="col" class="num">Edges</th>
+            <th scope="col"><span class="hidden">Actions</span></th>
+          </tr>
+        </thead>
+        <tbody>
+          {list.map(({ graph, model }) => (
+            <tr key={graph.graphId}>
+              <th scope="row">{graph.graphId}</th>
+              <td>{model}</td>
+              <td>{optionWords(graph.options)}</td>
+              <td class="num">{count(graph.edgeCount)}</td>
+              <td class="actions">
+                <button type="button" aria-label={`Delete ${graph.graphId}`} onClick={() => void remove(graph.graphId)}>Delete</button>
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}

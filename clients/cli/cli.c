@@ -2,6 +2,7 @@
 /* cli.c -- what commands share: saying what went wrong, printing, listings, and finding the model
  * that a command is about. See cli.h. */
 #include "clients/cli/cli.h"
+#include "clients/cli/watch.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -188,25 +189,56 @@ static bool on_page(const ProtobufCMessage *page, void *user_data) {
     return !list->failed;
 }
 
-int abl_cli_list(abl_cli *cli, const abl_rpc_method *method, ProtobufCMessage *request,
-                 const abl_column *columns, size_t column_count, abl_rows_cb rows_cb,
-                 const char *none) {
+/* A look at all pages of a listing; see watch.h. */
+typedef struct listed {
+    const abl_rpc_method *method;
+    ProtobufCMessage *request;
+    abl_rows_cb rows_cb;
+} listed;
+
+static abl_code look_at_list(const abl_cli *cli, abl_table *table, json_t **ret_document,
+                             void *user_data, abl_rpc_error *ret_error) {
+    const listed *what = user_data;
+    listing list = {.cli = cli, .table = table, .rows_cb = what->rows_cb};
+    abl_code code = abl_rpc_pages(cli->rpc, what->method, what->request, on_page, &list, ret_error);
+    *ret_document = list.document;
+    return code;
+}
+
+int abl_cli_list_watched(abl_cli *cli, const abl_rpc_method *method, ProtobufCMessage *request,
+                         const abl_column *columns, size_t column_count, abl_rows_cb rows_cb,
+                         const char *none, unsigned restless) {
+    listed what = {.method = method, .request = request, .rows_cb = rows_cb};
+    if (cli->args->given[ABL_OPTION_WATCH]) {
+        const abl_watch watch = {.columns = columns,
+                                 .column_count = column_count,
+                                 .restless = restless,
+                                 .none = none,
+                                 .look_cb = look_at_list,
+                                 .user_data = &what};
+        return abl_watch_run(cli, &watch);
+    }
     ABL_CLEANUP(abl_table_destroyp) abl_table *table = abl_table_create(columns, column_count);
-    listing list = {.cli = cli, .table = table, .rows_cb = rows_cb};
+    json_t *document = NULL;
     abl_rpc_error error = {0};
-    abl_code code = abl_rpc_pages(cli->rpc, method, request, on_page, &list, &error);
-    if (code != ABL_CODE_OK) {
-        json_decref(list.document);
+    if (look_at_list(cli, table, &document, &what, &error) != ABL_CODE_OK) {
+        json_decref(document);
         return abl_cli_failed(cli, &error);
     }
     if (cli->json) {
-        return abl_cli_put_json(cli, list.document, false);
+        return abl_cli_put_json(cli, document, false);
     }
     if (abl_table_row_count(table) == 0) {
         abl_cli_say(cli, "%s", none);
         return ABL_EXIT_OK;
     }
     return abl_cli_print_table(cli, table);
+}
+
+int abl_cli_list(abl_cli *cli, const abl_rpc_method *method, ProtobufCMessage *request,
+                 const abl_column *columns, size_t column_count, abl_rows_cb rows_cb,
+                 const char *none) {
+    return abl_cli_list_watched(cli, method, request, columns, column_count, rows_cb, none, 0);
 }
 
 /* --- Models ----------------------------------------------------------------------------------- */

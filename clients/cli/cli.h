@@ -100,6 +100,10 @@ typedef void (*abl_rows_cb)(abl_table *table, const ProtobufCMessage *page);
 int abl_cli_list(abl_cli *cli, const abl_rpc_method *method, ProtobufCMessage *request,
                  const abl_column *columns, size_t column_count, abl_rows_cb rows_cb,
                  const char *none);
+/* The same for a listing that takes --watch; `restless` as in watch.h. */
+int abl_cli_list_watched(abl_cli *cli, const abl_rpc_method *method, ProtobufCMessage *request,
+                         const abl_column *columns, size_t column_count, abl_rows_cb rows_cb,
+                         const char *none, unsigned restless);
 
 /* A unary call whose failure is said already: NULL then, and *ret_exit is set. */
 ProtobufCMessage *abl_cli_call(abl_cli *cli, const abl_rpc_method *method,

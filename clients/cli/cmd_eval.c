@@ -68,6 +68,8 @@ typedef struct sweep {
     Ablate__V1__Metric wanted[METRIC_COUNT_MAX];
     Ablate__V1__CircuitSweep message;
     Ablate__V1__EvaluateCircuitsRequest request;
+    double firsts[ABL_CIRCUIT_COUNT_MAX]; /* (row) the first metric, which is drawn as bars */
+    size_t row_count;
     int code;
 } sweep;
 
@@ -120,6 +122,9 @@ static bool on_circuit(const ProtobufCMessage *message, void *user_data) {
         return true;
     }
     add_areas(run, row);
+    if (run->row_count < ABL_CIRCUIT_COUNT_MAX) {
+        run->firsts[run->row_count++] = row->n_values > 0 ? row->values[0]->value : 0;
+    }
     abl_table_add(run->table, "%lld", (long long)row->edge_count);
     for (size_t i = 0; i < run->request.n_metrics; i++) {
         if (i < row->n_values) {
@@ -213,6 +218,24 @@ static bool make_table(sweep *run) {
     return run->table != NULL && run->areas != NULL;
 }
 
+static bool is_percent(Ablate__V1__Metric metric) {
+    return strstr(metric_title(metric), "PERCENT") != NULL ||
+           metric == ABLATE__V1__METRIC__METRIC_ANSWER_DIFF_PERCENT ||
+           metric == ABLATE__V1__METRIC__METRIC_CORRECT_ANSWER_PERCENT;
+}
+
+/* The first metric as bars, to 100 percent or to its largest value. */
+static void draw_bars(sweep *run) {
+    double largest = is_percent(run->wanted[0]) ? 100 : 0;
+    for (size_t i = 0; i < run->row_count; i++) {
+        largest = run->firsts[i] > largest ? run->firsts[i] : largest;
+    }
+    for (size_t i = 0; i < run->row_count; i++) {
+        run->firsts[i] = largest > 0 && run->firsts[i] > 0 ? run->firsts[i] / largest : 0;
+    }
+    abl_table_bars(run->table, metric_title(run->wanted[0]), run->firsts, run->row_count);
+}
+
 static int evaluate(abl_cli *cli, sweep *run) {
     static const abl_rpc_method method =
         ABL_RPC("EvaluateService", "EvaluateCircuits", evaluate_circuits);
@@ -227,6 +250,7 @@ static int evaluate(abl_cli *cli, sweep *run) {
     if (cli->json || run->code != ABL_EXIT_OK) {
         return run->code;
     }
+    draw_bars(run);
     int printed = abl_cli_print_table(cli, run->table);
     if (printed != ABL_EXIT_OK || !cli->args->given[ABL_OPTION_AREAS]) {
         return printed;

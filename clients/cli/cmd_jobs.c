@@ -39,6 +39,7 @@ static void job_rows(abl_table *table, const ProtobufCMessage *page) {
 
 int abl_cmd_jobs_list(abl_cli *cli) {
     static const abl_rpc_method method = ABL_RPC("PruneService", "ListJobs", list_jobs);
+    enum { TIME = 4 };
     static const abl_column columns[] = {
         {"id", false, true},         {"algorithm", false, false}, {"state", false, false},
         {"done", true, false},       {"time", true, false},       {"graph", false, true},
@@ -46,8 +47,8 @@ int abl_cmd_jobs_list(abl_cli *cli) {
     };
     Ablate__V1__ListJobsRequest request = ABLATE__V1__LIST_JOBS_REQUEST__INIT;
     request.state = (Ablate__V1__JobState)cli->args->count[ABL_OPTION_STATE];
-    return abl_cli_list(cli, &method, &request.base, columns, ABL_COUNT_OF(columns), job_rows,
-                        "no jobs; `ablate discover` starts one");
+    return abl_cli_list_watched(cli, &method, &request.base, columns, ABL_COUNT_OF(columns),
+                                job_rows, "no jobs; `ablate discover` starts one", 1U << TIME);
 }
 
 static int show_job(const abl_cli *cli, const Ablate__V1__Job *job) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_status.c -- `ablate status` and `ablate version`. */
-#include "clients/cli/cli.h"
+#include "clients/cli/watch.h"
 
 #include <string.h>
 
@@ -32,16 +32,16 @@ static void device_rows(abl_table *table, const Ablate__V1__GetServerInfoRespons
     }
 }
 
-static int show_info(const abl_cli *cli, const Ablate__V1__GetServerInfoResponse *info) {
-    static const abl_column columns[] = {{"ablated", false, true}, {"", false, true}};
-    ABL_CLEANUP(abl_table_destroyp)
-    abl_table *table = abl_table_create(columns, ABL_COUNT_OF(columns));
+static void info_rows(const abl_cli *cli, abl_table *table,
+                      const Ablate__V1__GetServerInfoResponse *info) {
     char uptime[24];
     abl_text_duration(uptime, sizeof uptime, (double)info->uptime_ms);
     text_row(table, "address", abl_rpc_host(cli->rpc));
     text_row(table, "version", info->version);
     text_row(table, "state", info->draining ? "draining: refuses new calls" : "serving");
-    text_row(table, "up for", uptime);
+    if (!cli->args->given[ABL_OPTION_WATCH] || cli->out.tty) {
+        text_row(table, "up for", uptime); /* else it would be a change each second */
+    }
     text_row(table, "backend", info->backend);
     text_row(table, "BLAS", info->blas);
     device_rows(table, info);
@@ -60,18 +60,40 @@ static int show_info(const abl_cli *cli, const Ablate__V1__GetServerInfoResponse
     if (info->http_address != NULL && info->http_address[0] != '\0') {
         text_row(table, "dashboard", info->http_address);
     }
-    return abl_cli_print_table(cli, table);
+}
+
+static abl_code look(const abl_cli *cli, abl_table *table, json_t **ret_document, void *user_data,
+                     abl_rpc_error *ret_error) {
+    (void)user_data;
+    Ablate__V1__GetServerInfoRequest request = ABLATE__V1__GET_SERVER_INFO_REQUEST__INIT;
+    ABL_CLEANUP(abl_rpc_freep) ProtobufCMessage *response = NULL;
+    abl_code code = abl_rpc_unary(cli->rpc, &get_server_info, &request.base, &response, ret_error);
+    if (code == ABL_CODE_OK && cli->json) {
+        *ret_document = abl_json_of(response);
+    } else if (code == ABL_CODE_OK) {
+        info_rows(cli, table, (const Ablate__V1__GetServerInfoResponse *)response);
+    }
+    return code;
 }
 
 int abl_cmd_status(abl_cli *cli) {
-    Ablate__V1__GetServerInfoRequest request = ABLATE__V1__GET_SERVER_INFO_REQUEST__INIT;
-    int code = ABL_EXIT_OK;
-    ABL_CLEANUP(abl_rpc_freep)
-    ProtobufCMessage *response = abl_cli_call(cli, &get_server_info, &request.base, &code);
-    if (response == NULL || cli->json) {
-        return response == NULL ? code : abl_cli_print_json(cli, response);
+    static const abl_column columns[] = {{"ablated", false, true}, {"", false, true}};
+    if (cli->args->given[ABL_OPTION_WATCH]) {
+        const abl_watch watch = {.columns = columns,
+                                 .column_count = ABL_COUNT_OF(columns),
+                                 .restless_key = "uptime_ms",
+                                 .none = "",
+                                 .look_cb = look};
+        return abl_watch_run(cli, &watch);
     }
-    return show_info(cli, (const Ablate__V1__GetServerInfoResponse *)response);
+    ABL_CLEANUP(abl_table_destroyp)
+    abl_table *table = abl_table_create(columns, ABL_COUNT_OF(columns));
+    json_t *document = NULL;
+    abl_rpc_error error = {0};
+    if (look(cli, table, &document, NULL, &error) != ABL_CODE_OK) {
+        return abl_cli_failed(cli, &error);
+    }
+    return cli->json ? abl_cli_put_json(cli, document, false) : abl_cli_print_table(cli, table);
 }
 
 /* Works without a server too; then it only says its own version. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define LOAD_OPTIONS (ABL_TAKES(MODE) | ABL_TAKES(DTYPE) | ABL_TAKES(DEVICE))
+#define WATCH_OPTIONS (ABL_TAKES(WATCH) | ABL_TAKES(INTERVAL))
 #define GRAPH_OPTIONS                                                                              \
     (ABL_TAKES(SIMPLE) | ABL_TAKES(MERGE_QKV) | ABL_TAKES(EXPAND_KV) | ABL_TAKES(SEQ_LEN))
 #define TRAINING_OPTIONS                                                                           \
@@ -67,12 +68,13 @@ const abl_command abl_commands[] = {
      ABL_TAKES(MODEL) | LOAD_OPTIONS | ABL_TAKES(GRAPH) | GRAPH_OPTIONS | ABL_TAKES(BOS),
      abl_cmd_import},
     {"diff", "JOB JOB", "compare two jobs' scores", 2, 0, abl_cmd_diff},
-    {"jobs list", "", "list the jobs, newest first", 0, ABL_TAKES(STATE), abl_cmd_jobs_list},
+    {"jobs list", "", "list the jobs, newest first", 0, ABL_TAKES(STATE) | WATCH_OPTIONS,
+     abl_cmd_jobs_list},
     {"jobs show", "JOB", "describe a job", 1, 0, abl_cmd_jobs_show},
     {"jobs watch", "JOB", "follow a job to its end", 1, ABL_TAKES(AFTER), abl_cmd_jobs_watch},
     {"jobs cancel", "JOB", "stop a job; its scores so far are kept", 1, 0, abl_cmd_jobs_cancel},
     {"jobs scores", "JOB", "save a job's scores as safetensors", 1, ABL_TAKES(OUT), abl_cmd_export},
-    {"status", "", "describe the daemon and what is resident", 0, 0, abl_cmd_status},
+    {"status", "", "describe the daemon and what is resident", 0, WATCH_OPTIONS, abl_cmd_status},
     {"version", "", "print the versions of client and daemon", 0, 0, abl_cmd_version},
     {"completion", "SHELL", "print what makes bash, zsh or fish complete ablate's words", 1,
      ABL_OFFLINE, abl_cmd_completion},
@@ -99,7 +101,8 @@ const abl_command *abl_command_find(int count, char *const *words, int *ret_word
         if (!is_word(name, first, words[0])) {
             continue;
         }
-        if (name[first] == '\0') {
+        bool alone = count == 1 || words[1][0] == '-';
+        if (name[first] == '\0' || (alone && strcmp(name + first, " list") == 0)) {
             *ret_words = 1;
             return &abl_commands[i];
         }

@@ -28,7 +28,8 @@ extern const size_t abl_command_count;
 /* All options that a command takes. */
 abl_option_set abl_command_takes(const abl_command *command);
 
-/* The command that the first words name, and how many they are; NULL: none. */
+/* The command that the first words name, and how many they are; NULL: none. A group with no verb
+ * behind it is its `list`. */
 const abl_command *abl_command_find(int count, char *const *words, int *ret_words);
 
 /* "models load" is in the group "models". */

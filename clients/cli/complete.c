@@ -244,7 +244,9 @@ int abl_complete(FILE *out, int count, char **words) {
     }
     int used = 0;
     const abl_command *command = abl_command_find(behind, line + leading + 1, &used);
-    if (command != NULL) {
+    if (behind == 1 && it.current[0] != '-' && abl_command_is_group(line[leading + 1])) {
+        offer_commands(&it, line[leading + 1]);
+    } else if (command != NULL) {
         memmove(line + leading + 1, line + leading + 1 + used,
                 (size_t)(behind - used) * sizeof *line);
         if (!abl_args_parse(&args, abl_command_takes(command), length - used, line, problem,

@@ -74,14 +74,14 @@ int abl_help_run(const abl_cli *cli, int count, char **words) {
         abl_help_print(cli, stdout);
         return ABL_EXIT_OK;
     }
+    if (count == 1 && abl_command_is_group(words[0])) {
+        abl_help_group(cli, stdout, words[0]);
+        return ABL_EXIT_OK;
+    }
     int used = 0;
     const abl_command *command = abl_command_find(count, words, &used);
     if (command != NULL) {
         abl_help_command(cli, command);
-        return ABL_EXIT_OK;
-    }
-    if (count == 1 && abl_command_is_group(words[0])) {
-        abl_help_group(cli, stdout, words[0]);
         return ABL_EXIT_OK;
     }
     return abl_help_unknown(cli, count, words);

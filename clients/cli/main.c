@@ -5,6 +5,7 @@
  * disconnect. A command returns the exit code (see abl_exit in cli.h). */
 #include "clients/cli/complete.h"
 #include "clients/cli/help.h"
+#include "clients/cli/watch.h"
 
 #include <string.h>
 
@@ -12,8 +13,9 @@ static int connect_and_run(abl_cli *cli, const abl_command *it) {
     if (cli->args->given[ABL_OPTION_TIMEOUT] && cli->args->number[ABL_OPTION_TIMEOUT] < 0.001) {
         return abl_cli_usage(cli, "--timeout takes seconds, more than 0");
     }
+    int64_t timeout_ms = cli->args->given[ABL_OPTION_WATCH] ? ABL_WATCH_TIMEOUT_MS : 0;
     abl_rpc_error error = {0};
-    if (abl_cli_connect(cli->args, 0, &cli->rpc, &error) != ABL_CODE_OK) {
+    if (abl_cli_connect(cli->args, timeout_ms, &cli->rpc, &error) != ABL_CODE_OK) {
         return abl_cli_failed(cli, &error);
     }
     abl_rpc_catch_interrupt();

@@ -7,6 +7,8 @@
  */
 #include "clients/cli/table.h"
 
+#include "clients/cli/progress.h"
+#include "core/base/assert.h"
 #include "core/base/mem.h"
 
 #include <stdarg.h>
@@ -16,6 +18,8 @@
 #define RIGID_MIN 3         /* the last resort before columns are left out */
 #define COLUMN_COUNT_MAX 16 /* more is a mistake in this program */
 #define CELL_BYTES_MAX 65536
+#define BAR_MIN 6 /* a shorter bar tells nothing apart */
+#define BAR_MAX 24
 
 struct abl_table {
     const abl_column *columns;
@@ -24,6 +28,9 @@ struct abl_table {
     size_t cell_count;
     size_t cell_capacity;
     bool failed;
+    const char *bar_title;
+    const double *bars; /* (row); NULL: none */
+    size_t bar_count;
 };
 
 abl_table *abl_table_create(const abl_column *columns, size_t column_count) {
@@ -100,6 +107,19 @@ size_t abl_table_row_count(const abl_table *table) {
     return table == NULL ? 0 : table->cell_count / table->column_count;
 }
 
+const char *abl_table_cell(const abl_table *table, size_t row, size_t column) {
+    ABL_ASSERT(row < abl_table_row_count(table) && column < table->column_count);
+    return table->cells[row * table->column_count + column];
+}
+
+void abl_table_bars(abl_table *table, const char *title, const double *fractions, size_t count) {
+    if (table != NULL) {
+        table->bar_title = title;
+        table->bars = fractions;
+        table->bar_count = count;
+    }
+}
+
 static int total_width(const int *widths, size_t count) {
     int total = count == 0 ? 0 : (int)(count - 1) * GAP;
     for (size_t i = 0; i < count; i++) {
@@ -167,23 +187,49 @@ static void print_cell(const abl_column *column, const char *text, int width, bo
     }
 }
 
+/* Columns that the bars get, 0: there are none, or too little is left for one. */
+static int bar_width(const abl_table *table, const int *widths, size_t shown, int width) {
+    int room = width - total_width(widths, shown) - GAP;
+    if (table->bars == NULL || width == 0 || shown < table->column_count || room < BAR_MIN) {
+        return 0;
+    }
+    return room < BAR_MAX ? room : BAR_MAX;
+}
+
+static void print_bar(const abl_table *table, size_t row, int width, FILE *out,
+                      const abl_term *term) {
+    char bar[BAR_MAX * 3 + 4];
+    double fraction = row < table->bar_count ? table->bars[row] : 0;
+    abl_progress_bar(bar, sizeof bar, term->unicode, width, fraction);
+    abl_term_style(term, out, "36");
+    fputs(bar, out);
+    abl_term_reset(term, out);
+}
+
 bool abl_table_print(const abl_table *table, FILE *out, const abl_term *term) {
     if (table == NULL || table->failed) {
         return false;
     }
     int widths[COLUMN_COUNT_MAX] = {0};
     size_t shown = layout(table, term->width, widths);
+    int bar = bar_width(table, widths, shown, term->width);
     abl_term_style(term, out, "1");
     for (size_t i = 0; i < shown; i++) {
-        print_cell(&table->columns[i], table->columns[i].title, widths[i], i + 1 == shown, out,
-                   term);
+        print_cell(&table->columns[i], table->columns[i].title, widths[i],
+                   i + 1 == shown && bar == 0, out, term);
+    }
+    if (bar > 0) {
+        (void)abl_text_write(out, term, table->bar_title, bar);
     }
     abl_term_reset(term, out);
     fputc('\n', out);
     for (size_t row = 0; row < abl_table_row_count(table); row++) {
         for (size_t i = 0; i < shown; i++) {
             const char *text = table->cells[row * table->column_count + i];
-            print_cell(&table->columns[i], text, widths[i], i + 1 == shown, out, term);
+            print_cell(&table->columns[i], text, widths[i], i + 1 == shown && bar == 0, out, term);
+        }
+        if (bar > 0) {
+            print_bar(table, row, bar, out, term);
         }
         fputc('\n', out);
     }

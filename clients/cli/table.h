@@ -30,6 +30,11 @@ void abl_table_destroyp(abl_table **table); /* for ABL_CLEANUP */
 /* The next cell; cells fill row after row. Control characters are escaped. */
 void abl_table_add(abl_table *table, const char *format, ...) ABL_PRINTF(2, 3);
 size_t abl_table_row_count(const abl_table *table);
+const char *abl_table_cell(const abl_table *table, size_t row, size_t column); /* borrowed */
+
+/* A picture behind the last column, where the width is known and leaves room: a bar for each row,
+ * `fractions` of [0, 1], which are borrowed until the table is printed, as is the title. */
+void abl_table_bars(abl_table *table, const char *title, const double *fractions, size_t count);
 
 /* False: there was no memory for some cell, and nothing is printed. */
 ABL_MUST_CHECK bool abl_table_print(const abl_table *table, FILE *out, const abl_term *term);

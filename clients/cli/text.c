@@ -30,14 +30,29 @@ void abl_text_init(void) {
     }
 }
 
+/* A number of the environment; 0: none that makes sense. */
+static int size_of(const char *variable) {
+    const char *text = getenv(variable);
+    char *end = NULL;
+    long number = text == NULL ? 0 : strtol(text, &end, 10);
+    return text != NULL && end != text && *end == '\0' && number > 0 && number <= WIDTH_MAX
+               ? (int)number
+               : 0;
+}
+
+int abl_term_height(FILE *stream) {
+    struct winsize size = {0};
+    int lines = size_of("LINES");
+    if (lines == 0 && ioctl(fileno(stream), TIOCGWINSZ, &size) == 0) {
+        lines = size.ws_row;
+    }
+    return lines > 0 ? lines : 24;
+}
+
 static int width_of(FILE *stream, bool tty) {
-    const char *columns = getenv("COLUMNS");
-    if (columns != NULL) {
-        char *end = NULL;
-        long number = strtol(columns, &end, 10);
-        if (end != columns && *end == '\0' && number > 0 && number <= WIDTH_MAX) {
-            return (int)number;
-        }
+    int columns = size_of("COLUMNS");
+    if (columns > 0) {
+        return columns;
     }
     struct winsize size = {0};
     if (tty && ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {

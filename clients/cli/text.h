@@ -30,6 +30,9 @@ void abl_text_init(void);
 /* The width is COLUMNS if that is a number, else the terminal's; neither: no limit. */
 abl_term abl_term_of(FILE *stream);
 
+/* Lines of the window: LINES if that is a number, else the terminal's; neither: 24. */
+int abl_term_height(FILE *stream);
+
 /* `style` is an SGR number, "1" or "31"; both are nothing where there are no colours. */
 void abl_term_style(const abl_term *term, FILE *out, const char *style);
 void abl_term_reset(const abl_term *term, FILE *out);

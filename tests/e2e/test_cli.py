@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line against a real daemon: what it prints, what it returns, what it does on Ctrl-C."""
 
+import contextlib
 import json
 import os
 import pty
@@ -13,7 +14,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from daemon import BUILD
+from daemon import BUILD, Daemon
 
 CLI = BUILD / "bin" / "ablate"
 
@@ -92,7 +93,7 @@ def test_no_daemon_is_exit_code_3_and_says_what_to_do():
     ("words", "said"),
     [
         (["frobnicate"], "no command 'frobnicate'"),
-        (["models"], "models load"),
+        (["models", "lode"], "models load"),
         (["models", "load"], "exactly one NAME"),
         (["status", "extra"], "options only"),
         (["status", "--nonsense"], "no option '--nonsense'"),
@@ -512,3 +513,100 @@ def test_eval_has_every_metric_and_the_areas(ablate, discovered):
     ablate("eval", job, "--metrics", "nonsense", code=2)
     out, _ = ablate("eval", job, "--sizes", "0,10,1519", "--metrics", "answer-diff", "--json")
     assert set(documents(out)[-1]["areas"][0]) >= {"metric", "auc", "cpr", "cmd"}
+
+
+# --- --watch --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def watching(host, *words):
+    command = [CLI, *words, "--watch", "--interval", "0.1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=environment(host))  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def end(process):
+    """Ctrl-C; what else it had written."""
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors == ""
+    return out
+
+
+def read_until(stream, pattern):
+    """Lines up to and with the one that matches."""
+    lines = []
+    for line in stream:
+        lines.append(line)
+        if re.search(pattern, line):
+            return lines
+    raise AssertionError(f"no line has {pattern}: {lines}")
+
+
+def test_a_watch_in_a_pipe_prints_a_line_a_change(daemon, long_job):
+    with watching(daemon.grpc, "jobs") as process:
+        read_until(process.stdout, rf"^\d\d:\d\d:\d\d  {long_job.id} .*running")
+        long_job.cancel()
+        read_until(process.stdout, rf"{long_job.id} .*cancelled")
+        assert "cancelled" not in end(process)
+
+
+def test_a_watch_with_json_prints_a_document_a_change(daemon, graph, tiny):
+    with watching(daemon.grpc, "status", "--json") as process:
+        before = json.loads(process.stdout.readline())
+        made = tiny.graph(seq_len=3)
+        after = json.loads(process.stdout.readline())
+        assert after["graph_count"] == before["graph_count"] + 1
+        made.delete()
+        assert json.loads(process.stdout.readline())["graph_count"] == before["graph_count"]
+        assert end(process) == ""
+
+
+def test_a_watch_outlives_the_daemon_and_says_so():
+    with contextlib.ExitStack() as stack:
+        with Daemon() as first:
+            process = stack.enter_context(watching(first.grpc, "status"))
+            read_until(process.stdout, "state  serving")
+        read_until(process.stderr, f"no answer from {first.grpc} since")
+        with Daemon("--listen", first.grpc):
+            read_until(process.stdout, "dashboard")  # its HTTP port is another one
+            assert end(process) == ""
+
+
+def test_a_first_look_that_fails_is_an_error_as_any_other():
+    run("127.0.0.1:1", "status", "--watch", code=3)
+    run("127.0.0.1:1", "status", "--watch", "--interval", "0", code=2)
+
+
+def test_a_watch_on_a_terminal_redraws_in_place(daemon, tiny):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(CLI, [str(CLI), "status", "-w", "--interval", "0.1"],
+                  environment(daemon.grpc, COLUMNS="40", LINES="30", TERM="xterm"))  # fmt: skip
+    written = b""
+    while written.count(b"\x1b[J") < 3:
+        written += os.read(terminal, 65536)
+    os.write(terminal, b"\x03")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    os.close(terminal)
+    drawings = written.decode().split("\x1b[J")
+    lines = drawings[1].count("\n")
+    assert drawings[1].lstrip("\r").startswith(f"\x1b[{lines}A") and "Ctrl-C ends" in drawings[1]
+    for line in lines_on_screen(drawings[0] + drawings[1]):
+        assert columns_of(line) <= 40, line
+    assert "serving" in drawings[0] and "up for" in drawings[0]
+
+
+def test_eval_draws_its_first_metric_where_the_width_is_known(ablate, discovered):
+    job = discovered[0]["created"]["job_id"]
+    words = ["eval", job, "--sizes", "0,1519", "--metrics", "correct-percent,kl-div"]
+    title, *rows = ablate(*words, COLUMNS="70")[0].splitlines()
+    assert title.endswith("accuracy") and title.count("accuracy") == 2
+    shares = [float(row.split()[1].rstrip("%")) / 100 for row in rows]
+    assert [row.count("█") for row in rows] == [int(share * 24) for share in shares]
+    assert "█" not in ablate(*words)[0] and "█" not in ablate(*words, COLUMNS="30")[0]

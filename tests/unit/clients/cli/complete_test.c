@@ -96,6 +96,21 @@ static void verbs_follow_their_group(void **state) {
     assert_offered("status ", "");
 }
 
+static void a_group_alone_is_its_list(void **state) {
+    (void)state;
+    char jobs[] = "jobs";
+    char option[] = "--watch";
+    char verb[] = "show";
+    int used = 0;
+    assert_string_equal(abl_command_find(1, (char *[]){jobs}, &used)->name, "jobs list");
+    assert_int_equal(used, 1);
+    assert_string_equal(abl_command_find(2, (char *[]){jobs, option}, &used)->name, "jobs list");
+    assert_int_equal(used, 1);
+    assert_string_equal(abl_command_find(2, (char *[]){jobs, verb}, &used)->name, "jobs show");
+    assert_null(abl_command_find(2, (char *[]){jobs, jobs}, &used));
+    assert_offers("jobs --wa", "--watch", true);
+}
+
 static void options_are_those_of_the_command_and_not_yet_given(void **state) {
     (void)state;
     assert_offers("discover --al", "--algorithm", true);
@@ -132,6 +147,7 @@ int main(void) {
         cmocka_unit_test(every_command_is_found_by_its_own_words),
         cmocka_unit_test(every_option_fits_the_set_and_some_command_takes_it),
         cmocka_unit_test(verbs_follow_their_group),
+        cmocka_unit_test(a_group_alone_is_its_list),
         cmocka_unit_test(options_are_those_of_the_command_and_not_yet_given),
         cmocka_unit_test(choices_and_files_follow_their_option),
         cmocka_unit_test(an_unreachable_daemon_offers_nothing),

@@ -95,6 +95,32 @@ static void an_empty_table_has_its_titles(void **state) {
     abl_table_destroy(table);
 }
 
+static void bars_stand_behind_the_last_column_where_there_is_room(void **state) {
+    (void)state;
+    static const double fractions[] = {1, 0.5};
+    abl_table *table = abl_table_create(columns, 3);
+    for (int i = 0; i < 2; i++) {
+        abl_table_add(table, "%d", i);
+        abl_table_add(table, "a");
+        abl_table_add(table, "2");
+    }
+    abl_table_bars(table, "share", fractions, 2);
+    char *text = printed(table, 27);
+    assert_string_equal(text, "rank  edge  score  share\n"
+                              "   0  a         2  ████████\n"
+                              "   1  a         2  ████    \n");
+    free(text);
+    for (int width = 1; width < 25; width++) { /* six columns are the least a bar needs */
+        text = printed(table, width);
+        assert_null(strstr(text, "█"));
+        free(text);
+    }
+    text = printed(table, 0); /* no terminal */
+    assert_null(strstr(text, "█"));
+    free(text);
+    abl_table_destroy(table);
+}
+
 static void every_failed_allocation_is_told(void **state) {
     (void)state;
     abl_term term = {0};
@@ -124,6 +150,7 @@ int main(void) {
         cmocka_unit_test(names_are_cut_before_numbers),
         cmocka_unit_test(control_characters_do_not_reach_the_terminal),
         cmocka_unit_test(an_empty_table_has_its_titles),
+        cmocka_unit_test(bars_stand_behind_the_last_column_where_there_is_room),
         cmocka_unit_test(every_failed_allocation_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

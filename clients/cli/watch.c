@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* watch.c -- see watch.h.
  *
- * A drawing is made in memory first, cut to the window's height, and written in one piece over the
+ * A drawing is made in a file first, cut to the window's height, and written in one piece over the
  * last one: up as many lines as that had, each line erased behind its end, and what is left below
  * erased. Where the window was resized the old lines may have been wrapped, so the window is
  * cleared instead. */
 #include "clients/cli/watch.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -111,14 +110,14 @@ size_t abl_watch_changes(const abl_watch *watch, const abl_table *before, const 
 
 /* --- Redrawing -------------------------------------------------------------------------------- */
 
-/* The table, or that there is nothing, and the note below it; free() ends it. */
-static char *render(const watching *it, const char *note) {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    if (out == NULL) {
-        return NULL;
+static void file_closep(FILE **file) {
+    if (*file != NULL) {
+        (void)fclose(*file);
     }
+}
+
+/* The table, or that there is nothing, and the note below it. */
+static void render(const watching *it, const char *note, FILE *out) {
     const abl_term *term = &it->cli->out;
     if (abl_table_row_count(it->table) == 0) {
         abl_text_wrap(out, term, 2, it->watch->none);
@@ -128,41 +127,43 @@ static char *render(const watching *it, const char *note) {
     abl_term_style(term, out, "2");
     put_line(out, term, note);
     abl_term_reset(term, out);
-    if (fclose(out) != 0) {
-        free(text);
-        return NULL;
-    }
-    return text;
 }
 
-static size_t lines_of(const char *text) {
+static size_t lines_of(FILE *file) {
     size_t count = 0;
-    for (; *text != '\0'; text++) {
-        count += *text == '\n';
+    rewind(file);
+    for (int c = getc(file); c != EOF; c = getc(file)) {
+        count += c == '\n';
     }
+    rewind(file);
     return count;
 }
 
-/* Writes the lines; of too many the middle is left out, so that the note stays. */
-static void put_lines(watching *it, const char *text, size_t height) {
-    size_t count = lines_of(text);
+/* Writes the lines; of too many the last before the note are left out. */
+static void put_lines(watching *it, FILE *file, size_t height) {
+    size_t count = lines_of(file);
     size_t shown = count < height ? count : height;
-    for (size_t i = 0; i < count; i++) {
-        size_t length = strcspn(text, "\n");
-        if (i + 1 < shown || i + 1 == count) {
-            fprintf(stdout, "%.*s\033[K\n", (int)length, text);
+    size_t line = 0;
+    for (int c = getc(file); c != EOF; c = getc(file)) {
+        bool visible = line + 1 < shown || line + 1 >= count;
+        if (visible && c == '\n') {
+            fputs("\033[K", stdout);
         }
-        text += length + 1;
+        if (visible) {
+            fputc(c, stdout);
+        }
+        line += c == '\n';
     }
     it->line_count = shown;
 }
 
 static void draw(watching *it, const char *note) {
     it->cli->out = abl_term_of(stdout); /* it may have been resized */
-    char *text = render(it, note);
-    if (text == NULL) {
-        return; /* the next drawing may have memory */
+    ABL_CLEANUP(file_closep) FILE *file = tmpfile();
+    if (file == NULL) {
+        return; /* the next drawing may find room */
     }
+    render(it, note, file);
     if (it->line_count > 0 && it->width != it->cli->out.width) {
         fputs("\033[2J\033[H", stdout);
     } else if (it->line_count > 0) {
@@ -170,10 +171,9 @@ static void draw(watching *it, const char *note) {
     }
     it->width = it->cli->out.width;
     int height = abl_term_height(stdout);
-    put_lines(it, text, height > 3 ? (size_t)height - 1 : 2);
+    put_lines(it, file, height > 3 ? (size_t)height - 1 : 2);
     fputs("\033[J", stdout);
     (void)fflush(stdout);
-    free(text);
 }
 
 /* --- Looking ---------------------------------------------------------------------------------- */

@@ -9,7 +9,7 @@ import { Picture } from "../graph/picture.js";
 import { buildScene } from "../graph/scene.js";
 import { fetchScores, nonzeroCount, ranking, scale } from "../graph/scores.js";
 import { fetchTopology, type Topology } from "../graph/topology.js";
-import { epoch } from "../lib/connection.js";
+import { epoch, recoveries } from "../lib/connection.js";
 import { describe, isCancelled } from "../lib/errors.js";
 import { count, number, percent } from "../lib/format.js";
 import { algorithmName, isActive, jobTitle } from "../lib/jobs.js";
@@ -143,7 +143,7 @@ export function Compare() {
         if (!controller.signal.aborted && !isCancelled(failure)) error.value = describe(failure);
       });
     return () => controller.abort();
-  }, [one?.jobId, other?.jobId, epoch.value]);
+  }, [one?.jobId, other?.jobId, epoch.value, recoveries.value]);
   return (
     <>
       <h1>Compare</h1>

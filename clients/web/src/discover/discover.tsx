@@ -8,7 +8,7 @@ import { ExportMenu } from "../export/menu.js";
 import { Picture } from "../graph/picture.js";
 import { buildScene } from "../graph/scene.js";
 import { nonzeroCount } from "../graph/scores.js";
-import { epoch } from "../lib/connection.js";
+import { epoch, recoveries } from "../lib/connection.js";
 import { count, duration, number, percent } from "../lib/format.js";
 import { STATE_WORDS, isActive, jobTitle, progressOf } from "../lib/jobs.js";
 import { go, route, setParams } from "../lib/route.js";
@@ -135,7 +135,7 @@ function Open({ session }: { session: Session }) {
 
 export function Discover() {
   const jobId = route.value.params["job"] ?? "";
-  const session = useMemo(() => (jobId === "" ? undefined : new Session(jobId)), [jobId, epoch.value]);
+  const session = useMemo(() => (jobId === "" ? undefined : new Session(jobId)), [jobId, epoch.value, recoveries.value]);
   useEffect(() => () => session?.close(), [session]);
   return (
     <>
@@ -143,7 +143,7 @@ export function Discover() {
       <div class="discover">
         <Setup started={(job) => go("discover", { job })} />
         {session ? (
-          <Open key={`${jobId} ${epoch.value}`} session={session} />
+          <Open key={`${jobId} ${epoch.value} ${recoveries.value}`} session={session} />
         ) : (
           <section class="stage">
             <p>

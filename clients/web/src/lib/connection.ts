@@ -22,6 +22,8 @@ export const retryMs = signal(0);
 export const trouble = signal("");
 /** Counts the daemon's starts that this page has seen. */
 export const epoch = signal(0);
+/** Counts how often it answered again after it had not: calls that failed meanwhile are made anew. */
+export const recoveries = signal(0);
 /** Counts its answers: what is polled follows it. */
 export const tick = signal(0);
 
@@ -51,6 +53,7 @@ function answered(info: GetServerInfoResponse): void {
   const now = Date.now();
   batch(() => {
     if (before && restarted(before.uptimeMs, now - answeredMs.value, info.uptimeMs)) epoch.value++;
+    if (link.value === "lost") recoveries.value++;
     server.value = info;
     answeredMs.value = now;
     trouble.value = "";

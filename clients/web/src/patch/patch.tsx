@@ -8,7 +8,7 @@ import { Picture } from "../graph/picture.js";
 import { buildScene } from "../graph/scene.js";
 import { nonzeroCount } from "../graph/scores.js";
 import { edgeIndex, edgeTitle } from "../graph/topology.js";
-import { epoch } from "../lib/connection.js";
+import { epoch, recoveries } from "../lib/connection.js";
 import { describe, isCancelled } from "../lib/errors.js";
 import { counted } from "../lib/format.js";
 import { isActive, jobTitle } from "../lib/jobs.js";
@@ -79,7 +79,7 @@ function Table({ bench, modelId }: { bench: Bench; modelId: string }) {
         outcome.value = undefined;
       }
     });
-  }, [cut.value, clean, corrupt, type.value, hooksChanged.value, topology]);
+  }, [cut.value, clean, corrupt, type.value, hooksChanged.value, topology, recoveries.value]);
 
   const toggle = (set: typeof edges, item: number) => {
     const next = new Set(set.value);

@@ -4,7 +4,7 @@
 import { useSignal, type Signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import type { Model } from "#gen/ablate/v1/model_pb.js";
-import { epoch, link } from "../lib/connection.js";
+import { epoch, recoveries } from "../lib/connection.js";
 import { describe, isCancelled } from "../lib/errors.js";
 import { number, percent } from "../lib/format.js";
 import { route, setParams } from "../lib/route.js";
@@ -52,7 +52,7 @@ function usePair(model: Model | undefined, clean: string, corrupt: string) {
         if (!controller.signal.aborted) busy.value = false;
       });
     return () => controller.abort();
-  }, [model?.modelId, clean, corrupt, epoch.value, link.value === "lost"]);
+  }, [model?.modelId, clean, corrupt, epoch.value, recoveries.value]);
   return { pair, error, busy };
 }
 

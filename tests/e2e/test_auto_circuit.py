@@ -2,6 +2,12 @@
 """AutoCircuit's scripts with other imports, and its recorded numbers."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import ablate
 import numpy as np
@@ -153,6 +159,26 @@ def test_datasets_that_cannot_be(base, tmp_path):
 
 
 # --- scripts of AutoCircuit's documentation -------------------------------------------------------
+
+
+def test_getting_started(daemon, ioi_path, tmp_path):
+    pytest.importorskip("plotly", reason="circuits are drawn by plotly")
+    (tmp_path / "datasets").mkdir()
+    shutil.copy(ioi_path, tmp_path / "datasets" / "ioi.json")
+    script = Path(__file__).with_name("getting_started.py")
+    environment = {**os.environ, "ABLATE_HOST": daemon.grpc}
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, check=True, timeout=120)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["patched"] == [4, 1000] and result["masked"] == 4
+    gradient, eap, acdc, chance = result["kl"].values()
+    for curve in (gradient, eap, chance):
+        assert curve[-1][0] == 1519 and curve[-1][1] == pytest.approx(0, abs=1e-5)
+    assert dict(map(tuple, gradient))[100] < dict(map(tuple, chance))[100]
+    assert acdc[0][1] > acdc[-1][1] and len(acdc) < 7  # few taus, few sizes
+    assert result["similarity"][LOGIT_DIFF_GRAD_PRUNE_ALGO.key]["Edge Attribution Patching"] == 1
+    assert (tmp_path / "circuit.html").stat().st_size > 100_000
+    want = recorded("e_metrics_proc_fact_qkv")["sweeps"]["TREE_PATCH/RESAMPLE"]["metrics"]["Clean KL Div"]
+    np.testing.assert_allclose(gradient, want, rtol=1e-4, atol=2e-4)
 
 
 def test_zero_ablate_an_edge(daemon, base):
@@ -495,6 +521,51 @@ def test_masks_as_parameters(model, loaders):
     one = PromptDataLoader(loaders[0].dataset, None, 0, batch_size=4)
     one.dataset = [loaders[0].dataset[i] for i in range(4)]
     same_scores(mask_gradient_prune_scores(model, one, mask_val=0.0, **GRADIENT), gradients)
+
+
+# --- models from here ---------------------------------------------------------------------------------
+
+
+def test_a_folder_or_a_hugging_face_model_goes_up(daemon, base, client):
+    folder = goldens() / "models" / "tiny-ioi"
+    tokens = np.arange(20).reshape(2, 10)
+    want = client.load_model("tiny-ioi", progress=False)(tokens)
+    config = SimpleNamespace(to_dict=lambda: json.loads((folder / "config.json").read_text()), _name_or_path="mine")
+    weights = load_file(folder / "model.safetensors")
+    backend = SimpleNamespace(to_str=(folder / "tokenizer.json").read_text)
+    tokenizer = SimpleNamespace(backend_tokenizer=backend)
+    in_memory = SimpleNamespace(config=config, state_dict=lambda: weights, tokenizer=tokenizer)
+    for source in (folder, in_memory):
+        model = patchable_model(source, True, "last_seq", separate_qkv=True)
+        np.testing.assert_allclose(model(tokens), want, atol=1e-4)
+        assert model.wrapped_model.has_tokenizer
+        model.graph.delete()
+
+
+def test_a_hooked_transformer_goes_up(daemon, base):
+    lens = pytest.importorskip("transformer_lens", reason="TransformerLens's own models need it")
+    torch = pytest.importorskip("torch")
+    config = lens.HookedTransformerConfig(
+        n_layers=2, d_model=16, n_heads=2, d_head=8, d_mlp=32, n_ctx=12, d_vocab=20, act_fn="gelu_new", seed=0
+    )
+    hooked = lens.HookedTransformer(config)
+    tokens = torch.arange(20).reshape(2, 10)
+    want = hooked(tokens, prepend_bos=False).detach().numpy()
+    model = patchable_model(hooked, True, "last_seq", separate_qkv=True)
+    np.testing.assert_allclose(model(tokens), want, atol=1e-4)
+    assert len(model.srcs) == 1 + 2 * 2 + 2
+    model.graph.delete()
+
+
+def test_prompts_of_ids_need_no_model(model, tmp_path):
+    path = tmp_path / "ids.json"
+    pair = {"clean": [1, 2, 3], "corrupt": [1, 4, 3], "answers": [5], "wrong_answers": [6, 7]}
+    path.write_text(json.dumps({"prompts": [pair, {**pair, "wrong_answers": [8]}]}))
+    train, test = load_datasets_from_json(None, path, None, prepend_bos=False, batch_size=1, train_test_size=(1, 1))
+    assert train.seq_len == 3 and test.diverge_idx == 0
+    assert np.asarray(mask_gradient_prune_scores(model, test, mask_val=0.0, **GRADIENT).flat()).any()
+    with pytest.raises(ValueError, match="prepend_bos"):
+        load_datasets_from_json(None, path, None, batch_size=1, train_test_size=(1, 1))
 
 
 # --- what cannot be -------------------------------------------------------------------------------

@@ -265,7 +265,7 @@ class PatchableModel:
         self, ablation: Ablation = "resample", ablation_input: Prompt | None = None, **options: Any
     ) -> Iterator["PatchableModel"]:
         """Passes in this ``with`` block carry ``ablation`` along masked edges, as :meth:`Graph.forward`;
-        afterwards they are the plain model's, and all masks are 0, as AutoCircuit leaves them."""
+        afterwards they are the plain model's, and all masks are 0."""
         before, self._patch = self._patch, {"ablation": ablation, "ablation_input": ablation_input, **options}
         try:
             yield self

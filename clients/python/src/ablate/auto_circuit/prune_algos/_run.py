@@ -24,5 +24,11 @@ def run(
 
 
 def names(edges: Optional[Collection[Any]]) -> list[str]:
-    """Edges as names."""
-    return sorted({edge if isinstance(edge, str) else edge.name for edge in edges or ()})
+    """Edges as names, a position behind those that have one: ``"A9.9->MLP 11[4]"``."""
+
+    def name(edge: Any) -> str:
+        if isinstance(edge, str):
+            return edge
+        return edge.name + ("" if edge.seq_idx is None else f"[{edge.seq_idx}]")
+
+    return sorted({name(edge) for edge in edges or ()})

@@ -29,6 +29,6 @@ def names(edges: Optional[Collection[Any]]) -> list[str]:
     def name(edge: Any) -> str:
         if isinstance(edge, str):
             return edge
-        return edge.name + ("" if edge.seq_idx is None else f"[{edge.seq_idx}]")
+        return f"{edge.name}" if edge.seq_idx is None else f"{edge.name}[{edge.seq_idx}]"
 
     return sorted({name(edge) for edge in edges or ()})

@@ -7,11 +7,11 @@
  *              lane C: c1 ─ c2            knows the last (lane_last)
  *
  * The thread takes the first task of the first lane and moves the rest of that lane to the end of
- * the ring: clients take turns. A task that answers ABL_STEP_AGAIN returns to the front of its
- * client's lane (made anew at the end of the ring if it was empty), so that a client's jobs end
- * one after the other instead of all late. All links live in the tasks: queueing allocates nothing
- * and cannot fail half way. Finding a client's lane is linear in the clients that wait, which the
- * queue's ceiling bounds.
+ * the ring: clients take turns. A task that answers ABL_STEP_AGAIN returns to the end of its
+ * client's lane (made anew at the end of the ring if it was empty), so that a client's own tasks
+ * take turns, too: a sweep that somebody waits for is not behind the same person's night-long job.
+ * All links live in the tasks: queueing allocates nothing and cannot fail half way. Finding a
+ * client's lane is linear in the clients that wait, which the queue's ceiling bounds.
  *
  * Cancelled tasks leave their lane for a list that is served before everything else: their end_cb
  * must run on this thread, but they do not wait for it behind work.
@@ -93,7 +93,7 @@ static void lane_unlink(lanes *ring, abl_task **link) {
     }
 }
 
-static void lanes_push(lanes *ring, abl_task *task, bool front) {
+static void lanes_push(lanes *ring, abl_task *task) {
     abl_task **link = lanes_find(ring, task->client);
     abl_task *head = *link;
     task->next = NULL;
@@ -102,10 +102,6 @@ static void lanes_push(lanes *ring, abl_task *task, bool front) {
     if (head == NULL) {
         task->lane_last = task;
         lanes_append(ring, task);
-    } else if (front) {
-        task->next = head;
-        task->lane_last = head->lane_last;
-        lane_replace(ring, link, task);
     } else {
         head->lane_last->next = task;
         head->lane_last = task;
@@ -215,7 +211,7 @@ static void *thread_main(void *argument) {
         (void)pthread_mutex_lock(&executor->mutex);
         executor->running = NULL;
         if (again && !abl_task_cancelled(task)) {
-            lanes_push(&executor->classes[task->task_class], task, true);
+            lanes_push(&executor->classes[task->task_class], task);
         } else if (again) { /* cancelled since; its end_cb comes next */
             task->next = executor->doomed;
             executor->doomed = task;
@@ -275,7 +271,7 @@ abl_code abl_executor_submit(abl_executor *executor, abl_task *task, abl_status 
         task->mail.deliver_cb = on_task_done;
         __atomic_store_n(&task->cancelled, false, __ATOMIC_RELAXED);
         executor->live++;
-        lanes_push(&executor->classes[task->task_class], task, false);
+        lanes_push(&executor->classes[task->task_class], task);
         (void)pthread_cond_signal(&executor->changed);
     }
     (void)pthread_mutex_unlock(&executor->mutex);

@@ -11,9 +11,9 @@
  * done_cb once. A task cancelled sees no further run_cb; the other two it sees all the same.
  *
  * Fairness: an interactive task runs before any job; inside a class clients take turns, a step
- * each; a client's own tasks run first come, first served. So an interactive task waits for at
- * most one step of a job, however many jobs there are, and a step is the latency that a job may
- * cost others: keep it to one batch.
+ * each, and within a client its tasks do. So an interactive task waits for at most one step of
+ * a job, however many jobs there are, and a step is the latency that a job may cost others: keep
+ * it to one batch.
  */
 #ifndef ABLATE_SERVER_RUNTIME_EXECUTOR_H
 #define ABLATE_SERVER_RUNTIME_EXECUTOR_H

@@ -71,6 +71,7 @@ int abl_cmd_jobs_watch(abl_cli *cli);
 int abl_cmd_jobs_cancel(abl_cli *cli);
 int abl_cmd_status(abl_cli *cli);
 int abl_cmd_version(abl_cli *cli);
+int abl_cmd_doctor(abl_cli *cli);
 int abl_cmd_completion(abl_cli *cli);
 int abl_cmd_man(abl_cli *cli);
 

@@ -76,6 +76,8 @@ const abl_command abl_commands[] = {
     {"jobs scores", "JOB", "save a job's scores as safetensors", 1, ABL_TAKES(OUT), abl_cmd_export},
     {"status", "", "describe the daemon and what is resident", 0, WATCH_OPTIONS, abl_cmd_status},
     {"version", "", "print the versions of client and daemon", 0, 0, abl_cmd_version},
+    {"doctor", "", "say what is there, what is missing and what to do about it", 0, 0,
+     abl_cmd_doctor},
     {"completion", "SHELL", "print what makes bash, zsh or fish complete ablate's words", 1,
      ABL_OFFLINE, abl_cmd_completion},
     {"man", "", "print the manual page, for `man -l`", 0, ABL_OFFLINE, abl_cmd_man},

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What surrounds the command line: completion in a shell, the manual page, help by name."""
 
+import json
 import re
 import shutil
 import subprocess
 
 import pytest
-from test_cli import CLI, ablate, discovered, environment, model, run  # noqa: F401 (fixtures)
+from daemon import Daemon
+from test_cli import CLI, ablate, columns_of, discovered, environment, model, run  # noqa: F401 (fixtures)
 
 NOBODY = "127.0.0.1:1"
 
@@ -77,3 +79,66 @@ def test_help_takes_a_command_or_a_group():
     assert "jobs cancel" in out and "models" not in out
     _, errors = run(NOBODY, "help", "frobnicate", code=2)
     assert "no command 'frobnicate'" in errors
+
+
+# --- doctor ---------------------------------------------------------------------------------------
+
+
+def test_doctor_finds_a_healthy_daemon(daemon, ablate):  # noqa: F811
+    checks = json.loads(ablate("doctor", "--json")[0])["checks"]
+    found = {check["what"]: check for check in checks}
+    assert set(found) >= {"client", "daemon", "protocol", "backend", "BLAS", "device", "models", "resident",
+                          "dashboard", "memory"}  # fmt: skip
+    assert not [check for check in checks if check["state"] == "fail"]
+    assert found["protocol"]["state"] == found["models"]["state"] == found["dashboard"]["state"] == "ok"
+    out, _ = ablate("doctor")
+    assert len(out.splitlines()) == len(checks)
+
+
+def test_doctor_names_what_is_missing_and_what_to_do(tmp_path):
+    with Daemon("--http", "off", roots=[tmp_path]) as bare:
+        checks = json.loads(run(bare.grpc, "doctor", "--json")[0])["checks"]
+    found = {check["what"]: check for check in checks}
+    assert found["models"]["state"] == "warn" and "fetch" in found["models"]["words"]
+    assert found["dashboard"]["state"] == "warn" and "--http off" in found["dashboard"]["words"]
+
+
+def test_doctor_without_a_daemon_fails_with_3():
+    out, _ = run(NOBODY, "doctor", code=3)
+    assert re.search(r"(?m)^fail +daemon .*make run", out)
+    assert json.loads(run(NOBODY, "doctor", "--json", code=3)[0])["state"] == "fail"
+
+
+# --- Widths ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_command_exceeds_the_width(ablate, discovered, model, ioi_path, width, tmp_path):  # noqa: F811
+    job = discovered[0]["created"]["job_id"]
+    graph = discovered[0]["created"]["spec"]["graph_id"]
+    wide = tmp_path / "\u4f60\u597d\u4e16\u754c-\u6570\u636e\u96c6-\u4f60\u597d\u4e16\u754c-\u6570\u636e\u96c6.json"
+    wide.write_text(ioi_path.read_text())
+    scores = tmp_path / "scores.json"
+    commands = [
+        ["models", "list"], ["models", "files"], ["models", "load", "tiny-ioi"], ["models", "show", model],
+        ["models", "show", model, "--hooks"], ["models", "show", model, "--parameters"],
+        ["tokens", "\u4f60\u597d, a text", "--model", model], ["forward", "a text", "--model", model],
+        ["graph", "create", "--model", model, "--seq-len", "2"], ["graph", "list"], ["graph", "show", graph],
+        ["graph", "edges", graph, "--top", "20"], ["dataset", "upload", wide], ["dataset", "list"],
+        ["caches", "create", "a prefix", "--model", model], ["caches", "list"],
+        ["ablations", "create", "--model", model, "--dataset", ioi_path, "--prompts", "4"], ["ablations", "list"],
+        ["discover", "--model", model, "--dataset", ioi_path, "--prompts", "4"],
+        ["eval", job, "--sizes", "0,10", "--areas"], ["export", job, "--out", scores],
+        ["import", scores, "--model", model], ["diff", job, job], ["jobs", "list"], ["jobs", "show", job],
+        ["jobs", "watch", job], ["jobs", "cancel", job], ["jobs", "scores", job, "--out", tmp_path / "s"],
+        ["status"], ["version"], ["doctor"], ["help"], ["help", "jobs"],
+    ]  # fmt: skip
+    helps = [["help", *name] for name in sorted({tuple(words[:2]) for words in commands if words[0] in GROUPS})]
+    for words in [*commands, *helps, ["help", "discover"], ["help", "eval"]]:
+        out, errors = ablate(*words, COLUMNS=str(width))
+        for line in (out + errors).splitlines():
+            assert columns_of(line) <= width, (words, line)
+        assert out.strip() or errors.strip(), words
+
+
+GROUPS = {"models", "graph", "dataset", "caches", "ablations", "jobs"}

@@ -268,34 +268,85 @@ int abl_cmd_import(abl_cli *cli) {
 
 /* --- diff ------------------------------------------------------------------------------------- */
 
-int abl_cmd_diff(abl_cli *cli) {
-    static const abl_rpc_method method =
-        ABL_RPC("EvaluateService", "CompareScores", compare_scores);
+static int show_overlaps(const abl_cli *cli, const Ablate__V1__CompareScoresResponse *out) {
     static const abl_column columns[] = {{"edges", true, false},
                                          {"in both", true, false},
                                          {"similarity", true, false},
                                          {"Jaccard", true, false}};
-    Ablate__V1__CompareScoresRequest request = ABLATE__V1__COMPARE_SCORES_REQUEST__INIT;
-    request.job_id = cli->args->operands[0];
-    request.other_job_id = cli->args->operands[1];
-    int code = ABL_EXIT_OK;
-    ABL_CLEANUP(abl_rpc_freep)
-    ProtobufCMessage *response = abl_cli_call(cli, &method, &request.base, &code);
-    if (response == NULL || cli->json) {
-        return response == NULL ? code : abl_cli_print_json(cli, response);
-    }
-    const Ablate__V1__CompareScoresResponse *out =
-        (const Ablate__V1__CompareScoresResponse *)response;
     ABL_CLEANUP(abl_table_destroyp)
     abl_table *table = abl_table_create(columns, ABL_COUNT_OF(columns));
+    ABL_CLEANUP(abl_freep) double *bars = abl_calloc(out->n_overlaps + 1, sizeof *bars);
     for (size_t i = 0; i < out->n_overlaps; i++) {
         const Ablate__V1__CircuitOverlap *overlap = out->overlaps[i];
         abl_table_add(table, "%lld", (long long)overlap->edge_count);
         abl_table_add(table, "%lld", (long long)overlap->common_count);
         abl_table_add(table, "%.3f", overlap->similarity);
         abl_table_add(table, "%.3f", overlap->jaccard);
+        if (bars != NULL) {
+            bars[i] = overlap->jaccard;
+        }
     }
+    abl_table_bars(table, "Jaccard", bars, out->n_overlaps);
     abl_cli_say(cli, "rank correlation of |score| %.4f, correlation of scores %.4f", out->spearman,
                 out->pearson);
     return abl_cli_print_table(cli, table);
+}
+
+static int show_roc(const abl_cli *cli, const Ablate__V1__MeasureRocResponse *out) {
+    static const abl_column columns[] = {{"false positives", true, false},
+                                         {"true positives", true, false}};
+    ABL_CLEANUP(abl_table_destroyp)
+    abl_table *table = abl_table_create(columns, ABL_COUNT_OF(columns));
+    ABL_CLEANUP(abl_freep) double *bars = abl_calloc(out->n_points + 1, sizeof *bars);
+    for (size_t i = 0; i < out->n_points; i++) {
+        abl_table_add(table, "%.4f", out->points[i]->false_positive_rate);
+        abl_table_add(table, "%.4f", out->points[i]->true_positive_rate);
+        if (bars != NULL) {
+            bars[i] = out->points[i]->true_positive_rate;
+        }
+    }
+    abl_table_bars(table, "true positives", bars, out->n_points);
+    fputc('\n', stdout);
+    abl_cli_say(cli, "ROC against the second job's %lld edges: area %.4f, chance is 0.5",
+                (long long)out->reference_edge_count, out->area);
+    return abl_cli_print_table(cli, table);
+}
+
+/* NULL: said already. */
+static ProtobufCMessage *measure_roc(abl_cli *cli, int *ret_exit) {
+    static const abl_rpc_method method = ABL_RPC("EvaluateService", "MeasureRoc", measure_roc);
+    Ablate__V1__MeasureRocRequest request = ABLATE__V1__MEASURE_ROC_REQUEST__INIT;
+    request.job_id = cli->args->operands[0];
+    request.reference_case = ABLATE__V1__MEASURE_ROC_REQUEST__REFERENCE_REFERENCE_JOB_ID;
+    request.reference_job_id = cli->args->operands[1];
+    request.reference_edge_count = cli->args->count[ABL_OPTION_ROC];
+    return abl_cli_call(cli, &method, &request.base, ret_exit);
+}
+
+int abl_cmd_diff(abl_cli *cli) {
+    static const abl_rpc_method method =
+        ABL_RPC("EvaluateService", "CompareScores", compare_scores);
+    Ablate__V1__CompareScoresRequest request = ABLATE__V1__COMPARE_SCORES_REQUEST__INIT;
+    request.job_id = cli->args->operands[0];
+    request.other_job_id = cli->args->operands[1];
+    bool with_roc = cli->args->given[ABL_OPTION_ROC];
+    int code = ABL_EXIT_OK;
+    ABL_CLEANUP(abl_rpc_freep)
+    ProtobufCMessage *overlaps = abl_cli_call(cli, &method, &request.base, &code);
+    ABL_CLEANUP(abl_rpc_freep)
+    ProtobufCMessage *roc = overlaps != NULL && with_roc ? measure_roc(cli, &code) : NULL;
+    if (overlaps == NULL || (with_roc && roc == NULL)) {
+        return code;
+    }
+    if (cli->json) {
+        json_t *document = abl_json_of(overlaps);
+        if (roc != NULL && document != NULL) {
+            (void)json_object_set_new(document, "roc", abl_json_of(roc));
+        }
+        return abl_cli_put_json(cli, document, false);
+    }
+    code = show_overlaps(cli, (const Ablate__V1__CompareScoresResponse *)overlaps);
+    return code != ABL_EXIT_OK || roc == NULL
+               ? code
+               : show_roc(cli, (const Ablate__V1__MeasureRocResponse *)roc);
 }

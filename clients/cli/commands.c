@@ -67,7 +67,7 @@ const abl_command abl_commands[] = {
     {"import", "FILE", "keep scores of another tool on the server, as a job", 1,
      ABL_TAKES(MODEL) | LOAD_OPTIONS | ABL_TAKES(GRAPH) | GRAPH_OPTIONS | ABL_TAKES(BOS),
      abl_cmd_import},
-    {"diff", "JOB JOB", "compare two jobs' scores", 2, 0, abl_cmd_diff},
+    {"diff", "JOB JOB", "compare two jobs' scores", 2, ABL_TAKES(ROC), abl_cmd_diff},
     {"jobs list", "", "list the jobs, newest first", 0, ABL_TAKES(STATE) | WATCH_OPTIONS,
      abl_cmd_jobs_list},
     {"jobs show", "JOB", "describe a job", 1, 0, abl_cmd_jobs_show},

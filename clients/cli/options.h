@@ -100,6 +100,8 @@ ABL_BEGIN_DECLS
     X(SIGNED, "signed", 0, FLAG, 0, "", "rank edges by score, not by its size, as for MIB's CPR")  \
     X(STATE, "state", 0, CHOICE, 0, "queued|running|succeeded|failed|cancelled",                   \
       "only jobs in this state")                                                                   \
+    X(ROC, "roc", 0, COUNT, 9e15, "N",                                                             \
+      "also the ROC curve of the first job against the second's N best edges (0: all not 0)")      \
     X(WATCH, "watch", 'w', FLAG, 0, "", "look again and again, until Ctrl-C")                      \
     X(INTERVAL, "interval", 0, NUMBER, 86400, "SECONDS", "with --watch: how often to look [1]")    \
     X(AFTER, "after", 0, COUNT, 9e18, "SEQUENCE", "only events after this one")

@@ -470,6 +470,11 @@ def test_scores_go_to_files_of_other_tools_and_back(ablate, discovered, tmp_path
         assert len(out.splitlines()) == 3
     out, _ = ablate("diff", job, job)
     assert "rank correlation" in out and "Jaccard" in out
+    roc = json.loads(ablate("diff", job, job, "--roc", 50, "--json")[0])["roc"]
+    assert roc["area"] == pytest.approx(1) and roc["reference_edge_count"] >= 50
+    assert roc["points"][-1] == {"false_positive_rate": 1, "true_positive_rate": 1}
+    out, _ = ablate("diff", job, job, "--roc", 50)
+    assert "area 1.0000" in out and "true positives" in out
     graph = json.loads((tmp_path / "graph.json").read_text())
     assert graph["cfg"] == {"n_layers": 4, "n_heads": 8, "parallel_attn_mlp": False, "d_model": 128}
     assert len(graph["edges"]) == 1519 and set(graph["nodes"]) >= {"input", "m0", "a3.h7", "logits"}

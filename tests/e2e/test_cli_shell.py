@@ -129,7 +129,7 @@ def test_no_command_exceeds_the_width(ablate, discovered, model, ioi_path, width
         ["ablations", "create", "--model", model, "--dataset", ioi_path, "--prompts", "4"], ["ablations", "list"],
         ["discover", "--model", model, "--dataset", ioi_path, "--prompts", "4"],
         ["eval", job, "--sizes", "0,10", "--areas"], ["export", job, "--out", scores],
-        ["import", scores, "--model", model], ["diff", job, job], ["jobs", "list"], ["jobs", "show", job],
+        ["import", scores, "--model", model], ["diff", job, job, "--roc", "10"], ["jobs", "list"], ["jobs", "show", job],
         ["jobs", "watch", job], ["jobs", "cancel", job], ["jobs", "scores", job, "--out", tmp_path / "s"],
         ["status"], ["version"], ["doctor"], ["help"], ["help", "jobs"],
     ]  # fmt: skip

@@ -14,7 +14,9 @@ export const STATE_WORDS: Record<JobState, string> = {
   [JobState.CANCELLED]: "cancelled",
 };
 
-const ALGORITHM_WORDS: Record<NonNullable<PruneJobSpec["algorithm"]["case"]>, string> = {
+export type AlgorithmCase = NonNullable<PruneJobSpec["algorithm"]["case"]>;
+
+const ALGORITHM_WORDS: Partial<Record<AlgorithmCase, string>> = {
   eap: "EAP",
   eapIg: "EAP-IG",
   maskGradient: "Mask gradient",
@@ -27,10 +29,9 @@ const ALGORITHM_WORDS: Record<NonNullable<PruneJobSpec["algorithm"]["case"]>, st
   uploaded: "Uploaded scores",
 };
 
-export type AlgorithmCase = keyof typeof ALGORITHM_WORDS;
-
+/** An algorithm that is new in the protos goes by its field's name until it has words here. */
 export function algorithmName(name: AlgorithmCase | undefined): string {
-  return name === undefined ? "unknown" : ALGORITHM_WORDS[name];
+  return name === undefined ? "unknown" : (ALGORITHM_WORDS[name] ?? name);
 }
 
 export function isActive(state: JobState): boolean {

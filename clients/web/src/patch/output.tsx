@@ -22,7 +22,7 @@ export function Output({ modelId, outcome, fresh }: { modelId: string; outcome: 
   return (
     <section aria-labelledby="output-title" class={fresh ? "" : "stale"} aria-busy={!fresh}>
       <h2 id="output-title">
-        Next token <small>KL to the whole model {number(outcome.kl)} nats</small>
+        Next token <small>KL to the whole model {number(outcome.kl < 1e-9 ? 0 : outcome.kl)} nats</small>
       </h2>
       <table class="list next">
         <thead>

@@ -9,7 +9,7 @@ import { buildScene } from "../graph/scene.js";
 import { nonzeroCount } from "../graph/scores.js";
 import { edgeIndex, edgeTitle } from "../graph/topology.js";
 import { epoch, recoveries } from "../lib/connection.js";
-import { describe, isCancelled } from "../lib/errors.js";
+import { describe, isCancelled, reasonOf } from "../lib/errors.js";
 import { counted } from "../lib/format.js";
 import { isActive, jobTitle } from "../lib/jobs.js";
 import { usePolled } from "../lib/poll.js";
@@ -28,6 +28,7 @@ const SHOWN = 60;
 function useBench(modelId: string | undefined, job: Job | undefined) {
   const bench = useSignal<Bench | undefined>(undefined);
   const error = useSignal("");
+  const again = useSignal(0);
   useEffect(() => {
     bench.value = undefined;
     error.value = "";
@@ -39,11 +40,12 @@ function useBench(modelId: string | undefined, job: Job | undefined) {
         if (!controller.signal.aborted && !isCancelled(failure)) error.value = describe(failure);
       });
     return () => controller.abort();
-  }, [modelId, job?.jobId, epoch.value]);
-  return { bench, error };
+  }, [modelId, job?.jobId, epoch.value, again.value]);
+  return { bench, error, reopen: () => again.value++ };
 }
 
-function Table({ bench, modelId }: { bench: Bench; modelId: string }) {
+/** `reopen`: the graph was deleted by somebody; another is made. */
+function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reopen: () => void }) {
   const { topology } = bench;
   const clean = useSettled(promptOf("clean"));
   const corrupt = useSettled(promptOf("corrupt"));
@@ -75,6 +77,7 @@ function Table({ bench, modelId }: { bench: Bench; modelId: string }) {
         error.value = "";
         fresh.value = true;
       } catch (failure) {
+        if (reasonOf(failure) === "GRAPH_UNKNOWN") return reopen();
         error.value = describe(failure);
         outcome.value = undefined;
       }
@@ -153,7 +156,7 @@ export function Patch() {
   useEffect(() => {
     if (job) setParams({ job: job.jobId }); // newer jobs do not move what is shown
   }, [job?.jobId]);
-  const { bench, error } = useBench(polled.value.value ? model?.modelId : undefined, job);
+  const { bench, error, reopen } = useBench(polled.value.value ? model?.modelId : undefined, job);
   return (
     <>
       <h1>Patch by hand</h1>
@@ -169,7 +172,9 @@ export function Patch() {
           </label>
         </section>
         {error.value && <Notice kind="error">{error.value}</Notice>}
-        {bench.value && model && <Table key={bench.value.graphId + (job?.jobId ?? "")} bench={bench.value} modelId={model.modelId} />}
+        {bench.value && model && (
+          <Table key={bench.value.graphId + (job?.jobId ?? "")} bench={bench.value} modelId={model.modelId} reopen={reopen} />
+        )}
       </div>
     </>
   );

@@ -93,7 +93,7 @@ def ticks(names: list[str], apart: float) -> list[tuple[float, str]]:
         if all(b[0] - a[0] >= apart for a, b in zip(heads, heads[1:])):
             break
     chosen = heads
-    for name, places in groups.items():
+    for name, places in sorted(groups.items(), key=lambda item: not item[0].startswith("Resid")):
         at = float(places[0])
         if len(places) == 1 and all(abs(at - other) >= apart for other, _ in chosen):
             chosen = [*chosen, (at, name)]

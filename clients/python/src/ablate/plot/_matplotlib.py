@@ -11,6 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
+from PIL import Image
 
 from . import _palette as palette
 from ._attention import Maps, grid
@@ -19,7 +20,7 @@ from ._heat import Heat, ticks
 from ._layout import BOX_HEIGHT, BOX_WIDTH, Drawing
 
 _DIVERGING = LinearSegmentedColormap.from_list(
-    "ablate", [(place, palette.hexed(colour)) for place, colour in palette.DIVERGING]
+    "ablate", [(place, palette.hexed(colour)) for place, colour in palette.DIVERGING], N=25
 ).with_extremes(bad="#e4e7eb")
 _PATTERN = LinearSegmentedColormap.from_list("ablate_pattern", ["#f7fafc", "#78acdc", "#08306b"]).with_extremes(
     bad="white"
@@ -27,12 +28,14 @@ _PATTERN = LinearSegmentedColormap.from_list("ablate_pattern", ["#f7fafc", "#78a
 
 
 class Picture(Figure):
-    """A figure that notebooks show without pyplot."""
+    """A figure that notebooks show without pyplot, in a palette: notebooks keep what they show."""
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=110)
-        return buffer.getvalue()
+        drawn, small = io.BytesIO(), io.BytesIO()
+        self.savefig(drawn, format="png", dpi=100)
+        colours = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        colours.save(small, format="png", optimize=True)
+        return small.getvalue()
 
 
 def _plain(axes: Any) -> None:
@@ -118,7 +121,7 @@ def heat(heat: Heat, title: str) -> Picture:
     axes = figure.add_subplot()
     _plain(axes)
     image = axes.imshow(heat.shades, cmap=_DIVERGING, vmin=-1, vmax=1, origin="lower",
-                        aspect="auto", interpolation="nearest" if cell > 0.05 else "antialiased")  # fmt: skip
+                        aspect="auto", interpolation="nearest")  # fmt: skip
     x, y = (ticks(names, 0.13 / cell) for names in (heat.sources, heat.destinations))
     axes.set_xticks([place for place, _ in x], [text for _, text in x], rotation=90)
     axes.set_yticks([place for place, _ in y], [text for _, text in y])

@@ -12,7 +12,7 @@ Arrays are torch tensors where torch is importable, else numpy; the batch dimens
 A mask of 1 means ablated. Errors are :class:`ablate.AblateError`, one subclass for each code.
 """
 
-from . import hooked, micro, tracr
+from . import aio, hooked, micro, tracr, transformer_lens
 from ._ablation import AblationType, EdgeCounts, PatchType, ResidentAblation
 from ._acdc import ACDC, AcdcTau
 from ._cache import ActivationCache
@@ -35,6 +35,7 @@ from ._jobs import (
     PruneStream,
     RandomScores,
 )
+from ._local import LocalClient, local
 from ._measure import MIB_FRACTIONS, Areas, Comparison, Completeness, Evaluation, Overlap, Roc
 from ._model import HookPoint, Model, ModelConfig
 from ._names import get_act_name
@@ -77,6 +78,7 @@ __all__ = [
     "Job",
     "JobEvent",
     "KvCache",
+    "LocalClient",
     "MaskGradient",
     "Model",
     "ModelConfig",
@@ -95,7 +97,10 @@ __all__ = [
     "__version__",
     "connect",
     "get_act_name",
+    "aio",
     "hooked",
+    "local",
+    "transformer_lens",
     "micro",
     "patchable_model",
     "tracr",

@@ -144,11 +144,7 @@ class Client:
         :class:`ablate.InvalidArgumentError` (``MODEL_MALFORMED``), :class:`ablate.UnimplementedError`
         (``FAMILY_UNSUPPORTED``), :class:`ablate.PermissionDeniedError` (``PATH_OUTSIDE_ROOTS``).
         """
-        request = model_pb2.LoadModelRequest(name=name, dtype=dtype_value(dtype), device=device)
-        if isinstance(mode, str):
-            request.mode = enum_value(model_pb2.WeightMode, "WEIGHT_MODE_", mode)
-        else:
-            request.processing.CopyFrom(processing(mode))
+        request = load_request(name, mode, dtype, device)
         with self._call("LoadModel", request) as stream, tqdm(
             desc=f"loading {name}", unit="B", unit_scale=True, unit_divisor=1024, disable=not progress
         ) as bar:
@@ -457,6 +453,16 @@ def skew(client: str, protocol: str, server: str, server_protocol: str) -> str:
         f"{server_protocol or 'something unnamed'}: install the `ablate` package that belongs to the "
         "daemon's version, or update the daemon"
     )
+
+
+def load_request(name: str, mode: Mode, dtype: str, device: str) -> model_pb2.LoadModelRequest:
+    """The protocol's request; ValueError for an unknown mode or element type."""
+    request = model_pb2.LoadModelRequest(name=name, dtype=dtype_value(dtype), device=device)
+    if isinstance(mode, str):
+        request.mode = enum_value(model_pb2.WeightMode, "WEIGHT_MODE_", mode)
+    else:
+        request.processing.CopyFrom(processing(mode))
+    return request
 
 
 def dtype_value(dtype: str) -> int:

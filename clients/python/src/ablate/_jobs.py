@@ -257,6 +257,10 @@ class PruneScores(dict[str, Array]):
         self.top_edges = tuple(top_edges)
         """The top edges of the job's last event, by |score|."""
 
+    @classmethod
+    def _from_chunks(cls, chunks: Any, job: "Job", top: Sequence[EdgeScore] = ()) -> "PruneScores":
+        return cls(dict(collect_chunks(chunks, job.client.arrays)), job, top)
+
     def flat(self) -> np.ndarray:
         """All scores in one numpy array, module after module."""
         if not self:

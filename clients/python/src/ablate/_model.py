@@ -510,6 +510,26 @@ class Model:
         """
         from ._graph import Graph
 
+        request = self._graph_request(
+            factorized=factorized,
+            separate_qkv=separate_qkv,
+            seq_len=seq_len,
+            expand_kv_heads=expand_kv_heads,
+            slice_output=slice_output,
+            kv_caches=kv_caches,
+        )
+        return Graph(self, self.client._call("CreateGraph", request).graph)
+
+    def _graph_request(
+        self,
+        *,
+        factorized: bool = True,
+        separate_qkv: bool = True,
+        seq_len: int | None = None,
+        expand_kv_heads: bool = False,
+        slice_output: SliceOutput = "last_seq",
+        kv_caches: Sequence[KvCacheLike] = (),
+    ) -> graph_pb2.CreateGraphRequest:
         options = common_pb2.GraphOptions(
             kind=common_pb2.GRAPH_KIND_FACTORIZED if factorized else common_pb2.GRAPH_KIND_SIMPLE,
             merge_qkv=factorized and not separate_qkv,
@@ -518,8 +538,7 @@ class Model:
             out_slice=out_slice(slice_output),
             kv_cache_ids=[kv_cache_id(cache) for cache in kv_caches if cache is not None],
         )
-        request = graph_pb2.CreateGraphRequest(model_id=self.id, options=options)
-        return Graph(self, self.client._call("CreateGraph", request).graph)
+        return graph_pb2.CreateGraphRequest(model_id=self.id, options=options)
 
     def graphs(self) -> list["Graph"]:
         """The graphs that are over this model now."""
@@ -596,6 +615,36 @@ class Model:
         stop_at_layer: int | None,
         per_head_inputs: bool,
         *,
+        keep_on_server: bool = False,
+        **options: Any,
+    ) -> tuple[Array | None, Any]:
+        lazy = not keep_on_server and (names_filter is None or callable(names_filter))
+        options["keep_on_server"] = keep_on_server or lazy
+        request = self._fill_cache_request(forward, names_filter, stop_at_layer, per_head_inputs, **options)
+        return self._read_cache(self.client._call("RunWithCache", request), lazy)
+
+    def _cache_request(
+        self,
+        input: Prompt,
+        names_filter: NamesFilter,
+        *,
+        stop_at_layer: int | None = None,
+        per_head_inputs: bool = False,
+        slice_output: SliceOutput = None,
+        prepend_bos: bool | None = None,
+        kv_cache: KvCacheLike = None,
+        **options: Any,
+    ) -> run_pb2.RunWithCacheRequest:
+        forward = self._request(input, slice_output, prepend_bos, kv_cache)
+        return self._fill_cache_request(forward, names_filter, stop_at_layer, per_head_inputs, **options)
+
+    def _fill_cache_request(
+        self,
+        forward: run_pb2.ForwardRequest,
+        names_filter: NamesFilter,
+        stop_at_layer: int | None,
+        per_head_inputs: bool,
+        *,
         pos_slice: Any = None,
         heads: Indices = None,
         rows: Indices = None,
@@ -604,15 +653,14 @@ class Model:
         keep_on_server: bool = False,
         fwd_hooks: FwdHooks = None,
         remove_batch_dim: bool = False,
-    ) -> tuple[Array | None, Any]:
+    ) -> run_pb2.RunWithCacheRequest:
         if remove_batch_dim:
             raise ValueError("remove_batch_dim: the batch dimension is never squeezed; index it")
-        lazy = not keep_on_server and (names_filter is None or callable(names_filter))
         request = run_pb2.RunWithCacheRequest(
             forward=forward,
             per_head_inputs=per_head_inputs,
             incl_bwd=incl_bwd,
-            keep_on_server=keep_on_server or lazy,
+            keep_on_server=keep_on_server,
             gradient_of=make_gradient_of(gradient_of),
             positions=positions_of(pos_slice, lambda: self._length(forward)),
             heads=indices_of(heads),
@@ -633,7 +681,7 @@ class Model:
             )
         else:
             request.names.extend(names_filter)
-        return self._read_cache(self.client._call("RunWithCache", request), lazy)
+        return request
 
     def _read_cache(self, stream: Any, lazy: bool) -> tuple[Array | None, Any]:
         last = run_pb2.RunWithCacheResponse()

@@ -58,9 +58,9 @@ class Stream:
 class Channel:
     """A connection to a daemon. Any thread may use it."""
 
-    def __init__(self, target: str):
+    def __init__(self, target: str, open_channel: Callable[..., Any] = grpc.insecure_channel):
         self.target = target
-        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._channel = open_channel(target, options=_OPTIONS)
         self._methods: dict[str, tuple[Callable[..., Any], bool]] = {}
         for file in _FILES:
             for service in file.DESCRIPTOR.services_by_name.values():
@@ -79,12 +79,15 @@ class Channel:
 
     def call(self, method: str, request: Any, timeout: float | None = None) -> Any:
         """Calls a method; a server stream returns a :class:`Stream`, else the response."""
-        function, streams = self._methods[method]
         try:
-            result = function(request, timeout=timeout, metadata=_METADATA)
+            result = self.start(method, request, timeout)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
-        return Stream(result) if streams else result
+        return Stream(result) if self._methods[method][1] else result
+
+    def start(self, method: str, request: Any, timeout: float | None = None) -> Any:
+        """gRPC's own answer: a response or an iterator, with an asynchronous channel a call to await."""
+        return self._methods[method][0](request, timeout=timeout, metadata=_METADATA)
 
     def pages(self, method: str, request: Any, field: str) -> Iterable[Any]:
         """All items of a listing, page after page."""
@@ -95,9 +98,9 @@ class Channel:
                 return
             request.page_token = response.next_page_token
 
-    def close(self) -> None:
+    def close(self) -> Any:
         """Ends the connection and its open calls."""
-        self._channel.close()
+        return self._channel.close()
 
 
-__all__ = ["AblateError", "Channel", "Stream"]
+__all__ = ["AblateError", "Channel", "Stream", "from_rpc_error"]

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a notebook needs besides the plain client: a daemon of its own, asyncio, and TransformerLens 4's
+driver. The driver is tested by the shapes of its protocol, because the package brings all of torch and
+transformers with it; remote_bridge.py runs it under the package, where that is installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from daemon import BINARY, LONG_JOB, goldens
+
+import ablate
+
+TOKENS = [[3, 41, 7, 19, 22], [8, 30, 5, 11, 49]]
+
+
+def gone(pid):
+    """Whether a process ends; it may take a moment."""
+    for _ in range(600):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+# --- a private daemon -----------------------------------------------------------------------
+
+
+def test_a_private_daemon_serves_and_ends_with_its_block():
+    with ablate.local(daemon=BINARY, model_roots=[goldens() / "models"], arrays="numpy") as client:
+        model = client.load_model("tiny-ioi", progress=False)
+        assert model(TOKENS).shape == (2, 5, 1000)
+        assert client.dashboard.startswith("http://127.0.0.1:") and str(client.pid) in repr(client)
+        folder = client.log_path.parent
+    assert gone(client.pid) and not folder.exists()
+
+
+@pytest.mark.parametrize("end", ["exit", signal.SIGKILL])
+def test_a_private_daemon_ends_with_its_process_however_that_ends(end):
+    script = f"import ablate; c = ablate.local(daemon={str(BINARY)!r}); print(c.pid, flush=True); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    pid = int(process.stdout.readline())
+    os.kill(pid, 0)
+    if end == "exit":
+        process.communicate("\n")
+    else:
+        process.send_signal(end)
+        process.communicate()
+    assert gone(pid)
+
+
+def test_an_interrupt_of_the_kernel_does_not_reach_its_daemon():
+    script = f"import ablate; c = ablate.local(daemon={str(BINARY)!r})\n"
+    script += "import os, signal\ntry:\n os.killpg(0, signal.SIGINT); signal.pause()\nexcept KeyboardInterrupt:\n"
+    script += " print(c.server_info().protocol)"
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, start_new_session=True, timeout=60
+    )
+    assert process.stdout.strip() == "ablate.v1", process.stderr
+
+
+def test_no_daemon_and_one_that_does_not_start_are_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("ABLATE_DAEMON", str(tmp_path / "none"))
+    with pytest.raises(ablate.UnavailableError, match="none") as caught:
+        ablate.local()
+    assert caught.value.reason == "DAEMON_MISSING"
+    monkeypatch.setenv("ABLATE_DAEMON", str(BINARY))
+    with pytest.raises(ablate.UnavailableError, match="--no-such-flag") as caught:
+        ablate.local("--no-such-flag")
+    assert caught.value.reason == "DAEMON_ENDED"
+
+
+# --- asyncio ----------------------------------------------------------------------------------
+
+
+def test_the_async_client_gives_what_the_plain_one_gives(daemon, tiny, ioi_path, graph):
+    async def session():
+        async with await ablate.aio.connect(daemon.grpc, arrays="numpy") as client:
+            model = await client.load("tiny-ioi")
+            assert model.id == tiny.id and model.cfg == tiny.cfg
+            names = ["blocks.1.attn.hook_z", "blocks.2.hook_resid_post"]
+            logits, (_, cache), last = await asyncio.gather(
+                model.forward(TOKENS), model.run_with_cache(TOKENS, names), model.forward(TOKENS, slice_output="last_seq")
+            )
+            made = await model.graph()
+            async with await made.stream_prune_scores(ioi_path, "eap", batch_size=8, top_k=3) as stream:
+                events = [event async for event in stream]
+                scores = await stream.scores()
+            rows = await client.evaluate(scores, [0, 20, made.edge_count], ["kl_div"])
+            await made.delete()
+            return logits, cache, last, events, scores, rows
+
+    logits, cache, last, events, scores, rows = asyncio.run(session())
+    plain, plain_cache = tiny.run_with_cache(TOKENS, list(cache))
+    np.testing.assert_array_equal(logits, plain)
+    np.testing.assert_allclose(last, plain[:, -1], atol=1e-5)
+    for name in cache:
+        np.testing.assert_array_equal(cache[name], plain_cache[name])
+    expected = graph.prune_scores(ioi_path, "eap", batch_size=8, progress=False)
+    np.testing.assert_array_equal(scores.flat(), expected.flat())
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1)) and len(events[-2].top_edges) <= 3
+    assert rows == graph.client.evaluate(expected, [0, 20, graph.edge_count], ["kl_div"], progress=False)
+
+
+def test_async_errors_are_the_plain_ones_and_leaving_cancels(daemon, client, ioi_path):
+    async def session():
+        with pytest.raises(ablate.UnavailableError):
+            await ablate.aio.connect("127.0.0.1:1", timeout=5)
+        async with await ablate.aio.connect(daemon.grpc, arrays="numpy") as connection:
+            with pytest.raises(ablate.NotFoundError) as caught:
+                await connection.load("no-such-model")
+            assert "no-such-model" in caught.value.message and caught.value.reason.startswith("MODEL_")
+            model = await connection.load("tiny-ioi")
+            with pytest.raises(ablate.NotFoundError):
+                await model.run_with_cache(TOKENS, "blocks.0.hook_nothing")
+            with pytest.raises(TypeError, match="plain client"):
+                await model.run_with_cache(TOKENS, lambda name: True)
+            graph = await model.graph()
+            async with await graph.stream_prune_scores(ioi_path, **LONG_JOB) as stream:
+                async for event in stream:
+                    if event.done_units:
+                        break
+            return stream.job.id, graph.id
+
+    job_id, graph_id = asyncio.run(session())
+    for _ in client.job(job_id).watch():
+        pass
+    assert client.job(job_id).state == "cancelled"
+    for left in client.model("tiny-ioi").graphs():
+        if left.id == graph_id:
+            left.delete()
+
+
+# --- TransformerLens 4's driver -----------------------------------------------------------------
+
+
+class BridgeConfig:
+    architecture = "GPT2LMHeadModel"
+
+
+@pytest.fixture
+def driver(tiny):
+    return ablate.transformer_lens.AblateDriver(tiny, BridgeConfig())
+
+
+def test_the_driver_has_what_the_protocol_asks_for(driver):
+    import inspect
+
+    asked = {"input_ids", "capture", "intervene", "max_new_tokens", "return_logits"}
+    assert asked <= set(inspect.signature(driver.forward).parameters)
+    assert driver.architecture == "GPT2LMHeadModel" and driver.provides_sequence_logits is True
+    assert {type(driver.supported_hook_points), type(driver.non_fireable_hook_points)} == {frozenset}
+    assert {"blocks.0.hook_in", "blocks.3.hook_out", "blocks.1.attn.hook_pattern"} <= driver.supported_hook_points
+    assert not driver.supports("gradients") and driver.close() is None
+
+
+def test_the_driver_captures_and_intervenes_by_the_bridges_names(driver, tiny):
+    names = ("blocks.1.hook_out", "blocks.1.attn.hook_pattern")
+    result = driver.forward(np.array(TOKENS), capture=names)
+    logits, cache = tiny.run_with_cache(TOKENS, list(names))
+    np.testing.assert_array_equal(result.logits, logits)
+    assert tuple(result.captured) == names
+    for name in names:
+        np.testing.assert_array_equal(result.captured[name], cache[name])
+    edited = driver.forward(
+        TOKENS[0], capture=names[:1], intervene={names[0]: {"op": "suppress", "pos": [1, 3]}}, return_logits=False
+    )
+    assert edited.logits is None and edited.captured[names[0]].shape == (1, 5, 128)
+    assert (edited.captured[names[0]][:, [1, 3]] == 0).all() and (edited.captured[names[0]][:, 2] != 0).any()
+    steered = driver.forward(TOKENS, intervene={names[0]: {"op": "add", "value": np.arange(128) / 10}})
+    assert steered.logits.shape == logits.shape and np.abs(steered.logits - logits).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        ({"input_ids": None}, ValueError),
+        ({"max_new_tokens": 2}, NotImplementedError),
+        ({"attention_mask": [[0, 1, 1, 1, 1]]}, NotImplementedError),
+        ({"start_at_layer": 1}, NotImplementedError),
+        ({"intervene": {"blocks.0.hook_out": lambda x: x}}, NotImplementedError),
+        ({"intervene": {"blocks.0.hook_out": {"op": "rotate"}}}, ValueError),
+        ({"capture": ("blocks.0.hook_nothing",)}, LookupError),
+    ],
+)
+def test_what_the_driver_cannot_do_is_told(driver, arguments, error):
+    with pytest.raises(error):
+        driver.forward(**({"input_ids": TOKENS[:1]} | arguments))

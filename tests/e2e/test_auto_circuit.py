@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """AutoCircuit's scripts with other imports, and its recorded numbers."""
 
+import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
+from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +19,7 @@ from ablate.auto_circuit import use
 from ablate.auto_circuit.data import load_datasets_from_json
 from ablate.auto_circuit.experiment_utils import load_tl_model
 from ablate.auto_circuit.metrics.area_under_curve import measurements_auc
-from ablate.auto_circuit.metrics.official_circuits.measure_roc import measure_roc
+from ablate.auto_circuit.metrics.official_circuits.measure_roc import measure_roc, measure_task_roc
 from ablate.auto_circuit.metrics.prune_metrics.answer_diff_percent import answer_diff_percent
 from ablate.auto_circuit.metrics.prune_metrics.measure_prune_metrics import measure_prune_metrics, measurement_figs
 from ablate.auto_circuit.metrics.prune_metrics.prune_metrics import (
@@ -24,7 +27,10 @@ from ablate.auto_circuit.metrics.prune_metrics.prune_metrics import (
     LOGIT_DIFF_PERCENT_METRIC,
     PRUNE_METRICS,
 )
-from ablate.auto_circuit.metrics.prune_scores_similarity import prune_score_similarities
+from ablate.auto_circuit.metrics.prune_scores_similarity import (
+    prune_score_similarities,
+    prune_score_similarities_plotly,
+)
 from ablate.auto_circuit.prune import run_circuits
 from ablate.auto_circuit.prune_algos.ACDC import acdc_prune_scores
 from ablate.auto_circuit.prune_algos.activation_magnitude import activation_magnitude_prune_scores
@@ -109,6 +115,23 @@ def model(daemon, base):
     made = patchable_model(base, True, "last_seq", separate_qkv=True)
     yield made
     made.graph.delete()
+
+
+# --- signatures -----------------------------------------------------------------------------------
+
+SIGNATURES = json.loads(Path(__file__).with_name("autocircuit_signatures.json").read_text())
+
+
+@pytest.mark.parametrize("function", SIGNATURES)
+def test_arguments_and_defaults_are_autocircuits(function):
+    module, _, name = function.rpartition(".")
+    parameters = inspect.signature(getattr(import_module(f"ablate.auto_circuit.{module}"), name)).parameters
+    assert list(parameters) == [argument for argument, *_ in SIGNATURES[function]]
+    for argument, *default in SIGNATURES[function]:
+        ours = parameters[argument].default
+        ours = f"{type(ours).__name__}.{ours.name}" if isinstance(ours, Enum) else ours
+        ours = list(ours) if isinstance(ours, tuple) else ours  # as JSON has them
+        assert ours == (pytest.approx(*default) if isinstance(ours, float) else [*default, inspect.Parameter.empty][0])
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -440,6 +463,9 @@ def test_a_task_through_algorithms_and_metrics(task):
     pytest.importorskip("plotly", reason="curves are drawn by plotly")
     figures = measurement_figs(measured, auc_plots=True)
     assert len(figures) == 8 and len(figures[0].data) == len(algos)
+    [first, second] = prune_score_similarities_plotly(scores, [100], ground_truths=True).data
+    assert first.z[0][0] == 1 and first.x == ("GT", "Random", "EAP", "Edge Answer Prob Gradient At Clean")
+    assert second.z[2][2] == 1
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -472,6 +498,22 @@ def test_a_diagram_for_each_position(daemon, base, ioi_path):
     drawn = sum(len(diagram.link.value) for diagram in figure.data)
     assert drawn == sum(int((np.abs(array) >= 1.0).sum()) for array in scores.values())
     assert len(draw_seq_graph(model, scores, 1.0, show_all_seq_pos=True).data) == 16
+    model.graph.delete()
+
+
+def test_edges_of_one_position(daemon, base, ioi_path):
+    train, _ = load_datasets_from_json(base, ioi_path, None, True, 4, (4, 4), return_seq_length=True)
+    model = patchable_model(base, True, "last_seq", seq_len=train.seq_len, separate_qkv=True)
+    official = set(model.edge_dict[5][::30])
+    rates = measure_task_roc(model, official, model.circuit_prune_scores(official))
+    assert (0, 1) in rates
+    options = {"epochs": 1, "tree_optimisation": True, "avoid_lambda": 1e6, "regularize_lambda": 0.01}
+    trained = subnetwork_probing_prune_scores(model, train, None, avoid_edges=official, **options)
+    elsewhere = [model.edge_name_dict[4][edge.name].prune_score(trained) for edge in official]
+    assert max(edge.prune_score(trained) for edge in official) < 1e-3 < 0.05 < max(elsewhere)
+    missing = next(iter(official)).name + "[16]"
+    with pytest.raises(ablate.AblateError):
+        subnetwork_probing_prune_scores(model, train, None, avoid_edges={missing}, **options)
     model.graph.delete()
 
 

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Dict, List
+from typing import Any, Dict, List
 
 import numpy as np
 
 from ..._arrays import to_numpy
+from ..prune_algos.prune_algos import PRUNE_ALGO_DICT
 from ..tasks import TASK_DICT
 from ..types import AlgoKey, AlgoPruneScores, PruneScores, TaskKey, TaskPruneScores
 
@@ -52,3 +53,34 @@ def task_prune_scores_similarities(
             official = [size]
         similar[task] = prune_score_similarities(scores, official + edge_counts)
     return similar
+
+
+def prune_score_similarities_plotly(
+    task_prune_scores: TaskPruneScores, edge_counts: List[int], ground_truths: bool = False
+) -> Any:
+    """A plotly figure: a heat map of common edges for each task (rows) and size (columns). Raises
+    ModuleNotFoundError without plotly.
+    """
+    try:
+        from plotly import subplots
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("similarities are drawn by plotly: pip install plotly") from None
+    similar = task_prune_scores_similarities(task_prune_scores, edge_counts, ground_truths)
+    columns = max((len(by_count) for by_count in similar.values()), default=1)
+    titles = (["official size"] if ground_truths else []) + [f"{count} edges" for count in edge_counts]
+    figure = subplots.make_subplots(
+        rows=len(similar), cols=columns, row_titles=[TASK_DICT[key].name for key in similar], column_titles=titles,
+        shared_xaxes=True, shared_yaxes=True,
+    )  # fmt: skip
+    algo_count = 1
+    for row, by_count in enumerate(similar.values(), start=1):
+        for column, by_algo in enumerate(by_count.values(), start=1):
+            algo_count = max(algo_count, len(by_algo))
+            names = [PRUNE_ALGO_DICT[key].short_name if key in PRUNE_ALGO_DICT else key for key in by_algo]
+            values = [[by_algo[one].get(other, float("nan")) for other in by_algo] for one in by_algo]
+            figure.add_heatmap(
+                x=names, y=names, z=values, zmin=0, zmax=1, colorscale="Viridis", showscale=False,
+                texttemplate="%{z:.0%}", row=row, col=column,
+            )  # fmt: skip
+    figure.update_layout(width=columns * 80 * algo_count + 160, height=len(similar) * 60 * algo_count + 120)
+    return figure

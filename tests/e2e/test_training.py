@@ -56,9 +56,10 @@ def test_every_epoch_is_an_event_with_the_edges_as_learned(graph, ioi):
     with graph.stream_prune_scores(ioi, SHORT, batch_size=4, prompt_count=8, top_k=5) as stream:
         events = [event for event in stream if event.training]
         scores = stream.scores
-    epochs = [sorted({point.epoch for point in event.training}) for event in events]
-    assert epochs == [[0], [1], [2]]
-    assert all(len(event.top_edges) == 5 for event in events)
+    # A slow run tells of parts of an epoch, too; the last that an epoch tells is the whole of it.
+    ends = {event.training[-1].epoch: event for event in events}
+    assert sorted(ends) == [0, 1, 2]
+    assert all(len(event.top_edges) == 5 for event in ends.values())
     assert scores.top_edges[0].score == scores.flat().max()
     assert all(np.isfinite(point.loss) for event in events for point in event.training)
     assert all(point.validation is None for event in events for point in event.training)
@@ -108,7 +109,7 @@ def test_a_training_can_be_cancelled_between_two_steps(graph, ioi):
     algo = ablate.SubnetworkProbing(epochs=10_000)
     with graph.stream_prune_scores(ioi, algo, batch_size=4, prompt_count=8) as stream:
         for event in stream:
-            if event.training:
+            if event.training and event.training[-1].epoch > 0:
                 break
         running = stream.job.scores()
         assert running.flat().any(), "the masks so far, while it runs"

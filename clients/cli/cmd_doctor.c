@@ -105,7 +105,8 @@ static void check_resident(doctor *it, const Ablate__V1__GetServerInfoResponse *
         find(it, WARN, "dashboard",
              "nowhere: the daemon was started with --http off, so browsers cannot reach it");
     } else {
-        find(it, OK, "dashboard", "%s (built by `make dashboard`)", info->http_address);
+        find(it, OK, "dashboard", "%s; where it says that it is not built, run `make dashboard`",
+             info->http_address);
     }
 }
 

@@ -101,15 +101,22 @@ torch2() {
     touch "$done_stamp"
 }
 
+# python_env demo: the client and what fetches the model. python_env test: what the tests need, too.
 python_env() {
-    local done_stamp
-    done_stamp="$(stamp venv deploy/deps.sh clients/python/pyproject.toml clients/python/setup.py \
-        $(find proto -name '*.proto' | sort))"
+    local what="$1" inputs test_stamp done_stamp packages=('clients/python[fetch]')
+    inputs=(deploy/deps.sh clients/python/pyproject.toml clients/python/setup.py
+        $(find proto -name '*.proto' | sort))
+    test_stamp="$(stamp python-test "${inputs[@]}")"
+    done_stamp="$test_stamp"
+    if [ "$what" = demo ] && [ ! -e "$test_stamp" ]; then
+        done_stamp="$(stamp python-demo "${inputs[@]}")"
+    elif [ "$what" = test ]; then
+        packages=('clients/python[fetch,test]' 'tokenizers==0.20.3')
+    fi
     [ -e "$done_stamp" ] && [ -x .venv/bin/python ] && return 0
     say "installing the Python package into .venv"
     [ -x .venv/bin/python ] || python3 -m venv .venv
-    .venv/bin/pip install -q --disable-pip-version-check -e 'clients/python[fetch,test]' \
-        'tokenizers==0.20.3'
+    .venv/bin/pip install -q --disable-pip-version-check -e "${packages[@]}"
     touch "$done_stamp"
 }
 
@@ -117,7 +124,7 @@ python_env() {
 node_env() {
     local folder done_stamp
     command -v node >/dev/null && command -v npm >/dev/null || apt_install nodejs npm
-    for folder in tests/e2e/web clients/web; do
+    for folder in "$@"; do
         [ -e "$folder/package-lock.json" ] || continue
         done_stamp="$(stamp "npm-${folder//\//.}" "$folder/package.json" "$folder/package-lock.json")"
         [ -e "$done_stamp" ] && [ -d "$folder/node_modules" ] && continue
@@ -142,15 +149,15 @@ case "$what" in
 build) ;;
 demo)
     apt_install "${packages_demo[@]}"
-    python_env
+    python_env demo
     ;;
-dashboard) node_env ;;
+dashboard) node_env clients/web ;;
 torch2) torch2 ;;
 all)
     apt_install "${packages_demo[@]}" "${packages_test[@]}"
-    python_env
-    node_env
+    python_env test
+    node_env tests/e2e/web clients/web
     grpcurl
     ;;
-*) fail "unknown part '$what': all, build, demo or torch2" ;;
+*) fail "unknown part '$what': all, build, demo, dashboard or torch2" ;;
 esac

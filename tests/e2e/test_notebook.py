@@ -95,3 +95,11 @@ def test_a_hook_that_its_block_removed_does_not_hide_the_blocks_error(graph):
             raise ZeroDivisionError
     with pytest.raises(NotFoundError):
         hook.remove()
+
+
+def test_the_bar_runs_with_the_top_edges(graph, ioi, capfd):
+    scores = graph.prune_scores(ioi, batch_size=8)
+    bar = capfd.readouterr().err
+    assert "scoring edges" in bar and "4/4" in bar
+    for edge in scores.top_edges[:3]:
+        assert f"{edge.edge} {edge.score:+.3g}" in bar

@@ -429,7 +429,12 @@ def follow(
                     refresh=False,
                 )
             elif top:
-                bar.set_postfix_str(f"{top[0].edge} {top[0].score:+.3f}", refresh=False)
+                # A narrow terminal keeps its bar; a notebook has room.
+                width = getattr(bar, "ncols", None)
+                shown = top[: 1 if isinstance(width, int) and width < 140 else 3]
+                bar.set_postfix_str(
+                    ", ".join(f"{edge.edge} {edge.score:+.3g}" for edge in shown), refresh=False
+                )
             bar.refresh()
     except KeyboardInterrupt:
         job.cancel()

@@ -114,7 +114,7 @@ def test_the_async_client_gives_what_the_plain_one_gives(daemon, tiny, ioi_path,
     assert rows == graph.client.evaluate(expected, [0, 20, graph.edge_count], ["kl_div"], progress=False)
 
 
-def test_async_errors_are_the_plain_ones_and_leaving_cancels(daemon, client, ioi_path):
+def test_async_errors_are_the_plain_ones_and_leaving_cancels(daemon, client, tiny, ioi_path):
     async def session():
         with pytest.raises(ablate.UnavailableError):
             await ablate.aio.connect("127.0.0.1:1", timeout=5)
@@ -138,7 +138,7 @@ def test_async_errors_are_the_plain_ones_and_leaving_cancels(daemon, client, ioi
     for _ in client.job(job_id).watch():
         pass
     assert client.job(job_id).state == "cancelled"
-    for left in client.model("tiny-ioi").graphs():
+    for left in tiny.graphs():
         if left.id == graph_id:
             left.delete()
 

@@ -133,7 +133,6 @@ extern "C" bool abl_backend_blas_is_reference(void) {
 
 extern "C" bool abl_backend_has(abl_device device, abl_dtype dtype) {
     try {
-        at::NoGradGuard guard;
         const at::Tensor one = at::ones(
             {2, 2}, at::TensorOptions(abl::device_of(device)).dtype(abl::scalar_type(dtype)));
         return at::matmul(one, one).defined();

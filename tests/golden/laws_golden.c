@@ -240,9 +240,9 @@ static void law_means(const subject *s) {
                            abl_ablation_name((abl_ablation)kind));
             golden_compare_floats(s->title, what, expected, width, full, PROMPTS * width, 1e-4);
         } else {
-            const bool simple = abl_graph_options_of(s->graph)->simple; /* sums in another order */
+            /* To rounding: a BLAS may sum the last rows of a product in another order. */
             golden_compare_floats(s->title, "means: a full mask gives every row the same", full,
-                                  width, full, PROMPTS * width, simple ? 2e-6 : 0);
+                                  width, full, PROMPTS * width, 2e-6);
         }
         abl_free(expected);
         abl_free(full);
@@ -451,7 +451,7 @@ static void law_acdc(const subject *s, abl_ablation ablation) {
             (void)snprintf(what, sizeof what, "acdc: %s, tau %.3g, %d at a time",
                            abl_ablation_name(ablation), taus[i], most);
             golden_compare_floats(s->title, what, whole, (size_t)edges, fast, (size_t)edges,
-                                  2e-5 * scale);
+                                  4e-5 * scale);
             golden_check(s->title, "acdc: the same edges",
                          memcmp(one, other, (size_t)edges * sizeof *one) == 0);
             abl_free(fast);

@@ -108,6 +108,10 @@ def read_ids(path: str) -> torch.Tensor:
     return torch.tensor(rows)
 
 
+def read_list(path: str) -> list[int]:
+    return [int(line) for line in Path(path).read_text().split()]
+
+
 def lens_model(folder: str, split: bool):
     """A HookedTransformer with the weights of a Hugging Face GPT-2 folder, as they are."""
     import transformer_lens
@@ -256,7 +260,7 @@ class Peers:
             mask = self._wrapper(name).patch_mask
             scores[name] = flat[start : start + heads * sources].reshape(mask.shape)
             start += heads * sources
-        sizes = [int(line) for line in Path(command["edges"]).read_text().split()]
+        sizes = read_list(command["edges"])
         outputs = {}
 
         def body():
@@ -309,7 +313,7 @@ class Peers:
             base = loss()
             scale = model(clean)[model.out_slice].abs().max().item()
             peak_reset()
-            for edge in command["edges"]:
+            for edge in read_list(command["edges"]):
                 name, head, source = self.shape.locate(edge)
                 mask = by_name[name].patch_mask
                 where = (head, source) if mask.ndim == 2 else (source,)
@@ -331,7 +335,7 @@ class Peers:
         place = {}
         for edge in model.edges:
             place[edge.dest.module_name, edge.dest.head_idx or 0, edge.src.src_idx] = edge
-        edges = [place[self.shape.locate(int(line))] for line in Path(command["edges"]).read_text().split()]
+        edges = [place[self.shape.locate(edge)] for edge in read_list(command["edges"])]
         everything, scores = model.edges, {}
 
         def run(some):

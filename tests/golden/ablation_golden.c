@@ -86,21 +86,6 @@ static void case_sources(const char *model_name, abl_model *model, const abl_dat
 
 /* ---- what needs no recording ----------------------------------------------------------------- */
 
-static float *scores_of(const abl_prune_options *options) {
-    abl_prune *prune = NULL;
-    abl_status status;
-    golden_must(abl_prune_create(options, &prune, &status), &status);
-    abl_prune_progress progress = {0};
-    while (!progress.finished) {
-        golden_must(abl_prune_step(prune, &progress, &status), &status);
-    }
-    size_t bytes = (size_t)abl_graph_edge_count(options->graph) * sizeof(float);
-    float *scores = abl_malloc(bytes);
-    memcpy(scores, abl_prune_scores(prune), bytes);
-    abl_prune_destroy(prune);
-    return scores;
-}
-
 /* A resident ablation, made in batches of three, against the one that a job makes for itself. */
 static void check_resident(const char *model_name, abl_model *model, const abl_dataset *dataset,
                            abl_ablation ablation) {
@@ -112,7 +97,7 @@ static void check_resident(const char *model_name, abl_model *model, const abl_d
         .batches = {.dataset = dataset, .first = 2, .count = 8, .batch_size = 4},
         .ablation = ablation,
         .integrated_grad_samples = 2};
-    float *expected = scores_of(&options);
+    float *expected = edges_scores(&options);
     const abl_ablation_options made = {
         .model = model,
         .ablation = ablation,
@@ -122,7 +107,7 @@ static void check_resident(const char *model_name, abl_model *model, const abl_d
     options.ablation = ABL_ABLATION_ZERO; /* not looked at */
     options.resident = resident;
     options.resident_first = 2;
-    float *actual = scores_of(&options);
+    float *actual = edges_scores(&options);
     size_t count = (size_t)abl_graph_edge_count(graph);
     char name[96];
     (void)snprintf(name, sizeof name, "resident %s", abl_ablation_name(ablation));

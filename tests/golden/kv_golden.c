@@ -30,19 +30,6 @@ typedef struct subject {
 
 /* ---- data ------------------------------------------------------------------------------------ */
 
-static abl_dataset *late_prompts(const abl_model *model) {
-    json_t *json = golden_open_json(golden_path("prompts/ioi_late.json"));
-    char *text = json_dumps(json, 0);
-    const abl_dataset_options options = {.tokenizer = abl_model_tokenizer(model),
-                                         .bos = ABL_BOS_PREPEND};
-    abl_dataset *dataset = NULL;
-    abl_status status;
-    golden_must(abl_dataset_create_json(text, strlen(text), &options, &dataset, &status), &status);
-    free(text);
-    json_decref(json);
-    return dataset;
-}
-
 /* Cuts the prefix off the batches' prompts, and puts it in front. */
 static void batches_cut(abl_batches *batches, const abl_model *model, int32_t length,
                         abl_dataset **ret_tail, abl_prefix **ret_prefix) {
@@ -165,21 +152,6 @@ static void compare_circuits(subject *s) {
     abl_free(edges);
 }
 
-static float *scores_of(const abl_prune_options *options) {
-    abl_prune *prune = NULL;
-    abl_status status;
-    golden_must(abl_prune_create(options, &prune, &status), &status);
-    abl_prune_progress progress = {0};
-    while (!progress.finished) {
-        golden_must(abl_prune_step(prune, &progress, &status), &status);
-    }
-    size_t bytes = (size_t)abl_graph_edge_count(options->graph) * sizeof(float);
-    float *scores = abl_malloc(bytes);
-    memcpy(scores, abl_prune_scores(prune), bytes);
-    abl_prune_destroy(prune);
-    return scores;
-}
-
 static void compare_scores(subject *s, const char *name, abl_prune_algorithm algorithm) {
     static const double tau = 1e-2;
     char key[96];
@@ -196,7 +168,7 @@ static void compare_scores(subject *s, const char *name, abl_prune_algorithm alg
                                        .exact_metric = ABL_EXACT_KL_DIV, /* ACDC's */
                                        .acdc = {.taus = &tau, .tau_count = 1}};
     size_t count = (size_t)abl_graph_edge_count(s->graph);
-    float *scores = scores_of(&options);
+    float *scores = edges_scores(&options);
     double largest = algorithm == ABL_PRUNE_ACDC ? tau : edges_max_abs(expected, (int64_t)count);
     golden_compare_floats(s->c->title, key, expected, count, scores, count,
                           TOL_SCORES_RELATIVE * largest);
@@ -260,7 +232,8 @@ static void case_kv_prefix(const char *model_name) {
         return;
     }
     abl_model *model = golden_open_model(model_name, abl_model_processing_tl());
-    abl_dataset *dataset = late_prompts(model);
+    abl_dataset *dataset =
+        edges_prompts(golden_path("prompts/ioi_late.json"), model, ABL_BOS_PREPEND);
     int32_t shared = abl_dataset_common_prefix(dataset, NULL);
     const json_t *cut = json_object_get(json_object_get(c.json, "tail"), "diverge_idx");
     golden_check(c.title, "tail/diverge_idx", shared == json_integer_value(cut));

@@ -38,14 +38,7 @@ static abl_prune *run(const acdc_case *c, const double *taus, int32_t tau_count,
         .edges = edges,
         .edge_count = c->edge_count,
         .acdc = {.taus = taus, .tau_count = tau_count, .whole_passes = c->whole_passes}};
-    abl_prune *prune = NULL;
-    abl_status status;
-    golden_must(abl_prune_create(&options, &prune, &status), &status);
-    abl_prune_progress progress = {0};
-    while (!progress.finished) {
-        golden_must(abl_prune_step(prune, &progress, &status), &status);
-    }
-    return prune;
+    return edges_run(&options);
 }
 
 static const char *title_of(const acdc_case *c, const char *key, const char *what) {

@@ -243,7 +243,7 @@ void edges_case_close(edges_case *opened) {
     json_decref(opened->json);
 }
 
-float *edges_scores(const abl_prune_options *options) {
+abl_prune *edges_run(const abl_prune_options *options) {
     abl_prune *prune = NULL;
     abl_status status;
     golden_must(abl_prune_create(options, &prune, &status), &status);
@@ -251,6 +251,11 @@ float *edges_scores(const abl_prune_options *options) {
     while (!progress.finished) {
         golden_must(abl_prune_step(prune, &progress, &status), &status);
     }
+    return prune;
+}
+
+float *edges_scores(const abl_prune_options *options) {
+    abl_prune *prune = edges_run(options);
     size_t bytes = (size_t)abl_graph_edge_count(options->graph) * sizeof(float);
     float *scores = abl_malloc(bytes);
     memcpy(scores, abl_prune_scores(prune), bytes);

@@ -42,7 +42,9 @@ abl_dataset *edges_smollm2(const char *task);
 float *edges_flat(const abl_graph *graph, const abl_safetensors *set, const char *prefix);
 float *edges_floats(const abl_safetensors_tensor *tensor);
 double edges_max_abs(const float *values, int64_t count);
-/* All steps of a prune; its scores, which end with abl_free(). */
+/* A prune after all its steps; ends with abl_prune_destroy(). */
+abl_prune *edges_run(const abl_prune_options *options);
+/* Its scores alone, which end with abl_free(). */
 float *edges_scores(const abl_prune_options *options);
 /* A JSON list of integers; ends with abl_free(). */
 int64_t *edges_list(const json_t *list, int64_t *ret_count);

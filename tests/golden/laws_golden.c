@@ -22,8 +22,7 @@
 #include "core/metric/loss.h"
 #include "core/model/forward.h"
 #include "core/patch/backward.h"
-#include "core/prune/prune.h"
-#include "tests/golden/golden.h"
+#include "tests/golden/edges.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -139,18 +138,7 @@ static float *scores_of(const subject *s, abl_prune_algorithm algorithm, abl_abl
         .ablation = ablation,
         .grad_function = s->loss.grad_function,
         .answer_function = s->loss.answer_function};
-    abl_prune *prune = NULL;
-    abl_prune_progress progress = {.finished = false};
-    abl_status status;
-    golden_must(abl_prune_create(&options, &prune, &status), &status);
-    while (!progress.finished) {
-        golden_must(abl_prune_step(prune, &progress, &status), &status);
-    }
-    size_t bytes = (size_t)abl_graph_edge_count(s->graph) * sizeof(float);
-    float *scores = abl_calloc(1, bytes);
-    memcpy(scores, abl_prune_scores(prune), bytes);
-    abl_prune_destroy(prune);
-    return scores;
+    return edges_scores(&options);
 }
 
 static double largest_of(const float *values, int64_t count) {
@@ -411,14 +399,8 @@ static float *acdc_effects(const subject *s, abl_ablation ablation, double tau, 
         .exact_metric = ABL_EXACT_MSE,
         .candidate_count_max = most,
         .acdc = {.taus = &tau, .tau_count = 1, .whole_passes = whole}};
-    abl_prune *prune = NULL;
-    abl_prune_progress progress = {.finished = false};
+    abl_prune *prune = edges_run(&options);
     abl_acdc_report report = {.taus = NULL};
-    abl_status status;
-    golden_must(abl_prune_create(&options, &prune, &status), &status);
-    while (!progress.finished) {
-        golden_must(abl_prune_step(prune, &progress, &status), &status);
-    }
     size_t count = (size_t)abl_graph_edge_count(s->graph);
     float *effects = abl_calloc(count, sizeof *effects);
     if (!abl_prune_acdc_report(prune, &report)) {

@@ -215,13 +215,7 @@ static void run(const subject *s, const edges_case *c, const char *key, const js
     int64_t *avoid =
         edges_list(json_object_get(config, "avoid"), &options.subnetwork_probing.avoid_edge_count);
     options.subnetwork_probing.avoid_edges = avoid;
-    abl_prune *prune = NULL;
-    abl_prune_progress progress = {0};
-    abl_status status;
-    golden_must(abl_prune_create(&options, &prune, &status), &status);
-    while (!progress.finished) {
-        golden_must(abl_prune_step(prune, &progress, &status), &status);
-    }
+    abl_prune *prune = edges_run(&options);
     int64_t count = 0;
     const abl_training_point *points = abl_prune_curve(prune, &count);
     compare_curves(c, key, json_object_get(recorded, "curves"), points, count);
@@ -285,13 +279,7 @@ static void circuit_probing(const subject *s, const edges_case *c, const char *k
     int64_t *sizes = edges_list(json_object_get(config, "circuit_sizes"), &count);
     options.circuit_probing.sizes = sizes;
     options.circuit_probing.size_count = (int32_t)count;
-    abl_prune *prune = NULL;
-    abl_prune_progress progress = {0};
-    abl_status status;
-    golden_must(abl_prune_create(&options, &prune, &status), &status);
-    while (!progress.finished) {
-        golden_must(abl_prune_step(prune, &progress, &status), &status);
-    }
+    abl_prune *prune = edges_run(&options);
     compare_scores(s, c, key, abl_prune_scores(prune), 0);
     abl_prune_destroy(prune);
     abl_free(sizes);

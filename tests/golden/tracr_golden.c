@@ -5,8 +5,7 @@
  * and ACDC's (zero), as in auto_circuit's tracr circuits; with another's truth a method must look
  * bad, so that the test can fail. */
 #include "core/base/mem.h"
-#include "core/prune/prune.h"
-#include "tests/golden/golden.h"
+#include "tests/golden/edges.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -101,13 +100,7 @@ static void scores_of(const subject *s, abl_prune_options options, float *ret_sc
     options.model = s->model;
     options.graph = s->graph;
     options.batches = (abl_batches){.dataset = s->dataset, .count = PROMPTS, .batch_size = PROMPTS};
-    abl_prune *prune = NULL;
-    abl_prune_progress progress = {.finished = false};
-    abl_status status;
-    golden_must(abl_prune_create(&options, &prune, &status), &status);
-    while (!progress.finished) {
-        golden_must(abl_prune_step(prune, &progress, &status), &status);
-    }
+    abl_prune *prune = edges_run(&options);
     memcpy(ret_scores, abl_prune_scores(prune), (size_t)s->task->edge_count * sizeof *ret_scores);
     abl_prune_destroy(prune);
 }

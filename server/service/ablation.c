@@ -14,6 +14,7 @@
 #include "server/convert/prompts.h"
 #include "server/runtime/log.h"
 #include "server/service/kv_cache.h"
+#include "server/service/listing.h"
 #include "server/service/progress.h"
 
 #include <stdio.h>
@@ -374,58 +375,28 @@ void abl_rpc_get_ablation(abl_rpc *rpc, const ProtobufCMessage *message) {
 
 /* ---- listing and ending ------------------------------------------------------------------- */
 
-static bool is_of_model(const abl_object *object, const char *model_id) {
-    const abl_resident_model *model =
-        abl_resident_ablation_model((const abl_resident_ablation *)object);
-    return model_id[0] == '\0' || strcmp(model->object.id, model_id) == 0;
-}
-
-/* Fills a page; false: no memory. */
-static bool list_page(abl_rpc *rpc, const char *model_id, const abl_page *page,
-                      Ablate__V1__ListAblationsResponse *response) {
-    size_t bytes = 0;
-    uint64_t last = 0;
-    response->ablations = abl_rpc_scratch(rpc, page->size * sizeof *response->ablations);
-    if (response->ablations == NULL) {
-        return false;
-    }
-    for (abl_object *object = abl_registry_first(rpc->server->registry, ABL_OBJECT_ABLATION);
-         object != NULL; object = object->next) {
-        if (object->serial <= page->after || !is_of_model(object, model_id)) {
-            continue;
-        }
-        if (response->n_ablations == page->size || bytes > ABL_REPLY_BYTES_MAX / 2) {
-            response->next_page_token =
-                abl_arena_printf(rpc->scratch, "%llu", (unsigned long long)last);
-            break;
-        }
-        Ablate__V1__ResidentAblation *ablation = abl_convert_ablation(
-            rpc->scratch, rpc->server->registry, (const abl_resident_ablation *)object);
-        if (ablation == NULL) {
-            return false;
-        }
-        bytes += ablate__v1__resident_ablation__get_packed_size(ablation);
-        response->ablations[response->n_ablations++] = ablation;
-        last = object->serial;
-    }
-    return response->next_page_token != NULL;
+static ProtobufCMessage *item_of(abl_rpc *rpc, const abl_object *object) {
+    Ablate__V1__ResidentAblation *item = abl_convert_ablation(
+        rpc->scratch, rpc->server->registry, (const abl_resident_ablation *)object);
+    return item == NULL ? NULL : &item->base;
 }
 
 void abl_rpc_list_ablations(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__ListAblationsRequest *request =
         (const Ablate__V1__ListAblationsRequest *)message;
     Ablate__V1__ListAblationsResponse response = ABLATE__V1__LIST_ABLATIONS_RESPONSE__INIT;
-    abl_page page;
-    if (abl_convert_page(request->page_size, request->page_token, &page, &rpc->status) !=
-        ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
+    const abl_listing listing = {.kind = ABL_OBJECT_ABLATION,
+                                 .model_id = request->model_id,
+                                 .convert_cb = item_of,
+                                 .page_size = request->page_size,
+                                 .page_token = request->page_token};
+    abl_listing_page page;
+    if (!abl_rpc_list(rpc, &listing, &page)) {
         return;
     }
-    if (!list_page(rpc, request->model_id, &page, &response)) {
-        (void)abl_fail_oom(&rpc->status);
-        abl_rpc_fail_status(rpc);
-        return;
-    }
+    response.ablations = page.items;
+    response.n_ablations = page.count;
+    response.next_page_token = page.next_page_token;
     abl_rpc_reply(rpc, &response.base);
 }
 

@@ -7,11 +7,10 @@
 #include "core/base/mem.h"
 #include "server/convert/hooks.h"
 #include "server/runtime/log.h"
+#include "server/service/listing.h"
 #include "server/service/tensor_stream.h"
 
 #include <string.h>
-
-#define PAGE_BYTES_MAX ((size_t)ABL_REPLY_BYTES_MAX / 2) /* then a page ends early */
 
 abl_resident_activations *abl_activations_keep(abl_rpc *rpc, abl_resident_model *model,
                                                abl_forward_result *result) {
@@ -37,55 +36,28 @@ abl_resident_activations *abl_activations_keep(abl_rpc *rpc, abl_resident_model 
 
 /* ---- list ----------------------------------------------------------------------------------- */
 
-/* Fills a page; false: no memory. */
-static bool list_page(abl_rpc *rpc, const abl_object *model, const abl_page *page,
-                      Ablate__V1__ListActivationsResponse *response) {
-    size_t bytes = 0;
-    uint64_t last = 0;
-    response->activations = abl_rpc_scratch(rpc, page->size * sizeof *response->activations);
-    if (response->activations == NULL) {
-        return false;
-    }
-    for (abl_object *object = abl_registry_first(rpc->server->registry, ABL_OBJECT_ACTIVATIONS);
-         object != NULL; object = object->next) {
-        if (object->serial <= page->after || (model != NULL && object->needs[0] != model)) {
-            continue;
-        }
-        if (response->n_activations == page->size || bytes > PAGE_BYTES_MAX) {
-            response->next_page_token =
-                abl_arena_printf(rpc->scratch, "%llu", (unsigned long long)last);
-            break;
-        }
-        Ablate__V1__Activations *item =
-            abl_convert_activations(rpc->scratch, (abl_resident_activations *)object);
-        if (item == NULL) {
-            return false;
-        }
-        bytes += ablate__v1__activations__get_packed_size(item);
-        response->activations[response->n_activations++] = item;
-        last = object->serial;
-    }
-    return response->next_page_token != NULL;
+static ProtobufCMessage *item_of(abl_rpc *rpc, const abl_object *object) {
+    Ablate__V1__Activations *item =
+        abl_convert_activations(rpc->scratch, (abl_resident_activations *)(uintptr_t)object);
+    return item == NULL ? NULL : &item->base;
 }
 
 void abl_rpc_list_activations(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__ListActivationsRequest *request =
         (const Ablate__V1__ListActivationsRequest *)message;
     Ablate__V1__ListActivationsResponse response = ABLATE__V1__LIST_ACTIVATIONS_RESPONSE__INIT;
-    abl_object *model = NULL;
-    abl_page page;
-    bool fine = request->model_id[0] == '\0' ||
-                (model = abl_rpc_use(rpc, ABL_OBJECT_MODEL, request->model_id)) != NULL;
-    if (!fine || abl_convert_page(request->page_size, request->page_token, &page, &rpc->status) !=
-                     ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
+    const abl_listing listing = {.kind = ABL_OBJECT_ACTIVATIONS,
+                                 .model_id = request->model_id,
+                                 .convert_cb = item_of,
+                                 .page_size = request->page_size,
+                                 .page_token = request->page_token};
+    abl_listing_page page;
+    if (!abl_rpc_list(rpc, &listing, &page)) {
         return;
     }
-    if (!list_page(rpc, model, &page, &response)) {
-        (void)abl_fail_oom(&rpc->status);
-        abl_rpc_fail_status(rpc);
-        return;
-    }
+    response.activations = page.items;
+    response.n_activations = page.count;
+    response.next_page_token = page.next_page_token;
     abl_rpc_reply(rpc, &response.base);
 }
 

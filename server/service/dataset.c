@@ -9,6 +9,7 @@
 #include "core/base/mem.h"
 #include "server/convert/common.h"
 #include "server/runtime/log.h"
+#include "server/service/listing.h"
 #include "server/service/rpc.h"
 
 #include <openssl/evp.h>
@@ -172,52 +173,27 @@ static void upload_dataset(abl_rpc *rpc, const ProtobufCMessage *message) {
 
 /* ---- listing and ending ------------------------------------------------------------------- */
 
-/* Fills a page; false: no memory. */
-static bool list_page(abl_rpc *rpc, const abl_page *page,
-                      Ablate__V1__ListDatasetsResponse *response) {
-    size_t bytes = 0;
-    uint64_t last = 0;
-    response->datasets = abl_rpc_scratch(rpc, page->size * sizeof *response->datasets);
-    if (response->datasets == NULL) {
-        return false;
-    }
-    for (abl_object *object = abl_registry_first(rpc->server->registry, ABL_OBJECT_DATASET);
-         object != NULL; object = object->next) {
-        if (object->serial <= page->after) {
-            continue;
-        }
-        if (response->n_datasets == page->size || bytes > ABL_REPLY_BYTES_MAX / 2) {
-            response->next_page_token =
-                abl_arena_printf(rpc->scratch, "%llu", (unsigned long long)last);
-            break;
-        }
-        Ablate__V1__Dataset *dataset =
-            convert_dataset(rpc->scratch, (const abl_resident_dataset *)object);
-        if (dataset == NULL) {
-            return false;
-        }
-        bytes += ablate__v1__dataset__get_packed_size(dataset);
-        response->datasets[response->n_datasets++] = dataset;
-        last = object->serial;
-    }
-    return response->next_page_token != NULL;
+static ProtobufCMessage *item_of(abl_rpc *rpc, const abl_object *object) {
+    Ablate__V1__Dataset *item = convert_dataset(rpc->scratch, (const abl_resident_dataset *)object);
+    return item == NULL ? NULL : &item->base;
 }
 
 static void list_datasets(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__ListDatasetsRequest *request =
         (const Ablate__V1__ListDatasetsRequest *)message;
     Ablate__V1__ListDatasetsResponse response = ABLATE__V1__LIST_DATASETS_RESPONSE__INIT;
-    abl_page page;
-    if (abl_convert_page(request->page_size, request->page_token, &page, &rpc->status) !=
-        ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
+    const abl_listing listing = {.kind = ABL_OBJECT_DATASET,
+                                 .model_id = "",
+                                 .convert_cb = item_of,
+                                 .page_size = request->page_size,
+                                 .page_token = request->page_token};
+    abl_listing_page page;
+    if (!abl_rpc_list(rpc, &listing, &page)) {
         return;
     }
-    if (!list_page(rpc, &page, &response)) {
-        (void)abl_fail_oom(&rpc->status);
-        abl_rpc_fail_status(rpc);
-        return;
-    }
+    response.datasets = page.items;
+    response.n_datasets = page.count;
+    response.next_page_token = page.next_page_token;
     abl_rpc_reply(rpc, &response.base);
 }
 

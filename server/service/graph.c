@@ -5,14 +5,14 @@
  * read yet takes no memory. */
 #include "server/convert/graph.h"
 #include "server/runtime/log.h"
+#include "server/service/listing.h"
 #include "server/service/rpc.h"
 
 #include "core/graph/scores.h"
 
 #include <string.h>
 
-#define MESSAGE_COUNT_MAX 1000                           /* nodes or edges in one message */
-#define PAGE_BYTES_MAX ((size_t)ABL_REPLY_BYTES_MAX / 2) /* then a page ends early */
+#define MESSAGE_COUNT_MAX 1000 /* nodes or edges in one message */
 
 /* ---- life --------------------------------------------------------------------------------- */
 
@@ -137,60 +137,27 @@ static void get_graph(abl_rpc *rpc, const ProtobufCMessage *message) {
     abl_rpc_fail_status(rpc);
 }
 
-static bool is_over_model(const abl_object *object, const char *model_id) {
-    const abl_resident_model *model = abl_resident_graph_model((const abl_resident_graph *)object);
-    return model_id[0] == '\0' || (model != NULL && strcmp(model->object.id, model_id) == 0);
-}
-
-/* Fills a page; false: no memory. A page of large graphs ends early, at what a message may take. */
-static bool list_page(abl_rpc *rpc, const char *model_id, const abl_page *page,
-                      Ablate__V1__ListGraphsResponse *response) {
-    size_t bytes = 0;
-    uint64_t last = 0;
-    response->graphs = abl_rpc_scratch(rpc, page->size * sizeof *response->graphs);
-    if (response->graphs == NULL) {
-        return false;
-    }
-    for (abl_object *object = abl_registry_first(rpc->server->registry, ABL_OBJECT_GRAPH);
-         object != NULL; object = object->next) {
-        if (object->serial <= page->after || !is_over_model(object, model_id)) {
-            continue;
-        }
-        if (response->n_graphs == page->size || bytes > PAGE_BYTES_MAX) {
-            response->next_page_token =
-                abl_arena_printf(rpc->scratch, "%llu", (unsigned long long)last);
-            break;
-        }
-        Ablate__V1__Graph *graph = abl_convert_graph(rpc->scratch, (abl_resident_graph *)object);
-        if (graph == NULL) {
-            return false;
-        }
-        bytes += ablate__v1__graph__get_packed_size(graph);
-        response->graphs[response->n_graphs++] = graph;
-        last = object->serial;
-    }
-    return response->next_page_token != NULL;
+static ProtobufCMessage *item_of(abl_rpc *rpc, const abl_object *object) {
+    Ablate__V1__Graph *item =
+        abl_convert_graph(rpc->scratch, (abl_resident_graph *)(uintptr_t)object);
+    return item == NULL ? NULL : &item->base;
 }
 
 static void list_graphs(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__ListGraphsRequest *request = (const Ablate__V1__ListGraphsRequest *)message;
     Ablate__V1__ListGraphsResponse response = ABLATE__V1__LIST_GRAPHS_RESPONSE__INIT;
-    abl_page page;
-    if (request->model_id[0] != '\0' &&
-        abl_rpc_use(rpc, ABL_OBJECT_MODEL, request->model_id) == NULL) {
-        abl_rpc_fail_status(rpc);
+    const abl_listing listing = {.kind = ABL_OBJECT_GRAPH,
+                                 .model_id = request->model_id,
+                                 .convert_cb = item_of,
+                                 .page_size = request->page_size,
+                                 .page_token = request->page_token};
+    abl_listing_page page;
+    if (!abl_rpc_list(rpc, &listing, &page)) {
         return;
     }
-    if (abl_convert_page(request->page_size, request->page_token, &page, &rpc->status) !=
-        ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
-        return;
-    }
-    if (!list_page(rpc, request->model_id, &page, &response)) {
-        (void)abl_fail_oom(&rpc->status);
-        abl_rpc_fail_status(rpc);
-        return;
-    }
+    response.graphs = page.items;
+    response.n_graphs = page.count;
+    response.next_page_token = page.next_page_token;
     abl_rpc_reply(rpc, &response.base);
 }
 

@@ -13,11 +13,10 @@
 #include "server/convert/kv_cache.h"
 #include "server/convert/prompts.h"
 #include "server/runtime/log.h"
+#include "server/service/listing.h"
 
 #include <stdio.h>
 #include <string.h>
-
-#define PAGE_BYTES_MAX ((size_t)ABL_REPLY_BYTES_MAX / 2) /* then a page ends early */
 
 /* ---- the shelf ---------------------------------------------------------------------------- */
 
@@ -414,61 +413,28 @@ void abl_rpc_create_kv_cache(abl_rpc *rpc, const ProtobufCMessage *message) {
     abl_rpc_pool(rpc, tokenize_work, tokenize_done);
 }
 
-/* Fills a page; false: no memory. */
-static bool list_page(abl_rpc *rpc, const abl_object *model, const abl_page *page,
-                      Ablate__V1__ListKvCachesResponse *response) {
-    size_t bytes = 0;
-    uint64_t last = 0;
-    response->kv_caches = abl_rpc_scratch(rpc, page->size * sizeof *response->kv_caches);
-    if (response->kv_caches == NULL) {
-        return false;
-    }
-    for (abl_resident_kv_cache *cache = first_cache(rpc->server); cache != NULL;
-         cache = next_cache(cache)) {
-        if (cache->object.serial <= page->after ||
-            (model != NULL && cache->object.needs[0] != model)) {
-            continue;
-        }
-        if (response->n_kv_caches == page->size || bytes > PAGE_BYTES_MAX) {
-            response->next_page_token =
-                abl_arena_printf(rpc->scratch, "%llu", (unsigned long long)last);
-            break;
-        }
-        Ablate__V1__KvCache *item =
-            abl_convert_kv_cache(rpc->scratch, rpc->server->registry, cache);
-        if (item == NULL) {
-            return false;
-        }
-        bytes += ablate__v1__kv_cache__get_packed_size(item);
-        response->kv_caches[response->n_kv_caches++] = item;
-        last = cache->object.serial;
-    }
-    return response->next_page_token != NULL;
+static ProtobufCMessage *item_of(abl_rpc *rpc, const abl_object *object) {
+    Ablate__V1__KvCache *item = abl_convert_kv_cache(rpc->scratch, rpc->server->registry,
+                                                     (abl_resident_kv_cache *)(uintptr_t)object);
+    return item == NULL ? NULL : &item->base;
 }
 
 void abl_rpc_list_kv_caches(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__ListKvCachesRequest *request =
         (const Ablate__V1__ListKvCachesRequest *)message;
     Ablate__V1__ListKvCachesResponse response = ABLATE__V1__LIST_KV_CACHES_RESPONSE__INIT;
-    abl_object *model = NULL;
-    abl_page page;
-    if (request->model_id[0] != '\0') {
-        model = abl_rpc_use(rpc, ABL_OBJECT_MODEL, request->model_id);
-        if (model == NULL) {
-            abl_rpc_fail_status(rpc);
-            return;
-        }
-    }
-    if (abl_convert_page(request->page_size, request->page_token, &page, &rpc->status) !=
-        ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
+    const abl_listing listing = {.kind = ABL_OBJECT_KV_CACHE,
+                                 .model_id = request->model_id,
+                                 .convert_cb = item_of,
+                                 .page_size = request->page_size,
+                                 .page_token = request->page_token};
+    abl_listing_page page;
+    if (!abl_rpc_list(rpc, &listing, &page)) {
         return;
     }
-    if (!list_page(rpc, model, &page, &response)) {
-        (void)abl_fail_oom(&rpc->status);
-        abl_rpc_fail_status(rpc);
-        return;
-    }
+    response.kv_caches = page.items;
+    response.n_kv_caches = page.count;
+    response.next_page_token = page.next_page_token;
     abl_rpc_reply(rpc, &response.base);
 }
 

@@ -8,6 +8,7 @@
 #include "core/base/mem.h"
 #include "server/runtime/log.h"
 #include "server/service/kv_cache.h"
+#include "server/service/listing.h"
 #include "server/service/load.h"
 #include "server/service/model_rpcs.h"
 #include "server/service/rpc.h"
@@ -201,41 +202,27 @@ static void get_model(abl_rpc *rpc, const ProtobufCMessage *message) {
     abl_rpc_fail_status(rpc);
 }
 
+static ProtobufCMessage *item_of(abl_rpc *rpc, const abl_object *object) {
+    Ablate__V1__Model *item = abl_convert_model(rpc->scratch, rpc->server->registry,
+                                                (abl_resident_model *)(uintptr_t)object);
+    return item == NULL ? NULL : &item->base;
+}
+
 static void list_models(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__ListModelsRequest *request = (const Ablate__V1__ListModelsRequest *)message;
     Ablate__V1__ListModelsResponse response = ABLATE__V1__LIST_MODELS_RESPONSE__INIT;
-    abl_page page;
-    if (abl_convert_page(request->page_size, request->page_token, &page, &rpc->status) !=
-        ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
+    const abl_listing listing = {.kind = ABL_OBJECT_MODEL,
+                                 .model_id = "",
+                                 .convert_cb = item_of,
+                                 .page_size = request->page_size,
+                                 .page_token = request->page_token};
+    abl_listing_page page;
+    if (!abl_rpc_list(rpc, &listing, &page)) {
         return;
     }
-    response.models = abl_rpc_alloc(rpc, page.size * sizeof *response.models);
-    abl_object *object = abl_registry_first(rpc->server->registry, ABL_OBJECT_MODEL);
-    uint64_t last = 0;
-    for (; response.models != NULL && object != NULL; object = object->next) {
-        if (object->serial <= page.after) {
-            continue;
-        }
-        if (response.n_models == page.size) {
-            response.next_page_token =
-                abl_arena_printf(rpc->arena, "%llu", (unsigned long long)last);
-            break;
-        }
-        Ablate__V1__Model *model =
-            abl_convert_model(rpc->arena, rpc->server->registry, (abl_resident_model *)object);
-        if (model == NULL) {
-            response.models = NULL;
-            break;
-        }
-        response.models[response.n_models++] = model;
-        last = object->serial;
-    }
-    if (response.models == NULL || response.next_page_token == NULL) {
-        (void)abl_fail_oom(&rpc->status);
-        abl_rpc_fail_status(rpc);
-        return;
-    }
+    response.models = page.items;
+    response.n_models = page.count;
+    response.next_page_token = page.next_page_token;
     abl_rpc_reply(rpc, &response.base);
 }
 

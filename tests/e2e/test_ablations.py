@@ -187,6 +187,7 @@ def test_a_sweep_tells_how_far_it_is(client, graph, ioi):
         assert message.progress.total_count == 400 * len(ioi)
     stream.cancel()
     assert seen == sorted(set(seen)) and seen
+    assert graph([[1, 2, 3]]).shape[0] == 1  # the sweep's last slice has let the graph go
 
 
 def test_leaving_a_sweep_between_two_slices_ends_it(client, daemon, graph, ioi):

@@ -2,7 +2,8 @@
  *
  * The dashboard is built by clients/web and read once, at the start: what is served later cannot
  * leave the folder, and a rebuild under a running daemon mixes no versions. Vite puts everything
- * but index.html into assets/, so two folders are all there is to read. */
+ * but index.html into assets/, so two folders are all there is to read. The build writes
+ * "app.js.gz" beside "app.js": such a pair is one file here. */
 #include "server/page.h"
 
 #include "core/base/limits.h"
@@ -10,6 +11,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -133,13 +135,80 @@ static abl_code folder_read(abl_page *page, const char *root, const char *folder
     return code;
 }
 
-static bool has_index(const abl_page *page) {
+/* ---- what belongs together ---- */
+
+static abl_web_file *file_find(abl_page *page, const char *path, size_t length) {
     for (size_t i = 0; i < page->file_count; i++) {
-        if (strcmp(page->files[i].path, "/index.html") == 0) {
-            return true;
+        const char *name = page->files[i].path;
+        if (strlen(name) == length && strncmp(name, path, length) == 0) {
+            return &page->files[i];
         }
     }
-    return false;
+    return NULL;
+}
+
+/* Whether a file is gzip, and of content as long as `plain`, as its last four bytes say. */
+static bool is_gzip_of(const abl_web_file *file, const abl_web_file *plain) {
+    static const uint8_t magic[3] = {0x1f, 0x8b, 8};
+    if (file->bytes < 18 || memcmp(file->data, magic, sizeof magic) != 0) {
+        return false;
+    }
+    const uint8_t *end = file->data + file->bytes;
+    return ((uint32_t)end[-4] | (uint32_t)end[-3] << 8 | (uint32_t)end[-2] << 16 |
+            (uint32_t)end[-1] << 24) == plain->bytes;
+}
+
+static void file_free(abl_web_file *file) {
+    abl_free((void *)(uintptr_t)file->path);
+    abl_free((void *)(uintptr_t)file->data);
+    abl_free((void *)(uintptr_t)file->gzip);
+    abl_free((void *)(uintptr_t)file->tag);
+}
+
+/* Puts each "x.gz" with its "x", and drops one that cannot be of it: another build left it. */
+static void pairs_join(abl_page *page) {
+    size_t kept = 0;
+    for (size_t i = 0; i < page->file_count; i++) {
+        abl_web_file *file = &page->files[i];
+        size_t length = strlen(file->path);
+        bool is_gzip = length > 3 && strcmp(file->path + length - 3, ".gz") == 0;
+        abl_web_file *plain = is_gzip ? file_find(page, file->path, length - 3) : NULL;
+        if (plain != NULL && is_gzip_of(file, plain)) {
+            plain->gzip = file->data;
+            plain->gzip_bytes = file->bytes;
+            file->data = NULL;
+        }
+        if (plain != NULL) {
+            file_free(file);
+            *file = (abl_web_file){.path = ""}; /* found by nobody, until it is overwritten */
+        }
+    }
+    for (size_t i = 0; i < page->file_count; i++) {
+        if (page->files[i].path[0] != '\0') {
+            page->files[kept++] = page->files[i];
+        }
+    }
+    page->file_count = kept;
+}
+
+#define TAG_BYTES 16 /* of the sha256 */
+
+static abl_code tags_make(abl_page *page, abl_status *ret_status) {
+    for (size_t i = 0; i < page->file_count; i++) {
+        unsigned char digest[EVP_MAX_MD_SIZE];
+        char *tag = abl_malloc(2 * TAG_BYTES + 1);
+        abl_web_file *file = &page->files[i];
+        if (tag == NULL ||
+            EVP_Digest(file->data, file->bytes, digest, NULL, EVP_sha256(), NULL) != 1) {
+            abl_free(tag);
+            return abl_fail_oom(ret_status);
+        }
+        for (size_t byte = 0; byte < TAG_BYTES; byte++) {
+            (void)snprintf(tag + 2 * byte, 3, "%02x", digest[byte]);
+        }
+        file->tag = tag;
+    }
+    return ABL_CODE_OK;
 }
 
 static abl_code builtin_add(abl_page *page, abl_status *ret_status) {
@@ -166,11 +235,15 @@ abl_code abl_page_open(const char *root, abl_page *ret_page, abl_status *ret_sta
     if (code == ABL_CODE_OK) {
         code = folder_read(&page, folder, "/assets", ret_status);
     }
-    if (code == ABL_CODE_OK && !has_index(&page)) {
+    if (code == ABL_CODE_OK) {
+        pairs_join(&page);
+    }
+    if (code == ABL_CODE_OK && file_find(&page, "/index.html", strlen("/index.html")) == NULL) {
         code = asked ? abl_fail(ret_status, ABL_CODE_NOT_FOUND, "WEB_ROOT_MISSING",
                                 "web-root: there is no index.html in '%.150s'", root)
                      : builtin_add(&page, ret_status);
     }
+    code = code == ABL_CODE_OK ? tags_make(&page, ret_status) : code;
     if (code != ABL_CODE_OK) {
         abl_page_close(&page);
         return code;
@@ -181,8 +254,7 @@ abl_code abl_page_open(const char *root, abl_page *ret_page, abl_status *ret_sta
 
 void abl_page_close(abl_page *page) {
     for (size_t i = 0; i < page->file_count; i++) {
-        abl_free((void *)(uintptr_t)page->files[i].path);
-        abl_free((void *)(uintptr_t)page->files[i].data);
+        file_free(&page->files[i]);
     }
     abl_free(page->files);
     *page = (abl_page){0};

@@ -20,8 +20,9 @@ typedef struct abl_page {
 } abl_page;
 
 /* Reads the folder that clients/web builds (index.html, and what lies beside it and in assets/)
- * into memory. An empty root is the one that the daemon was built beside; where that holds no
- * index.html, the page is a short one that says how to build the dashboard.
+ * into memory; "x.gz" beside "x" is x compressed. An empty root is the one that the daemon was
+ * built beside; where that holds no index.html, the page is a short one that says how to build the
+ * dashboard.
  *   NOT_FOUND           WEB_ROOT_MISSING  a root that was asked for has no index.html
  *   RESOURCE_EXHAUSTED  WEB_ROOT_TOO_BIG  over ABL_PAGE_..._MAX */
 ABL_MUST_CHECK abl_code abl_page_open(const char *root, abl_page *ret_page, abl_status *ret_status);

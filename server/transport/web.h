@@ -22,12 +22,16 @@ ABL_BEGIN_DECLS
 
 typedef struct abl_web_server abl_web_server;
 
-/* A static file, held in memory. "/" serves "/index.html". */
+/* A static file, held in memory. "/" serves "/index.html". What has a gzip is sent as that to
+ * clients that accept it. */
 typedef struct abl_web_file {
     const char *path; /* "/assets/app.js" */
     const char *content_type;
     const uint8_t *data;
     size_t bytes;
+    const uint8_t *gzip; /* the same, compressed; NULL with 0 bytes: there is none */
+    size_t gzip_bytes;
+    const char *tag; /* names the content: letters and digits, at most 64; NULL: no ETag */
 } abl_web_file;
 
 typedef struct abl_web_options {

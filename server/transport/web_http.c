@@ -139,14 +139,11 @@ static enum MHD_Result answer_file(const abl_web_server *server, struct MHD_Conn
     if (found == NULL) {
         return refuse(server, connection, MHD_HTTP_NOT_FOUND, "nothing here\n");
     }
-    struct MHD_Response *response = MHD_create_response_from_buffer(
-        found->bytes, (void *)(uintptr_t)found->data, MHD_RESPMEM_PERSISTENT);
-    if (response != NULL) {
-        bool hashed = strncmp(path, "/assets/", 8) == 0; /* names that change with their content */
-        (void)MHD_add_response_header(response, "Cache-Control",
-                                      hashed ? "public, max-age=31536000, immutable" : "no-cache");
-    }
-    return queue(server, connection, MHD_HTTP_OK, response, found->content_type);
+    unsigned status = 0;
+    struct MHD_Response *response =
+        abl_web_file_response(found, header_of(connection, "Accept-Encoding"),
+                              header_of(connection, "If-None-Match"), &status);
+    return queue(server, connection, status, response, found->content_type);
 }
 
 static enum MHD_Result answer_get(const abl_web_server *server, struct MHD_Connection *connection,

@@ -90,6 +90,15 @@ struct abl_web_server {
     void *done_user_data;
 };
 
+/* Whether an Accept-Encoding header, or NULL, allows gzip. */
+bool abl_web_accepts_gzip(const char *accept_encoding);
+/* Whether an If-None-Match header, or NULL, names a tag (with its quotes). */
+bool abl_web_tag_matches(const char *if_none_match, const char *tag);
+/* A file, or that the client has it; the headers are those of the request, or NULL. NULL: no
+ * memory. */
+struct MHD_Response *abl_web_file_response(const abl_web_file *file, const char *accept_encoding,
+                                           const char *if_none_match, unsigned *ret_status);
+
 /* A connection was resumed, which libmicrohttpd does not notice by itself. */
 void abl_web_server_kick(abl_web_server *server);
 /* After a call was freed or finished: the server may have waited for it. */

@@ -28,6 +28,7 @@ abl_unit_test(core/prune/mask_training_test
 abl_unit_test(core/tensor/tensor_test LIBS abl_tensor abl_base m)
 abl_unit_test(core/tokenizer/tokenizer_test LIBS abl_tokenizer abl_base)
 abl_unit_test(server/convert/prune_test LIBS abl_server abl_proto abl_graph abl_base)
+abl_unit_test(server/page_test LIBS abl_base PkgConfig::CRYPTO)
 abl_unit_test(server/convert/wire_test LIBS abl_server abl_proto abl_base)
 abl_unit_test(server/runtime/executor_test LIBS abl_runtime abl_base Threads::Threads)
 abl_unit_test(server/runtime/hooks_test

@@ -59,8 +59,18 @@ static void on_stop(abl_mail *mail) {
 }
 
 static void *server_main(void *argument) {
-    static const abl_web_file files[] = {
-        {"/assets/app.js", "text/javascript", (const uint8_t *)"let x", 5}};
+    static const abl_web_file files[] = {{.path = "/assets/app.js",
+                                          .content_type = "text/javascript",
+                                          .data = (const uint8_t *)"let x",
+                                          .bytes = 5,
+                                          .gzip = (const uint8_t *)"zip",
+                                          .gzip_bytes = 3,
+                                          .tag = "abc"},
+                                         {.path = "/index.html",
+                                          .content_type = "text/html",
+                                          .data = (const uint8_t *)"<p>",
+                                          .bytes = 3,
+                                          .tag = "def"}};
     fixture *f = argument;
     f->services[0] = echo_service_table(&f->echo);
     abl_web_options options = {.services = f->services,
@@ -69,7 +79,7 @@ static void *server_main(void *argument) {
                                .message_bytes_max = LIMIT,
                                .guard_cb = guard,
                                .files = files,
-                               .file_count = 1,
+                               .file_count = 2,
                                .metrics_cb = metrics};
     if (abl_loop_create(&f->loop, NULL) != ABL_CODE_OK) {
         abort();
@@ -349,6 +359,78 @@ static void what_is_no_call_is_an_http_status(void **state) {
     answer_free(&got);
 }
 
+static void assert_has(const answer *got, const char *header) {
+    if (strcasestr(got->head, header) == NULL) {
+        fail_msg("'%s' is not in:\n%s", header, got->head);
+    }
+}
+
+static void a_file_goes_compressed_to_those_who_take_it(void **state) {
+    fixture *f = *state;
+    const struct {
+        const char *headers;
+        bool gzip;
+    } cases[] = {
+        {"", false},
+        {"Accept-Encoding: gzip, deflate, br, zstd\r\n", true},
+        {"Accept-Encoding: br , GZIP;q=0.5\r\n", true},
+        {"Accept-Encoding: *\r\n", true},
+        {"Accept-Encoding: br\r\n", false},
+        {"Accept-Encoding: gzip;q=0, *\r\n", false},
+        {"Accept-Encoding: gzip; q=0.00\r\n", false},
+        {"Accept-Encoding: *;q=0\r\n", false},
+        {"Accept-Encoding: gzipped, xgzip\r\n", false},
+        {"Accept-Encoding: ,;,\r\n", false},
+    };
+    for (size_t i = 0; i < ABL_COUNT_OF(cases); i++) {
+        answer got = request(f, "GET /assets/app.js", cases[i].headers, NULL, 0);
+        assert_int_equal(got.status, 200);
+        assert_has(&got, "vary: accept-encoding");
+        assert_has(&got, "cache-control: public, max-age=31536000, immutable");
+        assert_has(&got, cases[i].gzip ? "etag: \"abc-gzip\"" : "etag: \"abc\"");
+        assert_string_equal((char *)got.body, cases[i].gzip ? "zip" : "let x");
+        if ((strcasestr(got.head, "content-encoding: gzip") != NULL) != cases[i].gzip) {
+            fail_msg("'%s' gave:\n%s", cases[i].headers, got.head);
+        }
+        answer_free(&got);
+    }
+    answer got = request(f, "HEAD /assets/app.js", "Accept-Encoding: gzip\r\n", NULL, 0);
+    assert_has(&got, "content-encoding: gzip");
+    assert_has(&got, "content-length: 3");
+    assert_int_equal(got.bytes, 0);
+    answer_free(&got);
+    got = request(f, "GET /", "Accept-Encoding: gzip\r\n", NULL, 0);
+    assert_has(&got, "cache-control: no-cache");
+    assert_has(&got, "etag: \"def\"");
+    assert_null(strcasestr(got.head, "content-encoding"));
+    answer_free(&got);
+}
+
+static void a_file_that_the_client_has_is_not_sent_again(void **state) {
+    fixture *f = *state;
+    const struct {
+        const char *headers;
+        int status;
+    } cases[] = {
+        {"If-None-Match: \"abc\"\r\n", 304},
+        {"If-None-Match: \"old\", W/\"abc\"\r\n", 304},
+        {"If-None-Match: *\r\n", 304},
+        {"If-None-Match: \"abcd\"\r\n", 200},
+        {"If-None-Match: \"abc-gzip\"\r\n", 200}, /* it has the other encoding */
+        {"If-None-Match: \"abc-gzip\"\r\nAccept-Encoding: gzip\r\n", 304},
+        {"If-None-Match: W/\r\n", 200},
+    };
+    for (size_t i = 0; i < ABL_COUNT_OF(cases); i++) {
+        answer got = request(f, "GET /assets/app.js", cases[i].headers, NULL, 0);
+        if (got.status != cases[i].status) {
+            fail_msg("'%s' gave %d", cases[i].headers, got.status);
+        }
+        assert_int_equal(got.bytes > 0, got.status == 200);
+        assert_has(&got, "etag:");
+        answer_free(&got);
+    }
+}
+
 static void a_foreign_host_is_refused_on_loopback(void **state) {
     fixture *f = *state;
     int fd = dial(f);
@@ -543,6 +625,8 @@ int main(void) {
         TEST(a_stream_arrives_whole_and_in_order),
         TEST(failures_travel_in_the_trailers),
         TEST(what_is_no_call_is_an_http_status),
+        TEST(a_file_goes_compressed_to_those_who_take_it),
+        TEST(a_file_that_the_client_has_is_not_sent_again),
         TEST(a_foreign_host_is_refused_on_loopback),
         TEST(pages_of_this_machine_get_cors_headers),
         TEST(a_body_over_the_limit_is_413_whatever_it_says_of_itself),

@@ -13,26 +13,53 @@
 
 #include <string.h>
 
-/* ---- setting ------------------------------------------------------------------------------ */
+/* ---- replacing ---------------------------------------------------------------------------- */
 
-typedef struct set_state {
-    const Ablate__V1__SetPatchMaskRequest *request;
+typedef struct mask_change {
+    abl_step (*build_cb)(abl_rpc *rpc); /* on the pool: built, from current */
+    void (*reply_cb)(abl_rpc *rpc);     /* on the loop: built is set */
     abl_resident_graph *graph;
-    abl_values *scores; /* of the circuit's job, or NULL */
     abl_values *current;
     abl_values *built;
+    const Ablate__V1__SetPatchMaskRequest *request;
+    abl_values *scores; /* of the request's circuit's job, or NULL */
     int32_t batch_size; /* SetMaskBatchSize */
-} set_state;
+} mask_change;
 
-static void set_end(abl_rpc *rpc) {
-    set_state *state = rpc->state;
+static void change_end(abl_rpc *rpc) {
+    mask_change *state = rpc->state;
     abl_values_unref(state->scores);
     abl_values_unref(state->current);
     abl_values_unref(state->built);
 }
 
-static abl_step set_work(abl_rpc *rpc) {
-    set_state *state = rpc->state;
+static void change_done(abl_rpc *rpc);
+
+static void change_start(abl_rpc *rpc) {
+    mask_change *state = rpc->state;
+    state->current = abl_values_ref(state->graph->mask);
+    abl_rpc_pool(rpc, state->build_cb, change_done);
+}
+
+/* The built mask takes its place, unless somebody was faster: then nothing is left of it. */
+static void change_done(abl_rpc *rpc) {
+    mask_change *state = rpc->state;
+    if (state->current != state->graph->mask) {
+        abl_values_unref(state->built);
+        abl_values_unref(state->current);
+        state->built = NULL;
+        state->current = NULL;
+        change_start(rpc);
+        return;
+    }
+    abl_resident_graph_set_mask(state->graph, abl_values_ref(state->built));
+    state->reply_cb(rpc);
+}
+
+/* ---- setting ------------------------------------------------------------------------------ */
+
+static abl_step set_build(abl_rpc *rpc) {
+    mask_change *state = rpc->state;
     state->built = abl_values_create(state->current->count);
     if (state->built == NULL) {
         (void)abl_fail_oom(&rpc->status);
@@ -44,52 +71,29 @@ static abl_step set_work(abl_rpc *rpc) {
     return ABL_STEP_DONE;
 }
 
-/* The built mask takes its place, unless somebody was faster: then nothing is left of it. */
-static bool set_apply(set_state *state) {
-    if (state->current != state->graph->mask) {
-        abl_values_unref(state->built);
-        abl_values_unref(state->current);
-        state->built = NULL;
-        state->current = NULL;
-        return false;
-    }
-    abl_resident_graph_set_mask(state->graph, abl_values_ref(state->built));
-    return true;
-}
-
-static void set_start(abl_rpc *rpc);
-
-static void set_done(abl_rpc *rpc) {
-    set_state *state = rpc->state;
-    if (!set_apply(state)) {
-        set_start(rpc);
-        return;
-    }
+static void set_reply(abl_rpc *rpc) {
+    const mask_change *state = rpc->state;
     Ablate__V1__SetPatchMaskResponse response = ABLATE__V1__SET_PATCH_MASK_RESPONSE__INIT;
     response.masked_edge_count = state->built->nonzero_count;
     abl_rpc_reply(rpc, &response.base);
 }
 
-static void set_start(abl_rpc *rpc) {
-    set_state *state = rpc->state;
-    state->current = abl_values_ref(state->graph->mask);
-    abl_rpc_pool(rpc, set_work, set_done);
-}
-
 static void set_patch_mask(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__SetPatchMaskRequest *request =
         (const Ablate__V1__SetPatchMaskRequest *)message;
-    set_state *state = abl_rpc_alloc(rpc, sizeof *state);
+    mask_change *state = abl_rpc_alloc(rpc, sizeof *state);
     abl_object *object =
         state == NULL ? NULL : abl_rpc_use(rpc, ABL_OBJECT_GRAPH, request->graph_id);
     if (object == NULL || abl_convert_mask_check(request, &rpc->status) != ABL_CODE_OK) {
         abl_rpc_fail_status(rpc);
         return;
     }
+    state->build_cb = set_build;
+    state->reply_cb = set_reply;
     state->request = request;
     state->graph = (abl_resident_graph *)object;
     rpc->state = state;
-    rpc->end_cb = set_end;
+    rpc->end_cb = change_end;
     if (request->mask_case == ABLATE__V1__SET_PATCH_MASK_REQUEST__MASK_CIRCUIT) {
         const abl_job *job = abl_use_scores(rpc, request->circuit->job_id, state->graph->graph);
         if (job == NULL) {
@@ -98,7 +102,7 @@ static void set_patch_mask(abl_rpc *rpc, const ProtobufCMessage *message) {
         }
         state->scores = abl_values_ref(job->scores);
     }
-    set_start(rpc);
+    change_start(rpc);
 }
 
 static void reset_patch_mask(abl_rpc *rpc, const ProtobufCMessage *message) {
@@ -141,11 +145,9 @@ static void set_mask_function(abl_rpc *rpc, const ProtobufCMessage *message) {
     abl_rpc_reply(rpc, &response.base);
 }
 
-static void resize_start(abl_rpc *rpc);
-
 /* Every row is the first one of the mask that there was. */
-static abl_step resize_work(abl_rpc *rpc) {
-    set_state *state = rpc->state;
+static abl_step resize_build(abl_rpc *rpc) {
+    mask_change *state = rpc->state;
     const int64_t edges = abl_graph_edge_count(state->graph->graph);
     const int64_t rows = state->batch_size == 0 ? 1 : state->batch_size;
     if (abl_server_admit(rpc->server, (uint64_t)(rows * edges) * sizeof(float),
@@ -168,27 +170,17 @@ static abl_step resize_work(abl_rpc *rpc) {
     return ABL_STEP_DONE;
 }
 
-static void resize_done(abl_rpc *rpc) {
-    set_state *state = rpc->state;
-    if (!set_apply(state)) {
-        resize_start(rpc);
-        return;
-    }
+static void resize_reply(abl_rpc *rpc) {
+    const mask_change *state = rpc->state;
     Ablate__V1__SetMaskBatchSizeResponse response = ABLATE__V1__SET_MASK_BATCH_SIZE_RESPONSE__INIT;
     response.masked_edge_count = state->built->nonzero_count;
     abl_rpc_reply(rpc, &response.base);
 }
 
-static void resize_start(abl_rpc *rpc) {
-    set_state *state = rpc->state;
-    state->current = abl_values_ref(state->graph->mask);
-    abl_rpc_pool(rpc, resize_work, resize_done);
-}
-
 static void set_mask_batch_size(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__SetMaskBatchSizeRequest *request =
         (const Ablate__V1__SetMaskBatchSizeRequest *)message;
-    set_state *state = abl_rpc_alloc(rpc, sizeof *state);
+    mask_change *state = abl_rpc_alloc(rpc, sizeof *state);
     abl_object *object =
         state == NULL ? NULL : abl_rpc_use(rpc, ABL_OBJECT_GRAPH, request->graph_id);
     if (object == NULL) {
@@ -201,11 +193,13 @@ static void set_mask_batch_size(abl_rpc *rpc, const ProtobufCMessage *message) {
                      request->batch_size, ABL_BATCH_MAX);
         return;
     }
+    state->build_cb = resize_build;
+    state->reply_cb = resize_reply;
     state->graph = (abl_resident_graph *)object;
     state->batch_size = request->batch_size;
     rpc->state = state;
-    rpc->end_cb = set_end;
-    resize_start(rpc);
+    rpc->end_cb = change_end;
+    change_start(rpc);
 }
 
 /* ---- reading ------------------------------------------------------------------------------ */

@@ -111,7 +111,7 @@ python_env() {
     if [ "$what" = demo ] && [ ! -e "$test_stamp" ]; then
         done_stamp="$(stamp python-demo "${inputs[@]}")"
     elif [ "$what" = test ]; then
-        packages=('clients/python[fetch,test]' 'tokenizers==0.20.3')
+        packages=('clients/python[fetch,test,lint]' 'tokenizers==0.20.3')
     fi
     [ -e "$done_stamp" ] && [ -x .venv/bin/python ] && return 0
     say "installing the Python package into .venv"

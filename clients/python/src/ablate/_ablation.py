@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 from tqdm.auto import tqdm
 
-from ._arrays import Array, Prompt, bos_policy, collect_chunks, encode_prompts, to_backend, to_numpy
+from ._arrays import Array, bos_policy, collect_chunks, encode_prompts, to_backend, to_numpy
 from ._caches import KvCacheLike, kv_cache_id
 from ._dataset import Dataset
 from ._enums import ablation_value

@@ -19,7 +19,7 @@ Tokens = Union[Array, Sequence[int], Sequence[Sequence[int]]]
 Prompt = Union[str, Sequence[str], Tokens]
 """What a forward pass takes: text, texts, or token ids."""
 
-_WIRE_TO_NUMPY = {
+_WIRE_TO_NUMPY: dict[int, np.dtype[Any]] = {
     common_pb2.DTYPE_FLOAT32: np.dtype("<f4"),
     common_pb2.DTYPE_FLOAT16: np.dtype("<f2"),
     common_pb2.DTYPE_BFLOAT16: np.dtype("<u2"),  # raw words; widened below
@@ -52,7 +52,7 @@ def to_numpy(array: Any) -> np.ndarray:
         array = array.detach().cpu()
         if str(array.dtype) == "torch.bfloat16":
             array = array.float()
-        return array.numpy()
+        array = array.numpy()
     return np.asarray(array)
 
 
@@ -95,7 +95,7 @@ def encode_tokens(tokens: Tokens) -> common_pb2.Tensor:
     return common_pb2.Tensor(dtype=common_pb2.DTYPE_INT32, shape=values.shape, data=values.tobytes())
 
 
-def bos_policy(prepend_bos: bool | None) -> int:
+def bos_policy(prepend_bos: bool | None) -> common_pb2.BosPolicy:
     """None: the model's default."""
     if prepend_bos is None:
         return common_pb2.BOS_POLICY_UNSPECIFIED
@@ -106,10 +106,11 @@ def encode_prompts(prompt: Prompt, prepend_bos: bool | None) -> common_pb2.Promp
     """Text or token ids as a request takes them. ``prepend_bos`` has no effect on ids."""
     if isinstance(prompt, str):
         prompt = [prompt]
-    if isinstance(prompt, (list, tuple)) and prompt and all(isinstance(p, str) for p in prompt):
-        text = common_pb2.TextPrompts(prompts=prompt, bos=bos_policy(prepend_bos))  # type: ignore[arg-type]
+    texts = [p for p in prompt if isinstance(p, str)] if isinstance(prompt, (list, tuple)) else []
+    if texts and len(texts) == len(prompt):
+        text = common_pb2.TextPrompts(prompts=texts, bos=bos_policy(prepend_bos))
         return common_pb2.Prompts(text=text)
-    return common_pb2.Prompts(tokens=encode_tokens(prompt))  # type: ignore[arg-type]
+    return common_pb2.Prompts(tokens=encode_tokens(prompt))
 
 
 def collect_chunks(

@@ -213,7 +213,7 @@ class ActivationCache(Mapping[str, Array]):
         """
         top = self._layer(layer)
         labels = [f"L{below}H{head}" for below in range(top) for head in range(self.model.cfg.n_heads)]
-        have = [("result", below) in self for below in range(top)]
+        have = [self._find(("result", below)) is not None for below in range(top)]
         inputs = self._all([("result" if have[below] else "z", below) for below in range(top)])
         parts = []
         for below, array in enumerate(inputs):

@@ -14,8 +14,9 @@ from ._arrays import Array, Backend, collect_chunks, decode, resolve_backend
 from ._cache import Lazy
 from ._caches import KvCache
 from ._dataset import Dataset, DatasetLike, dataset_bytes
+from ._enums import enum_value
 from ._graph import EdgeKey, Scores, SizesLike, job_id_of, make_sweep, metric_values
-from ._jobs import Ablation, Job, enum_value
+from ._jobs import Ablation, Job, PruneScores
 from ._measure import Comparison, Completeness, Evaluation, Roc, roc_request
 from ._model import Model
 from ._rpc import Channel
@@ -101,7 +102,8 @@ class Client:
 
     def server_info(self) -> admin_pb2.GetServerInfoResponse:
         """The daemon: version, devices, resident bytes by kind, limits."""
-        return self._call("GetServerInfo", admin_pb2.GetServerInfoRequest())
+        info: admin_pb2.GetServerInfoResponse = self._call("GetServerInfo", admin_pb2.GetServerInfoRequest())
+        return info
 
     # --- models -------------------------------------------------------------------------------
 
@@ -238,7 +240,8 @@ class Client:
 
     def kv_caches(self, model: Model | str | None = None) -> list[KvCache]:
         """The KV caches that are resident, of one model or of all, in order of making."""
-        request = cache_pb2.ListKvCachesRequest(model_id=getattr(model, "id", model) or "")
+        model_id = model.id if isinstance(model, Model) else model
+        request = cache_pb2.ListKvCachesRequest(model_id=model_id or "")
         return [KvCache(self, proto) for proto in self._pages("ListKvCaches", request, "kv_caches")]
 
     def ablations(self, model: Model | None = None) -> list[ResidentAblation]:
@@ -409,11 +412,8 @@ class Client:
         """How well scores find a reference circuit, AutoCircuit's ``measure_roc``. ``reference``: names
         of its edges, or scores, of which the best ``reference_edge_count`` (None: all but 0) are it.
         """
-        names = isinstance(reference, (list, tuple, set, frozenset))
-        request = roc_request(
-            job_id_of(scores), reference, None if names else job_id_of(reference),  # type: ignore[arg-type]
-            reference_edge_count, edge_counts,
-        )  # fmt: skip
+        other = job_id_of(reference) if isinstance(reference, (PruneScores, Job, str)) else None
+        request = roc_request(job_id_of(scores), reference, other, reference_edge_count, edge_counts)
         out = self._call("MeasureRoc", request)
         points = [(p.false_positive_rate, p.true_positive_rate) for p in out.points]
         return Roc(points, out.area, out.reference_edge_count)
@@ -465,7 +465,7 @@ def load_request(name: str, mode: Mode, dtype: str, device: str) -> model_pb2.Lo
     return request
 
 
-def dtype_value(dtype: str) -> int:
+def dtype_value(dtype: str) -> common_pb2.DType:
     """The protocol's number for an element type by name."""
     return enum_value(common_pb2.DType, "DTYPE_", dtype)
 

@@ -42,11 +42,11 @@ class Dataset:
         return f"<ablate.Dataset {self.name!r} ({self.id}): {self.prompt_count} prompt pairs>"
 
 
-DatasetLike = Union[Dataset, str, bytes, os.PathLike, Mapping[str, Any]]
+DatasetLike = Union[Dataset, str, bytes, os.PathLike[str], Mapping[str, Any]]
 """A dataset: kept already, a path, JSON text or bytes, or what that JSON stands for."""
 
 
-def dataset_bytes(source: Union[str, bytes, os.PathLike, Mapping[str, Any]]) -> tuple[str, bytes]:
+def dataset_bytes(source: Union[str, bytes, os.PathLike[str], Mapping[str, Any]]) -> tuple[str, bytes]:
     """(a name for people, the JSON) of a path, dict, JSON text or bytes."""
     if isinstance(source, bytes):
         return "dataset", source

@@ -7,7 +7,7 @@ import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Sequence, Union
+from typing import Any, Iterable, Iterator, Literal, Mapping, Sequence, Union
 
 from ._ablation import (
     AblationType,
@@ -20,6 +20,7 @@ from ._ablation import (
 from ._arrays import Array, Prompt, bos_policy, collect_chunks, encode_float, encode_prompts
 from ._caches import KvCacheLike, kv_cache_id
 from ._dataset import Dataset, DatasetLike
+from ._enums import ablation_value, enum_value
 from ._hooks import FwdHooks, GraphHooks, Indices, make_interventions
 from ._interop import EapGraph, PathLike, from_eap_graph, load_scores, save_scores, to_eap_graph
 from ._jobs import (
@@ -28,8 +29,6 @@ from ._jobs import (
     Job,
     PruneScores,
     PruneStream,
-    ablation_value,
-    enum_value,
     follow,
     make_spec,
 )
@@ -271,8 +270,8 @@ class Graph(MaskModes, GraphHooks):
         )
         if edge_count is not None:
             circuit.edge_count = edge_count
-        else:
-            circuit.threshold = float(threshold)  # type: ignore[arg-type]
+        elif threshold is not None:
+            circuit.threshold = float(threshold)
         return self._set(mask_pb2.SetPatchMaskRequest(graph_id=self.id, circuit=circuit))
 
     def get_patch_mask(self) -> dict[str, Array]:
@@ -320,7 +319,8 @@ class Graph(MaskModes, GraphHooks):
         return masked
 
     def _set(self, request: mask_pb2.SetPatchMaskRequest) -> int:
-        return self.client._call("SetPatchMask", request).masked_edge_count
+        response: mask_pb2.SetPatchMaskResponse = self.client._call("SetPatchMask", request)
+        return response.masked_edge_count
 
     # --- passes -------------------------------------------------------------------------------
 
@@ -424,11 +424,15 @@ class Graph(MaskModes, GraphHooks):
         self,
         input: Prompt,
         seed: int,
+        *,
         ablation: Ablation | None = None,
         ablation_input: Prompt | None = None,
         prepend_bos: bool | None = None,
         kv_cache: KvCacheLike = None,
+        **unknown: Any,
     ) -> run_pb2.ForwardRequest:
+        if unknown:
+            raise TypeError(f"mask_backward() got an unexpected keyword argument {next(iter(unknown))!r}")
         request = self._request(input, ablation, ablation_input, "last_seq", prepend_bos, kv_cache)
         request.seed = seed
         return request
@@ -622,7 +626,7 @@ class Graph(MaskModes, GraphHooks):
         method. Names work in ``edge_dict``, too; a name that is no edge of the graph is an error."""
         if (edges is None) == (edge_dict is None):
             raise ValueError("give edges or edge_dict")
-        values = dict.fromkeys(edges, 1.0) if edges is not None else edge_dict
+        values = dict.fromkeys(edges, 1.0) if edges is not None else edge_dict or {}
         made = prune_pb2.EdgeScores(edges=edge_values(values))
         scores = self._create_scores("circuit_prune_scores", None, edges=made)
         if bool:
@@ -748,6 +752,6 @@ def make_sweep(
     )
 
 
-def metric_values(metrics: Sequence[str] | None) -> list[int]:
+def metric_values(metrics: Sequence[str] | None) -> list[evaluate_pb2.Metric]:
     """The protocol's numbers for metrics by name."""
     return [enum_value(evaluate_pb2.Metric, "METRIC_", name) for name in metrics or ()]

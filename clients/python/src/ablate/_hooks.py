@@ -51,7 +51,7 @@ def _mean(over: str | Sequence[str]) -> hooks_pb2.Intervention:
     return hooks_pb2.Intervention(mean=mean)
 
 
-def _clamp(min: float = -math.inf, max: float = math.inf) -> hooks_pb2.Intervention:  # noqa: A002
+def _clamp(min: float = -math.inf, max: float = math.inf) -> hooks_pb2.Intervention:
     return hooks_pb2.Intervention(clamp=hooks_pb2.ClampOperation(low=min, high=max))
 
 
@@ -88,8 +88,8 @@ _OPERATIONS: dict[str, Callable[..., hooks_pb2.Intervention]] = {
 }
 
 
-def indices_of(value: Indices) -> list[int]:
-    """One or several as a list; empty for ``None``."""
+def indices_of(value: Any) -> list[int]:
+    """:data:`Indices`, or an array of them, as a list; empty for ``None``."""
     if value is None:
         return []
     return [int(number) for number in (value if hasattr(value, "__iter__") else [value])]
@@ -97,7 +97,7 @@ def indices_of(value: Indices) -> list[int]:
 
 def make_intervention(name: str, spec: HookSpec) -> hooks_pb2.Intervention:
     """The protocol's intervention. ValueError for an operation or an option that there is not."""
-    options = {"op": spec} if isinstance(spec, str) else dict(spec)
+    options: dict[str, Any] = {"op": spec} if isinstance(spec, str) else dict(spec)
     if callable(spec) or "op" not in options:
         raise ValueError(
             f"a hook is data, not code: give an operation of {sorted(_OPERATIONS)}, or a dict with 'op'"
@@ -217,7 +217,8 @@ class GraphHooks:
     def reset_hooks(self) -> int:
         """Removes all of them; returns how many there were."""
         request = run_pb2.ResetHooksRequest(graph_id=self.id)
-        return self.client._call("ResetHooks", request).removed_count
+        response: run_pb2.ResetHooksResponse = self.client._call("ResetHooks", request)
+        return response.removed_count
 
 
 class Activations(Mapping[str, tuple[int, ...]]):

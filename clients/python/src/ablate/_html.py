@@ -6,6 +6,7 @@ it; colours come from the page or are translucent, so light and dark themes both
 from __future__ import annotations
 
 import html
+import math
 import re
 from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
@@ -62,16 +63,16 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]])
 
 def folded(summary: str, inner: str) -> str:
     """Something long, closed at first."""
-    return f'<details style="font-size:12px"><summary style="cursor:pointer">{html.escape(summary)}</summary>{inner}</details>'
+    head = f'<summary style="cursor:pointer">{html.escape(summary)}</summary>'
+    return f'<details style="font-size:12px">{head}{inner}</details>'
 
 
 def bar(value: float, limit: float, width: int = 120) -> Markup:
     """A bar to the right of a number: blue above 0, orange below."""
     share = min(abs(value) / limit, 1.0) if limit and np.isfinite(value) else 0.0
     colour = "rgba(56,132,214,0.75)" if value >= 0 else "rgba(214,112,36,0.75)"
-    return Markup(
-        f'<span style="display:inline-block;height:9px;width:{max(round(share * width), 1)}px;background:{colour}"></span>'
-    )
+    shape = f"display:inline-block;height:9px;width:{max(round(share * width), 1)}px"
+    return Markup(f'<span style="{shape};background:{colour}"></span>')
 
 
 def badge(state: str) -> Markup:
@@ -82,13 +83,10 @@ def badge(state: str) -> Markup:
 
 def size(count: float) -> str:
     """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "TB"
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+    if count < 1000:
+        return f"{count:.0f} B"
+    power = min(int(math.log10(count)) // 3, 4)
+    return f"{count / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
 
 
 def shapes(caption: str, named: Iterable[tuple[str, Sequence[Any]]]) -> str:

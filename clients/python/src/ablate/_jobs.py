@@ -368,7 +368,8 @@ class Job:
         """The optimizer steps of a training so far, from the job's events; a running one is not
         waited for.
         """
-        last, points = self.refresh().last_sequence, []
+        last = self.refresh().last_sequence
+        points: list[TrainingPoint] = []
         if last == 0:
             return points
         for event in self.watch():

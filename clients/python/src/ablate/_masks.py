@@ -7,8 +7,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Iterator
 
 from ._arrays import Array, Prompt, collect_chunks, encode_float, to_numpy
-from ._training import MaskFn, mask_fn_value
-from .v1 import common_pb2, graph_pb2, mask_pb2, run_pb2
+from ._training import MaskFn, mask_fn_name, mask_fn_value
+from .v1 import graph_pb2, mask_pb2, run_pb2
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -76,11 +76,13 @@ class MaskModes:
     def mask_fn(self) -> tuple[MaskFn | None, float]:
         """What the mask goes through, and the chance that a value is dropped: :meth:`set_mask_fn`."""
         graph = self._described()
-        name = common_pb2.MaskFunction.Name(graph.mask_function).removeprefix("MASK_FUNCTION_").lower()
-        return None if name == "none" else name, graph.mask_dropout_p
+        return mask_fn_name(graph.mask_function), graph.mask_dropout_p
 
     def _described(self) -> graph_pb2.Graph:
-        return self.client._call("GetGraph", graph_pb2.GetGraphRequest(graph_id=self.id)).graph
+        response: graph_pb2.GetGraphResponse = self.client._call(
+            "GetGraph", graph_pb2.GetGraphRequest(graph_id=self.id)
+        )
+        return response.graph
 
     def mask_backward(
         self,
@@ -95,8 +97,11 @@ class MaskModes:
         the :meth:`forward` that gave the logits; with a row for each prompt (:meth:`set_mask_batch_size`)
         the gradient is each prompt's own.
         """
-        request = self._pass_request(input, seed, **forward)  # type: ignore[attr-defined]
+        request = self._pass_request(input, seed, **forward)
         return self._mask_backward(request, logits_gradient)
+
+    def _pass_request(self, input: Prompt, seed: int, **forward: Any) -> run_pb2.ForwardRequest:
+        raise NotImplementedError  # the graph's
 
     def _mask_backward(self, request: run_pb2.ForwardRequest, gradient: Array) -> dict[str, Array]:
         message = mask_pb2.MaskBackwardRequest(forward=request, logits_gradient=encode_float(gradient))
@@ -125,7 +130,6 @@ class MaskTraining:
     def __init__(self, graph: Any):
         import torch
 
-        self._torch = torch
         self._graph = graph
         self._seed = 0
         self.parameters: dict[str, Any] = {
@@ -144,10 +148,13 @@ class MaskTraining:
         if request.seed == 0:
             self._seed += 1
             request.seed = self._seed
-        training, torch = self, self._torch
+        import torch
+
+        training = self
         names = list(self.parameters)
 
-        class PatchedPass(torch.autograd.Function):
+        # torch need not be there for the types to be checked.
+        class PatchedPass(torch.autograd.Function):  # type: ignore[misc]
             @staticmethod
             def forward(context: Any, *masks: Any) -> Any:
                 training.push()

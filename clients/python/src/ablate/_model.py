@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Literal, Mapping, Sequence, Union, overload
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Literal, Sequence, Union, overload
 
 import numpy as np
 
@@ -31,7 +31,6 @@ from ._hooks import (
     make_interventions,
     positions_of,
 )
-from ._names import get_act_name
 from ._parameters import Blocks, Component, Parameters
 from .v1 import cache_pb2, common_pb2, graph_pb2, model_pb2, run_pb2
 
@@ -54,7 +53,7 @@ _OUT_SLICES = {
 _ONE_MESSAGE_BYTES = 2 << 20
 
 
-def out_slice(slice_output: SliceOutput) -> int:
+def out_slice(slice_output: SliceOutput) -> common_pb2.OutSlice:
     """The protocol's number for a slice; ValueError for anything else."""
     try:
         return _OUT_SLICES[slice_output]
@@ -271,7 +270,8 @@ class Model:
         request = model_pb2.ToStringRequest(
             model_id=self.id, tokens=model_pb2.TokenIds(ids=ids.reshape(-1).tolist())
         )
-        return self.client._call("ToString", request).text
+        text: str = self.client._call("ToString", request).text
+        return text
 
     def to_single_token(self, string: str) -> int:
         """The id of a text that is one token. Raises ValueError, with its tokens, if it is not."""
@@ -284,7 +284,8 @@ class Model:
 
     def to_single_str_token(self, token: int) -> str:
         """The text of one id."""
-        return self.to_str_tokens([token])[0]
+        texts: list[str] = self.to_str_tokens([token])
+        return texts[0]
 
     @staticmethod
     def _flat_ids(tokens: Tokens) -> list[int]:
@@ -293,7 +294,7 @@ class Model:
             ids = ids[0]
         if ids.ndim != 1:
             raise ValueError(f"token ids must be [pos] or [1, pos], not of shape {ids.shape}")
-        return ids.tolist()
+        return [int(token) for token in ids]
 
     # --- weights --------------------------------------------------------------------------
 
@@ -580,7 +581,8 @@ class Model:
         """
         self.client._lazy.end(self.id)
         request = model_pb2.UnloadModelRequest(model_id=self.id)
-        return self.client._call("UnloadModel", request).freed_bytes
+        response: model_pb2.UnloadModelResponse = self.client._call("UnloadModel", request)
+        return response.freed_bytes
 
     # --- shared with Graph ------------------------------------------------------------------
 

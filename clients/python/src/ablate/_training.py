@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Sequence
+from typing import Literal, Sequence, get_args
 
 from ._enums import ablation_value, enum_value
 from .v1 import common_pb2, prune_pb2
@@ -13,9 +13,15 @@ MaskFn = Literal["hard_concrete", "sigmoid"]
 """What masks go through, as in AutoCircuit; None: nothing."""
 
 
-def mask_fn_value(name: MaskFn | None) -> int:
+def mask_fn_value(name: MaskFn | None) -> common_pb2.MaskFunction:
     """The protocol's number for a mask function; None is none, not the default."""
     return enum_value(common_pb2.MaskFunction, "MASK_FUNCTION_", "none" if name is None else name)
+
+
+def mask_fn_name(value: common_pb2.MaskFunction) -> MaskFn | None:
+    """A mask function by name."""
+    names: dict[int, MaskFn] = {mask_fn_value(name): name for name in get_args(MaskFn)}
+    return names.get(value)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator, Mapping, Union
 
 import numpy as np
 
-UploadSource = Union[str, os.PathLike, tuple[Any, Any]]
+UploadSource = Union[str, os.PathLike[str], tuple[Any, Any]]
 """A folder, or (config, tensors)."""
 _CHUNK_BYTES = 512 << 10
 _NUMPY_TO_SAFETENSORS = {"float32": "F32", "float16": "F16"}

@@ -22,7 +22,7 @@ from ._model import Model
 from ._rpc import Channel, from_rpc_error
 from ._version import PROTOCOL, VERSION
 from .errors import AblateError, UnavailableError, VersionSkewError
-from .v1 import admin_pb2, dataset_pb2, evaluate_pb2, graph_pb2, model_pb2, prune_pb2
+from .v1 import admin_pb2, dataset_pb2, evaluate_pb2, graph_pb2, prune_pb2
 
 __all__ = ["AsyncClient", "AsyncGraph", "AsyncModel", "AsyncPruneStream", "connect"]
 

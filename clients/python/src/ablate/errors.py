@@ -195,10 +195,11 @@ def _wire_messages() -> tuple[Any, Any]:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(any_pb2.DESCRIPTOR.serialized_pb)
     pool.AddSerializedFile(file.SerializeToString())
-    return tuple(
-        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"ablate.wire.{name}"))
-        for name in ("Status", "ErrorInfo")
-    )  # type: ignore[return-value]
+
+    def made(name: str) -> Any:
+        return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"ablate.wire.{name}"))
+
+    return made("Status"), made("ErrorInfo")
 
 
 _Status, _ErrorInfo = _wire_messages()
@@ -210,7 +211,7 @@ def from_rpc_error(error: grpc.RpcError) -> AblateError:
     code = error.code().name if hasattr(error, "code") and error.code() is not None else "UNKNOWN"
     message = (error.details() if hasattr(error, "details") else None) or str(error)
     reason, metadata = "", {}
-    trailers = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
+    trailers: Any = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
     for key, value in trailers or ():
         if key != _DETAILS_KEY:
             continue

@@ -125,7 +125,9 @@ def boot(model: Model, source: Any, tokenizer: Any = None) -> Any:
         )
         from transformer_lens.model_bridge.sources._hf_format import determine_architecture_from_hf_config
     except ImportError as error:
-        raise ImportError("ablate.transformer_lens.boot needs the package: pip install 'transformer-lens>=4'") from error
+        raise ImportError(
+            "ablate.transformer_lens.boot needs the package: pip install 'transformer-lens>=4'"
+        ) from error
     import torch
     from transformers import AutoConfig, AutoTokenizer
 

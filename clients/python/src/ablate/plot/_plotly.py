@@ -68,7 +68,8 @@ def circuit(drawing: Drawing, title: str) -> Any:
             go.Scatter(x=x, y=y, text=texts, mode="lines", hovertemplate="%{text}<extra></extra>",
                        name="score above 0" if positive else "below 0", showlegend=positive not in named,
                        legendgroup=str(positive), opacity=0.85,
-                       line={"color": palette.of_score(score, limit), "width": palette.width(score, limit)})  # fmt: skip
+                       line={"color": palette.of_score(score, limit),
+                             "width": palette.width(score, limit)})  # fmt: skip
         )
         named.add(positive)
     joined: dict[int, list[Any]] = {}
@@ -107,7 +108,8 @@ def circuit(drawing: Drawing, title: str) -> Any:
                         zeroline=False, range=[-1.2 if drawing.columns else -0.7, len(rows) - 0.3])  # fmt: skip
     xs = [box.x for box in drawing.boxes]
     wide = max(xs) - min(xs) + 1.6
-    return _figure(figure, title, max(wide * 62 + 140, 460), max(len(rows) * min(58, max(38, 900 / len(rows))) + 120, 300))
+    height = len(rows) * min(58, max(38, 900 / len(rows))) + 120
+    return _figure(figure, title, max(wide * 62 + 140, 460), max(height, 300))
 
 
 def _joined(label: str, seq_idx: int | None, lines: Sequence[Any]) -> str:

@@ -50,7 +50,8 @@ def run_prune_algos(tasks: List[Task], prune_algos: List[PruneAlgo]) -> TaskPrun
 
 def _gradient(key: str, name: str, short: str, grad: str, answer: str, **options: Any) -> PruneAlgo:
     options = options or {"mask_val": 0.0}
-    func = partial(mask_gradient_prune_scores, grad_function=grad, answer_function=answer, **options)  # type: ignore[arg-type]
+    options |= {"grad_function": grad, "answer_function": answer}
+    func = partial(mask_gradient_prune_scores, **options)
     return PruneAlgo(key, name, func, short)
 
 

@@ -180,6 +180,19 @@ int abl_args_leading(abl_option_set takes, int argc, char **argv) {
     return leading;
 }
 
+/* "a|b|c" as "a, b, c" */
+static void spell_choices(char *out, size_t size, const char *choices) {
+    size_t length = 0;
+    for (; *choices != '\0' && length + 3 < size; choices++) {
+        out[length++] = *choices == '|' ? ',' : *choices;
+        if (*choices == '|') {
+            out[length++] = ' ';
+        }
+    }
+    out[length] = '\0';
+}
+
+/* Choices that do not fit beside their option follow its help. */
 void abl_options_help(FILE *out, const abl_term *term, abl_option_set takes) {
     for (int i = 0; i < ABL_OPTION_COUNT; i++) {
         if ((takes >> i & 1) == 0) {
@@ -188,17 +201,21 @@ void abl_options_help(FILE *out, const abl_term *term, abl_option_set takes) {
         const option_info *option = &options[i];
         char head[160];
         char line[512];
+        char choices[192] = "";
         char letter[] = {'-', option->letter, ',', ' ', '\0'};
-        (void)snprintf(head, sizeof head, "  %s--%s%s%s", option->letter != 0 ? letter : "    ",
-                       option->name, option->argument[0] == '\0' ? "" : " ", option->argument);
-        if (term->width != 0 && term->width < WIDTH_NARROW) {
-            (void)snprintf(line, sizeof line, "%s\n%s", head, option->help);
-            abl_text_wrap(out, term, 8, line);
-            continue;
+        const char *gap = option->argument[0] == '\0' ? "" : " ";
+        int width = snprintf(head, sizeof head, "  %s--%s%s%s", letter[1] != '\0' ? letter : "    ",
+                             option->name, gap, option->argument);
+        if (option->kind == CHOICE && width >= HELP_INDENT) {
+            spell_choices(choices, sizeof choices, option->argument);
+            (void)snprintf(head, sizeof head, "  %s--%s NAME", letter[1] != '\0' ? letter : "    ",
+                           option->name);
         }
-        (void)snprintf(line, sizeof line, "%-*s%s%s", HELP_INDENT, head,
-                       strlen(head) >= HELP_INDENT ? "  " : "", option->help);
-        abl_text_wrap(out, term, HELP_INDENT, line);
+        const bool narrow = term->width != 0 && term->width < WIDTH_NARROW;
+        const bool beside = !narrow && strlen(head) < HELP_INDENT;
+        (void)snprintf(line, sizeof line, "%-*s%s%s%s%s", beside ? HELP_INDENT : 0, head,
+                       beside ? "" : "\n", option->help, choices[0] != '\0' ? ": " : "", choices);
+        abl_text_wrap(out, term, narrow ? 8 : HELP_INDENT, line);
     }
 }
 

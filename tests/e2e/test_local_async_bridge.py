@@ -20,6 +20,7 @@ from daemon import BINARY, LONG_JOB, goldens
 import ablate
 
 TOKENS = [[3, 41, 7, 19, 22], [8, 30, 5, 11, 49]]
+OTHERS = [[3, 41, 9, 19, 22], [8, 30, 6, 11, 49]]
 
 
 def gone(pid):
@@ -125,8 +126,6 @@ def test_async_errors_are_the_plain_ones_and_leaving_cancels(daemon, client, tin
             model = await connection.load("tiny-ioi")
             with pytest.raises(ablate.NotFoundError):
                 await model.run_with_cache(TOKENS, "blocks.0.hook_nothing")
-            with pytest.raises(TypeError, match="plain client"):
-                await model.run_with_cache(TOKENS, lambda name: True)
             graph = await model.graph()
             async with await graph.stream_prune_scores(ioi_path, **LONG_JOB) as stream:
                 async for event in stream:
@@ -141,6 +140,94 @@ def test_async_errors_are_the_plain_ones_and_leaving_cancels(daemon, client, tin
     for left in tiny.graphs():
         if left.id == graph_id:
             left.delete()
+
+
+def test_the_async_client_has_the_plain_ones_breadth(daemon, client, tiny, ioi_path, graph):
+    """Each thing that it asks for is what the plain client is answered."""
+    block, text = "blocks.0.hook_mlp_out", "Then, Alice and Bob"
+
+    async def session():
+        async with await ablate.aio.connect(daemon.grpc, arrays="numpy") as connection:
+            model = await connection.model(tiny.id)
+            assert [one.id for one in await connection.models()] == [one.id for one in client.models()]
+            assert (await model.hook_points()) == tiny.hook_points()
+            assert await model.to_str_tokens(text) == tiny.to_str_tokens(text)
+            np.testing.assert_array_equal(await model.to_tokens(text), tiny.to_tokens(text))
+            assert await connection.run(lambda: model.sync.embed.W_E.shape) == tiny.embed.W_E.shape
+
+            everything, expected = (await model.run_with_cache(TOKENS))[1], tiny.run_with_cache(TOKENS)[1]
+            assert sorted(everything.fetched) == sorted(expected)  # nothing is left to ask for
+            np.testing.assert_array_equal(everything["mlp_out", 0], expected["mlp_out", 0])
+            _, some = await model.run_with_cache(TOKENS, lambda name: name == block, pos_slice=slice(1, None))
+            assert list(some) == [block]
+            _, kept = await model.run_with_cache(TOKENS, block, keep_on_server=True)
+            await connection.run(kept.delete)
+
+            made = await model.graph()
+            assert (await made.edges()) == graph.edges and (await made.nodes()) == graph.nodes
+            assert [edge.name async for edge in made.iter_edges("MLP 0")] == [e.name for e in graph.iter_edges("MLP 0")]
+            names = {str(graph.edges[0]): 1.0, str(graph.edges[5]): 0.5}
+            passed = {"ablation": "resample", "ablation_input": OTHERS}
+            async with made.patched(names) as patched:
+                assert patched is made
+                logits = await made.forward(TOKENS, **passed)
+            with graph.patched(names):
+                np.testing.assert_array_equal(logits, graph.forward(TOKENS, **passed))
+            assert all((array == 0).all() for array in (await made.get_patch_mask()).values())
+            hook = await made.add_hook(block, "zero")
+            assert [one.id for one in await made.hooks()] == [hook.id] and await made.reset_hooks() == 1
+            async with made.mask_fn_mode("sigmoid"):
+                assert (await made.mask_fn())[0] == "sigmoid"
+            assert (await made.mask_fn())[0] is None
+
+            kept_ioi = await connection.upload_dataset(ioi_path)
+            assert kept_ioi.id in [one.id for one in await connection.datasets()]
+            job = await made.submit(kept_ioi, "eap", batch_size=8)
+            states = [event.state async for event in job.watch()]
+            assert states[-1] == "succeeded" and job.id in [one.id for one in await connection.jobs()]
+            scores, again = await asyncio.gather(job.scores(), made.prune_scores(kept_ioi, "eap", batch_size=8))
+            np.testing.assert_array_equal(scores.flat(), again.flat())
+            await made.set_circuit(scores, edge_count=20)
+            rows, comparison, roc, circuits = await asyncio.gather(
+                made.evaluate(scores, [0, 20]), connection.compare(scores, again, [20]),
+                connection.roc(scores, again, reference_edge_count=20), made.run_circuits(scores, [20]),
+            )  # fmt: skip
+            assert rows == client.evaluate(scores, [0, 20], progress=False)
+            assert comparison == client.compare(scores, again, [20]) and roc.area == 1.0 and list(circuits) == [20]
+            ablation = await model.create_ablation(kept_ioi, batch_size=8)
+            assert ablation.id in [one.id for one in await connection.ablations()]
+            await connection.run(ablation.delete)
+            await made.delete()
+
+    asyncio.run(session())
+
+
+def test_cancelling_a_task_cancels_its_job(daemon, client, tiny, ioi_path):
+    """A call that waits ends with its task, and the job behind it on the daemon, too."""
+
+    async def session():
+        async with await ablate.aio.connect(daemon.grpc, arrays="numpy") as connection:
+            made = await (await connection.model(tiny.id)).graph()
+            waiting = asyncio.create_task(made.prune_scores(ioi_path, **LONG_JOB))
+            job = None
+            while job is None or job.sync.done_units == 0:
+                job = next((job for job in await connection.jobs("running")), None)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            states = [event.state async for event in job.watch()]
+            assert states[-1] == "cancelled"
+
+            submitted = await made.submit(ioi_path, **LONG_JOB)
+            async for event in submitted.watch():  # leaving a watch leaves the job alone
+                if event.done_units:
+                    break
+            assert (await submitted.refresh()).state == "running"
+            await submitted.cancel()
+            assert [event.state async for event in submitted.watch()][-1] == "cancelled"
+            await made.delete()
+
+    asyncio.run(session())
 
 
 # --- TransformerLens 4's driver -----------------------------------------------------------------

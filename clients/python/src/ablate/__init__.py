@@ -18,8 +18,9 @@ from ._acdc import ACDC, AcdcTau
 from ._cache import ActivationCache
 from ._caches import KvCache
 from ._client import Client, connect
+from ._config import HookPoint, ModelConfig
 from ._dataset import Dataset
-from ._graph import Edge, Graph, Node, Wrapper
+from ._graph import Graph
 from ._hooks import Activations, Hook
 from ._interop import EapGraph, load_scores, save_scores
 from ._jobs import (
@@ -37,10 +38,11 @@ from ._jobs import (
 )
 from ._local import LocalClient, local
 from ._measure import MIB_FRACTIONS, Areas, Comparison, Completeness, Evaluation, Overlap, Roc
-from ._model import HookPoint, Model, ModelConfig
+from ._model import Model
 from ._names import get_act_name
 from ._parameters import Component, Parameters
 from ._patchable import PatchableModel, patchable_model
+from ._topology import Edge, Node, Wrapper
 from ._training import CircuitProbing, SubnetworkProbing, TrainingPoint
 from ._version import VERSION as __version__
 from .errors import *  # noqa: F403

@@ -15,11 +15,12 @@ from ._cache import Lazy
 from ._caches import KvCache
 from ._dataset import Dataset, DatasetLike, dataset_bytes
 from ._enums import enum_value
-from ._graph import EdgeKey, Scores, SizesLike, job_id_of, make_sweep, metric_values
 from ._jobs import Ablation, Job, PruneScores
 from ._measure import Comparison, Completeness, Evaluation, Roc, roc_request
 from ._model import Model
 from ._rpc import Channel
+from ._sweep import Scores, SizesLike, job_id_of, make_sweep, metric_values
+from ._topology import EdgeKey
 from ._upload import UploadSource, upload_messages
 from ._version import PROTOCOL, VERSION
 from .errors import DeadlineExceededError, NotFoundError, UnavailableError, UnimplementedError, VersionSkewError
@@ -116,7 +117,7 @@ class Client:
         """The models that the daemon's roots and its Hugging Face cache hold, loaded or not."""
         return list(self._pages("ListModelFiles", model_pb2.ListModelFilesRequest(), "models"))
 
-    def model(self, name: str, **load_options: Any) -> Model:
+    def model(self, /, name: str, **load_options: Any) -> Model:
         """A model by handle or name: the resident one, else loaded with ``load_options``, which are
         those of :meth:`load_model`. With options given, exactly that variant.
         """

@@ -183,6 +183,7 @@ class GraphHooks:
 
     def add_hook(
         self,
+        /,
         name: str,
         op: HookSpec,
         *,

@@ -21,7 +21,7 @@ from ._arrays import Array, to_numpy
 from .errors import FailedPreconditionError, InvalidArgumentError
 
 if TYPE_CHECKING:
-    from ._graph import Graph
+    from ._topology import Topology
 
 PathLike = Union[str, "os.PathLike[str]"]
 CFG_KEYS = ("n_layers", "n_heads", "parallel_attn_mlp", "d_model")
@@ -109,7 +109,7 @@ class EapGraph:
         part.replace(path)
 
 
-def _eap_edges(graph: "Graph") -> dict[str, tuple[str, tuple[int, ...]]]:
+def _eap_edges(graph: "Topology") -> dict[str, tuple[str, tuple[int, ...]]]:
     """Where each edge's number is, by EAP name; the graphs that EAP-IG has no file for are refused."""
     cfg = graph.model.cfg
     if not graph.is_factorized or graph.seq_len is not None or not graph.separate_qkv:
@@ -127,11 +127,11 @@ def _eap_edges(graph: "Graph") -> dict[str, tuple[str, tuple[int, ...]]]:
     return {edge.name: (edge.module_name, edge.patch_idx) for edge in graph.iter_edges(dialect="eap")}
 
 
-def _cfg_of(graph: "Graph") -> dict[str, Any]:
+def _cfg_of(graph: "Topology") -> dict[str, Any]:
     return {key: getattr(graph.model.cfg, key) for key in CFG_KEYS}
 
 
-def _zeros(graph: "Graph") -> dict[str, np.ndarray]:
+def _zeros(graph: "Topology") -> dict[str, np.ndarray]:
     return {name: np.zeros(shape, np.float32) for name, shape in graph.modules.items()}
 
 
@@ -151,7 +151,7 @@ def _node_flags(edges: Mapping[str, Any], mask: Mapping[str, np.ndarray]) -> dic
 
 
 def to_eap_graph(
-    graph: "Graph", scores: Mapping[str, Array], mask: Mapping[str, Array] | None = None
+    graph: "Topology", scores: Mapping[str, Array], mask: Mapping[str, Array] | None = None
 ) -> EapGraph:
     """Scores, and a mask (1 = ablated; None: nothing is), as a graph file of EAP-IG."""
     edges = _eap_edges(graph)
@@ -173,7 +173,7 @@ def _read_json(source: PathLike | Mapping[str, Any]) -> dict[str, Any]:
     return dict(content)
 
 
-def from_eap_graph(graph: "Graph", source: PathLike | Mapping[str, Any]) -> EapGraph:
+def from_eap_graph(graph: "Topology", source: PathLike | Mapping[str, Any]) -> EapGraph:
     """Reads a graph file for a graph.
 
     Raises :class:`ablate.InvalidArgumentError`: ``GRAPH_CONFIG_MISMATCH`` for another model's, naming

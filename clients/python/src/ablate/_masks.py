@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Iterator
 
+from . import _passes
 from ._arrays import Array, Prompt, collect_chunks, encode_float, to_numpy
 from ._training import MaskFn, mask_fn_name, mask_fn_value
 from .v1 import graph_pb2, mask_pb2, run_pb2
@@ -86,6 +87,7 @@ class MaskModes:
 
     def mask_backward(
         self,
+        /,
         input: Prompt,
         logits_gradient: Array,
         *,
@@ -158,7 +160,7 @@ class MaskTraining:
             @staticmethod
             def forward(context: Any, *masks: Any) -> Any:
                 training.push()
-                logits = training._graph.model._forward(request)
+                logits = _passes.forward(training._graph.model, request)
                 return torch.as_tensor(to_numpy(logits))
 
             @staticmethod

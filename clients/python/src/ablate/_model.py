@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Literal, Sequence, Union, overload
+from typing import TYPE_CHECKING, Any, Sequence, overload
 
 import numpy as np
 
+from . import _passes
+from ._ablation import ResidentAblation, create_ablation, src_ablations
 from ._arrays import (
     Array,
     Prompt,
@@ -18,158 +19,16 @@ from ._arrays import (
     to_backend,
     to_numpy,
 )
-from ._cache import ActivationCache
 from ._caches import KvCache, KvCacheLike, kv_cache_id
-from ._hooks import (
-    Activations,
-    FwdHooks,
-    Indices,
-    indices_of,
-    kept,
-    list_activations,
-    make_gradient_of,
-    make_interventions,
-    positions_of,
-)
+from ._config import HookPoint, ModelConfig, dtype_name
+from ._graph import Graph
+from ._hooks import Activations, FwdHooks, Indices, list_activations, make_interventions
 from ._parameters import Blocks, Component, Parameters
+from ._passes import NamesFilter, SliceOutput, out_slice
 from .v1 import cache_pb2, common_pb2, graph_pb2, model_pb2, run_pb2
 
 if TYPE_CHECKING:
-    from ._ablation import ResidentAblation
     from ._client import Client
-    from ._graph import Graph
-
-SliceOutput = Union[Literal["last_seq", "not_first_seq"], None]
-"""Positions whose logits are returned: ``None`` all, as in AutoCircuit."""
-NamesFilter = Union[str, Sequence[str], Callable[[str], bool], None]
-"""Hook points to keep: a name, names, a predicate of the name, or ``None`` for all."""
-
-_OUT_SLICES = {
-    None: common_pb2.OUT_SLICE_ALL,
-    "last_seq": common_pb2.OUT_SLICE_LAST_SEQ,
-    "not_first_seq": common_pb2.OUT_SLICE_NOT_FIRST_SEQ,
-}
-# Below this many bytes logits come in one message, above it as a stream.
-_ONE_MESSAGE_BYTES = 2 << 20
-
-
-def out_slice(slice_output: SliceOutput) -> common_pb2.OutSlice:
-    """The protocol's number for a slice; ValueError for anything else."""
-    try:
-        return _OUT_SLICES[slice_output]
-    except KeyError:
-        raise ValueError(
-            f"slice_output must be None, 'last_seq' or 'not_first_seq', not {slice_output!r}"
-        ) from None
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The shape of a model, in the names of TransformerLens's HookedTransformerConfig.
-
-    ``n_key_value_heads`` is ``n_heads`` without grouped queries (TransformerLens: None), and
-    ``normalization_type`` and ``act_fn`` are None where the model has none. What TransformerLens
-    computes only when a flag is set can always be asked for here, so those flags are True.
-    """
-
-    family: str
-    n_layers: int
-    n_heads: int
-    n_key_value_heads: int
-    d_model: int
-    d_head: int
-    d_mlp: int
-    d_vocab: int
-    n_ctx: int
-    act_fn: str | None
-    normalization_type: str | None
-    eps: float
-    positional_embedding_type: str
-    rotary_base: float
-    gated_mlp: bool
-    parallel_attn_mlp: bool
-    tied_embeddings: bool
-    d_vocab_out: int
-    attention_dir: str
-    attn_only: bool
-    is_transformer: bool
-    rotary_dim: int
-    n_params: int
-    parameter_count: int
-    attn_scale: float
-    use_attn_scale: bool
-    final_rms: bool
-    model_name: str = ""
-    device: str = ""
-    dtype: str = "float32"
-    default_prepend_bos: bool = False
-    use_attn_result: bool = True
-    use_split_qkv_input: bool = True
-    use_hook_mlp_in: bool = True
-    use_attn_in: bool = True
-    use_hook_tokens: bool = False
-    use_local_attn: bool = False
-    ungroup_grouped_query_attention: bool = False
-    scale_attn_by_inverse_layer_idx: bool = False
-    rotary_adjacent_pairs: bool = False
-    post_embedding_ln: bool = False
-    use_normalization_before_and_after: bool = False
-    num_experts: int | None = None
-    experts_per_token: int | None = None
-    window_size: int | None = None
-    attn_types: list[str] | None = None
-    attn_scores_soft_cap: float = -1.0
-    output_logits_soft_cap: float = -1.0
-    n_devices: int = 1
-
-    @classmethod
-    def _from_proto(cls, proto: model_pb2.Model) -> "ModelConfig":
-        known = proto.config.DESCRIPTOR.fields_by_name
-        values = {
-            field.name: getattr(proto.config, field.name)
-            for field in fields(cls)
-            if field.name in known
-        }
-        values["normalization_type"] = values["normalization_type"] or None
-        values["act_fn"] = values["act_fn"] or None
-        return cls(
-            **values,
-            model_name=proto.name,
-            device=proto.device,
-            dtype=dtype_name(proto.dtype),
-            default_prepend_bos=proto.default_prepend_bos,
-        )
-
-    @property
-    def original_architecture(self) -> str:
-        """The family, which TransformerLens calls so."""
-        return self.family
-
-    @property
-    def tie_word_embeddings(self) -> bool:
-        """TransformerLens's name of ``tied_embeddings``."""
-        return self.tied_embeddings
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-
-def dtype_name(dtype: int) -> str:
-    """``"float32"``."""
-    return common_pb2.DType.Name(dtype).removeprefix("DTYPE_").lower()
-
-
-@dataclass(frozen=True)
-class HookPoint:
-    """A place where an activation can be captured."""
-
-    name: str
-    """TransformerLens's name: ``"blocks.0.attn.hook_z"``."""
-    bridge_name: str
-    """The same place in TransformerLens 4's bridge; empty where it has none."""
-    shape: tuple[str, ...]
-    """Dimensions by name: ``("batch", "pos", "head", "d_head")``."""
 
 
 class Model:
@@ -375,7 +234,7 @@ class Model:
         """
         request = self._request(input, slice_output, prepend_bos, kv_cache)
         request.use_prefix_cache = use_prefix_cache
-        return self._forward(request)
+        return _passes.forward(self, request)
 
     __call__ = forward
 
@@ -396,7 +255,7 @@ class Model:
         """
         request = self._request(input, slice_output, prepend_bos, kv_cache)
         request.interventions.extend(make_interventions(fwd_hooks))
-        return self._forward(request)
+        return _passes.forward(self, request)
 
     def run_with_cache(
         self,
@@ -438,7 +297,8 @@ class Model:
         :class:`ablate.FailedPreconditionError` (``HOOK_CANNOT_FIRE``) for one that stays silent here.
         """
         request = self._request(input, slice_output, prepend_bos, kv_cache)
-        return self._run_with_cache(
+        return _passes.run_with_cache(
+            self,
             request,
             names_filter,
             stop_at_layer,
@@ -497,7 +357,7 @@ class Model:
         expand_kv_heads: bool = False,
         slice_output: SliceOutput = "last_seq",
         kv_caches: Sequence[KvCacheLike] = (),
-    ) -> "Graph":
+    ) -> Graph:
         """A graph over this model; it costs no weights.
 
         ``factorized``: every head and MLP reaches every input above it, each edge with a mask of its
@@ -509,28 +369,6 @@ class Model:
         ``kv_caches``: all passes, jobs and sweeps stand behind the longest of these that their prompts
         begin with; prompts are still given whole, and edges, ``seq_len`` and outputs are about the tail.
         """
-        from ._graph import Graph
-
-        request = self._graph_request(
-            factorized=factorized,
-            separate_qkv=separate_qkv,
-            seq_len=seq_len,
-            expand_kv_heads=expand_kv_heads,
-            slice_output=slice_output,
-            kv_caches=kv_caches,
-        )
-        return Graph(self, self.client._call("CreateGraph", request).graph)
-
-    def _graph_request(
-        self,
-        *,
-        factorized: bool = True,
-        separate_qkv: bool = True,
-        seq_len: int | None = None,
-        expand_kv_heads: bool = False,
-        slice_output: SliceOutput = "last_seq",
-        kv_caches: Sequence[KvCacheLike] = (),
-    ) -> graph_pb2.CreateGraphRequest:
         options = common_pb2.GraphOptions(
             kind=common_pb2.GRAPH_KIND_FACTORIZED if factorized else common_pb2.GRAPH_KIND_SIMPLE,
             merge_qkv=factorized and not separate_qkv,
@@ -539,20 +377,19 @@ class Model:
             out_slice=out_slice(slice_output),
             kv_cache_ids=[kv_cache_id(cache) for cache in kv_caches if cache is not None],
         )
-        return graph_pb2.CreateGraphRequest(model_id=self.id, options=options)
+        request = graph_pb2.CreateGraphRequest(model_id=self.id, options=options)
+        return Graph(self, self.client._call("CreateGraph", request).graph)
 
-    def graphs(self) -> list["Graph"]:
+    def graphs(self) -> list[Graph]:
         """The graphs that are over this model now."""
-        from ._graph import Graph
-
         request = graph_pb2.ListGraphsRequest(model_id=self.id)
         return [Graph(self, proto) for proto in self.client._pages("ListGraphs", request, "graphs")]
 
     # --- ablations ------------------------------------------------------------------------
 
     def create_ablation(
-        self, source: Any, type: str = "tokenwise_mean_corrupt", **options: Any
-    ) -> "ResidentAblation":
+        self, /, source: Any, type: str = "tokenwise_mean_corrupt", **options: Any
+    ) -> ResidentAblation:
         """Makes what ablated edges carry and keeps it on the daemon; end it with its ``delete``.
 
         ``source``: a dataset, as :meth:`Graph.prune_scores` takes it, or prompts (a list of texts, or
@@ -561,16 +398,12 @@ class Model:
         ``prompt_count``, ``prepend_bos``; for both: ``batch_size`` (prompts a pass), ``progress``, and
         for passes behind a prefix ``tail_divergence`` or ``kv_cache``.
         """
-        from ._ablation import create_ablation
-
         return create_ablation(self.client, self.id, source, type, **options)
 
     def src_ablations(self, sample: Any, ablation_type: str = "resample") -> Array:
         """AutoCircuit's ``src_ablations``: float32 ``[sources, batch, positions, d_model]``, Resid Start
         first. ``sample``: prompts, or a dataset, of which a mean has one row.
         """
-        from ._ablation import src_ablations
-
         return src_ablations(self.client, self.id, sample, ablation_type)
 
     def unload(self) -> int:
@@ -583,8 +416,6 @@ class Model:
         request = model_pb2.UnloadModelRequest(model_id=self.id)
         response: model_pb2.UnloadModelResponse = self.client._call("UnloadModel", request)
         return response.freed_bytes
-
-    # --- shared with Graph ------------------------------------------------------------------
 
     def _request(
         self,
@@ -599,126 +430,3 @@ class Model:
             out_slice=out_slice(slice_output),
             kv_cache_id=kv_cache_id(kv_cache),
         )
-
-    def _forward(self, request: run_pb2.ForwardRequest) -> Array:
-        shape = list(request.prompts.tokens.shape)
-        positions = 1 if request.out_slice == common_pb2.OUT_SLICE_LAST_SEQ else (shape or [0, 0])[1]
-        small = bool(shape) and shape[0] * positions * self.cfg.d_vocab_out * 4 <= _ONE_MESSAGE_BYTES
-        if not small:
-            logits, _ = self._run_with_cache(request, [], None, False)
-            return logits
-        tensor = self.client._call("Forward", request).logits
-        return self.client._decode(tensor)
-
-    def _run_with_cache(
-        self,
-        forward: run_pb2.ForwardRequest,
-        names_filter: NamesFilter,
-        stop_at_layer: int | None,
-        per_head_inputs: bool,
-        *,
-        keep_on_server: bool = False,
-        **options: Any,
-    ) -> tuple[Array | None, Any]:
-        lazy = not keep_on_server and (names_filter is None or callable(names_filter))
-        options["keep_on_server"] = keep_on_server or lazy
-        request = self._fill_cache_request(forward, names_filter, stop_at_layer, per_head_inputs, **options)
-        return self._read_cache(self.client._call("RunWithCache", request), lazy)
-
-    def _cache_request(
-        self,
-        input: Prompt,
-        names_filter: NamesFilter,
-        *,
-        stop_at_layer: int | None = None,
-        per_head_inputs: bool = False,
-        slice_output: SliceOutput = None,
-        prepend_bos: bool | None = None,
-        kv_cache: KvCacheLike = None,
-        **options: Any,
-    ) -> run_pb2.RunWithCacheRequest:
-        forward = self._request(input, slice_output, prepend_bos, kv_cache)
-        return self._fill_cache_request(forward, names_filter, stop_at_layer, per_head_inputs, **options)
-
-    def _fill_cache_request(
-        self,
-        forward: run_pb2.ForwardRequest,
-        names_filter: NamesFilter,
-        stop_at_layer: int | None,
-        per_head_inputs: bool,
-        *,
-        pos_slice: Any = None,
-        heads: Indices = None,
-        rows: Indices = None,
-        incl_bwd: bool = False,
-        gradient_of: Any = None,
-        keep_on_server: bool = False,
-        fwd_hooks: FwdHooks = None,
-        remove_batch_dim: bool = False,
-    ) -> run_pb2.RunWithCacheRequest:
-        if remove_batch_dim:
-            raise ValueError("remove_batch_dim: the batch dimension is never squeezed; index it")
-        request = run_pb2.RunWithCacheRequest(
-            forward=forward,
-            per_head_inputs=per_head_inputs,
-            incl_bwd=incl_bwd,
-            keep_on_server=keep_on_server,
-            gradient_of=make_gradient_of(gradient_of),
-            positions=positions_of(pos_slice, lambda: self._length(forward)),
-            heads=indices_of(heads),
-            rows=indices_of(rows),
-        )
-        request.forward.interventions.extend(make_interventions(fwd_hooks))
-        if stop_at_layer is not None:
-            if stop_at_layer == 0:
-                raise ValueError("stop_at_layer must not be 0: at least one block has to run")
-            request.stop_at_layer = stop_at_layer
-        if names_filter is None:
-            request.all_names = True
-        elif isinstance(names_filter, str):
-            request.names.append(names_filter)
-        elif callable(names_filter):
-            request.names.extend(
-                point.name for point in self.hook_points() if names_filter(point.name)
-            )
-        else:
-            request.names.extend(names_filter)
-        return request
-
-    def _read_cache(self, stream: Any, lazy: bool) -> tuple[Array | None, Any]:
-        last = run_pb2.RunWithCacheResponse()
-
-        def chunks() -> Iterator[common_pb2.TensorChunk]:
-            for message in stream:
-                if message.HasField("chunk"):
-                    yield message.chunk
-                else:
-                    last.CopyFrom(message)
-
-        arrays = dict(collect_chunks(chunks(), self.client.arrays))
-        logits = arrays.pop("logits", None)
-        source = None
-        if last.activations_id:
-            source = kept(self, last.activations_id, last.scalar)
-            if not lazy:
-                return logits, source
-        cache = ActivationCache(arrays, self, source)
-        if source is not None:
-            self.client._lazy.hold(cache, source)
-        if any(name.endswith("_grad") for name in cache):
-            cache.scalar = last.scalar
-        return logits, cache
-
-    def _length(self, forward: run_pb2.ForwardRequest) -> int:
-        """Tokens of the prompts, behind a KV cache those of the tails."""
-        prompts = forward.prompts
-        if prompts.HasField("tokens"):
-            length = int(prompts.tokens.shape[1])
-        else:
-            bos = {common_pb2.BOS_POLICY_PREPEND: True, common_pb2.BOS_POLICY_NONE: False}
-            texts = list(prompts.text.prompts[:1])
-            length = len(self.to_token_lists(texts, bos.get(prompts.text.bos))[0])
-        if forward.kv_cache_id:
-            caches = {cache.id: len(cache) for cache in self.client.kv_caches(self)}
-            length -= caches.get(forward.kv_cache_id, 0)
-        return length

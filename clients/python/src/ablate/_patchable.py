@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Collection, Iterator, Mapping, NoReturn, 
 
 from ._arrays import Array, Prompt
 from ._caches import KvCache, KvCacheLike
-from ._graph import Graph, Wrapper
+from ._graph import Graph
 from ._jobs import Ablation, PruneScores
-from ._model import Model, SliceOutput
+from ._model import Model
+from ._passes import SliceOutput
+from ._topology import Wrapper
 
 if TYPE_CHECKING:
     from ._parameters import Blocks

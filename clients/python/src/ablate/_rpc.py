@@ -7,16 +7,19 @@ what :class:`Channel` does in a few lines. Errors leave here as :class:`ablate.A
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Iterator
+import threading
+from contextvars import ContextVar
+from typing import Any, Callable, Iterable, Iterator, TypeVar
 
 import grpc
 from google.protobuf import message_factory
 
 from ._version import VERSION
-from .errors import AblateError, from_rpc_error
+from .errors import AblateError, CancelledError, from_rpc_error
 from .v1 import admin_pb2, cache_pb2, dataset_pb2, evaluate_pb2, graph_pb2, mask_pb2, model_pb2, prune_pb2, run_pb2
 
 _FILES = (admin_pb2, cache_pb2, dataset_pb2, evaluate_pb2, graph_pb2, mask_pb2, model_pb2, prune_pb2, run_pb2)
+Result = TypeVar("Result")
 _METADATA = (("ablate-client-version", f"python/{VERSION}"),)
 _OPTIONS = [
     # Requests are limited by the daemon, responses are chunks; this only has to exceed both.
@@ -25,6 +28,40 @@ _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.primary_user_agent", f"ablate-python/{VERSION}"),
 ]
+
+
+class Calls:
+    """The calls of one piece of work, which another thread may end: those under way and those to come."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: list[Any] = []
+        self._cancelled = False
+
+    def during(self, work: Callable[[], Result]) -> Result:
+        """Does the work, whose calls in this thread are then these."""
+        token = _CALLS.set(self)
+        try:
+            return work()
+        finally:
+            _CALLS.reset(token)
+
+    def add(self, call: Any) -> None:
+        """A call has begun."""
+        with self._lock:
+            self._calls = [other for other in self._calls if not other.done()] + [call]
+            if self._cancelled:
+                call.cancel()
+
+    def cancel(self) -> None:
+        """Ends them; may be called from any thread."""
+        with self._lock:
+            self._cancelled = True
+            for call in self._calls:
+                call.cancel()
+
+
+_CALLS: ContextVar[Calls | None] = ContextVar("ablate calls", default=None)
 
 
 class Stream:
@@ -58,16 +95,16 @@ class Stream:
 class Channel:
     """A connection to a daemon. Any thread may use it."""
 
-    def __init__(self, target: str, open_channel: Callable[..., Any] = grpc.insecure_channel):
+    def __init__(self, target: str):
         self.target = target
-        self._channel = open_channel(target, options=_OPTIONS)
-        self._methods: dict[str, tuple[Callable[..., Any], bool]] = {}
+        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._methods: dict[str, tuple[Any, bool]] = {}
         for file in _FILES:
             for service in file.DESCRIPTOR.services_by_name.values():
                 for method in service.methods:
                     self._methods[method.name] = self._bind(service.full_name, method)
 
-    def _bind(self, service: str, method: Any) -> tuple[Callable[..., Any], bool]:
+    def _bind(self, service: str, method: Any) -> tuple[Any, bool]:
         kind = ("stream" if method.client_streaming else "unary") + "_"
         kind += "stream" if method.server_streaming else "unary"
         call = getattr(self._channel, kind)(
@@ -79,15 +116,19 @@ class Channel:
 
     def call(self, method: str, request: Any, timeout: float | None = None) -> Any:
         """Calls a method; a server stream returns a :class:`Stream`, else the response."""
+        begin, streams = self._methods[method]
+        calls = _CALLS.get()
         try:
-            result = self.start(method, request, timeout)
+            if calls is None and not streams:
+                return begin(request, timeout=timeout, metadata=_METADATA)
+            call = (begin if streams else begin.future)(request, timeout=timeout, metadata=_METADATA)
+            if calls is not None:
+                calls.add(call)
+            return Stream(call) if streams else call.result()
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
-        return Stream(result) if self._methods[method][1] else result
-
-    def start(self, method: str, request: Any, timeout: float | None = None) -> Any:
-        """gRPC's own answer: a response or an iterator, with an asynchronous channel a call to await."""
-        return self._methods[method][0](request, timeout=timeout, metadata=_METADATA)
+        except grpc.FutureCancelledError:
+            raise CancelledError("the call was cancelled here") from None
 
     def pages(self, method: str, request: Any, field: str) -> Iterable[Any]:
         """All items of a listing, page after page."""
@@ -98,9 +139,9 @@ class Channel:
                 return
             request.page_token = response.next_page_token
 
-    def close(self) -> Any:
+    def close(self) -> None:
         """Ends the connection and its open calls."""
-        return self._channel.close()
+        self._channel.close()
 
 
 __all__ = ["AblateError", "Channel", "Stream", "from_rpc_error"]

@@ -6,8 +6,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, Dict, List, Literal, Optional, Tuple, Union
 
-from .._graph import Wrapper
 from .._patchable import DestNode, Edge, Node, SrcNode
+from .._topology import Wrapper
 from .data import BatchKey
 
 __all__ = [

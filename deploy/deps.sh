@@ -22,7 +22,7 @@ packages_build=(build-essential cmake ninja-build pkg-config ccache protobuf-com
     libpcre2-dev libssl-dev libsqlite3-dev libcmocka-dev ca-certificates)
 packages_torch=(libtorch-dev libopenblas0-pthread)
 packages_demo=(python3 python3-venv)
-packages_test=(clang libclang-rt-dev clang-format-16 git)
+packages_test=(clang libclang-rt-dev clang-format-16 git chromium)
 
 say() { printf '%s\n' "deps: $*"; }
 fail() { printf '%s\n' "deps: $*" >&2; exit 1; }
@@ -129,7 +129,7 @@ node_env() {
         done_stamp="$(stamp "npm-${folder//\//.}" "$folder/package.json" "$folder/package-lock.json")"
         [ -e "$done_stamp" ] && [ -d "$folder/node_modules" ] && continue
         say "installing the packages of $folder"
-        (cd "$folder" && npm ci --no-audit --no-fund --loglevel=error >/dev/null)
+        (cd "$folder" && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --no-audit --no-fund --loglevel=error >/dev/null)
         touch "$done_stamp"
     done
 }

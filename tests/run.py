@@ -120,6 +120,13 @@ class Phase:
         code = self.run("vitest", [*command, f"--outputFile.junit={report}"], cwd=folder, CI="1")
         self.count(count_pytest(report) if report.exists() else Result(), code, "vitest")
 
+    def playwright(self, folder: Path, **env: str) -> None:
+        report = LOGS / f"{self.name}.playwright.xml"
+        report.unlink(missing_ok=True)
+        env |= {"ABLATE_JUNIT": str(report), "NO_COLOR": "1"}
+        code = self.run("playwright", ["npm", "run", "--silent", "browser"], cwd=folder, **env)
+        self.count(count_pytest(report) if report.exists() else Result(), code, "playwright")
+
     def count(self, result: Result, code: int, runner: str) -> None:
         if result.total == 0:
             result.failures.append(f"{runner} ran no test")
@@ -255,6 +262,15 @@ def phase_dashboard(phase: Phase) -> None:
         phase.vitest(folder)
 
 
+def phase_browser(phase: Phase) -> None:
+    """The dashboard in Chromium, against the real daemon; what failures leave is in build/browser."""
+    dashboard = ["npm", "run", "--silent", "build"]
+    if phase.run("building the dashboard", dashboard, cwd=ROOT / "clients" / "web") != 0:
+        phase.result.failures.append("building the dashboard")
+    elif phase.build("dev"):
+        phase.playwright(ROOT / "tests" / "e2e" / "web", ABLATE_BUILD=str(ROOT / "build/dev"))
+
+
 def phase_asan(phase: Phase) -> None:
     """Units, fuzz corpora and end-to-end tests with AddressSanitizer and UBSan."""
     if phase.build("asan"):
@@ -303,6 +319,7 @@ PHASES = {
     "e2e": phase_e2e,
     "web": phase_web,
     "dashboard": phase_dashboard,
+    "browser": phase_browser,
     "asan": phase_asan,
     "tsan": phase_tsan,
     "fuzz": phase_fuzz,

@@ -107,6 +107,7 @@ function Open({ session }: { session: Session }) {
                 {tab === "circuit" ? " wider is larger, layers go up" : " stronger colour is larger"}
               </span>
             </div>
+            {!ready && session.error.value === "" && <p class="quiet">No scores yet.</p>}
             {tab === "heat" ? (
               <HeatMap topology={topology} values={values} largest={largest} pointed={pointed} />
             ) : (
@@ -115,7 +116,6 @@ function Open({ session }: { session: Session }) {
             )}
           </>
         )}
-        {!ready && session.error.value === "" && topology.value && <p class="quiet">No scores yet.</p>}
       </section>
       <div class="side">
         {topology.value && (

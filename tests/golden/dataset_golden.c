@@ -167,27 +167,16 @@ static void case_g_dataset(const char *model_name) {
     edges_case_close(&c);
 }
 
-static void case_smollm2(void) {
-    const char *first = golden_path("cases/smollm2-135m/%s/golden.safetensors", EDGES_SMOLLM2[0]);
-    const char *dir = golden_has(first) ? golden_smollm2_dir() : NULL;
-    if (dir == NULL) {
-        return;
-    }
-    abl_model *model = golden_open_model(dir, abl_model_processing_hf());
-    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_SMOLLM2); i++) {
-        char title[96];
-        (void)snprintf(title, sizeof title, "smollm2-135m/%s", EDGES_SMOLLM2[i]);
-        abl_dataset *recorded = edges_smollm2(EDGES_SMOLLM2[i]);
-        /* inputs.json is a dataset file of just these prompts, with their ids beside them. */
-        abl_dataset *read =
-            edges_prompts(golden_path("cases/smollm2-135m/%s/inputs.json", EDGES_SMOLLM2[i]), model,
-                          ABL_BOS_NEVER);
-        golden_check(title, "the reference's token ids, by hash",
-                     strcmp(abl_dataset_hash(read), abl_dataset_hash(recorded)) == 0);
-        abl_dataset_destroy(read);
-        abl_dataset_destroy(recorded);
-    }
-    abl_model_unref(model);
+/* inputs.json is a dataset file of just these prompts, with their ids beside them. */
+static void case_smollm2(const edges_subject *s, const abl_safetensors *set) {
+    (void)set;
+    char title[96];
+    (void)snprintf(title, sizeof title, "smollm2-135m/%s", s->model_name);
+    abl_dataset *read = edges_prompts(
+        golden_path("cases/smollm2-135m/%s/inputs.json", s->model_name), s->model, ABL_BOS_NEVER);
+    golden_check(title, "the reference's token ids, by hash",
+                 strcmp(abl_dataset_hash(read), abl_dataset_hash(s->dataset)) == 0);
+    abl_dataset_destroy(read);
 }
 
 int main(int argc, char **argv) {
@@ -197,6 +186,6 @@ int main(int argc, char **argv) {
         case_abba(EDGES_MODELS[i]);
         case_g_dataset(EDGES_MODELS[i]);
     }
-    case_smollm2();
+    edges_each_smollm2(case_smollm2);
     return golden_finish();
 }

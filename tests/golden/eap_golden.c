@@ -240,39 +240,23 @@ static void case_refusals(abl_model *model, const abl_dataset *dataset) {
 
 /* ---- SmolLM2 --------------------------------------------------------------------------------- */
 
-static void case_smollm2(void) {
-    const char *first = golden_path("cases/smollm2-135m/%s/golden.safetensors", EDGES_SMOLLM2[0]);
-    const char *dir = golden_has(first) ? golden_smollm2_dir() : NULL;
-    if (dir == NULL) {
+static void case_smollm2(const edges_subject *s, const abl_safetensors *set) {
+    if (abl_safetensors_find(set, "eap_ig.n5.k0-4") == NULL) {
         return;
     }
-    abl_model *model = golden_open_model(dir, abl_model_processing_hf());
-    abl_graph *graph = edges_graph(model, &EDGES_VARIANTS[0], 0);
-    size_t count = (size_t)abl_graph_edge_count(graph);
-    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_SMOLLM2); i++) {
-        char title[96];
-        (void)snprintf(title, sizeof title, "smollm2/%s", EDGES_SMOLLM2[i]);
-        abl_safetensors *set = golden_open_tensors(
-            golden_path("cases/smollm2-135m/%s/golden.safetensors", EDGES_SMOLLM2[i]));
-        abl_dataset *dataset = edges_smollm2(EDGES_SMOLLM2[i]);
-        if (abl_safetensors_find(set, "eap_ig.n5.k0-4") != NULL) {
-            abl_prune_options options = eap_ig_options(model, graph, dataset, 0);
-            int32_t prompts = abl_dataset_prompt_count(dataset);
-            options.batches =
-                (abl_batches){.dataset = dataset, .count = prompts, .batch_size = prompts};
-            float *scores = edges_scores(&options);
-            for (size_t j = 0; j < count; j++) {
-                scores[j] *= (float)prompts; /* the reference's loss is a mean, and no more */
-            }
-            golden_compare(title, "eap_ig.n5.k0-4", golden_tensor(set, "eap_ig.n5.k0-4"), scores,
-                           count, TOL_SMOLLM2);
-            abl_free(scores);
-        }
-        abl_dataset_destroy(dataset);
-        abl_safetensors_close(set);
+    char title[96];
+    (void)snprintf(title, sizeof title, "smollm2/%s", s->model_name);
+    size_t count = (size_t)abl_graph_edge_count(s->graph);
+    abl_prune_options options = eap_ig_options(s->model, s->graph, s->dataset, 0);
+    int32_t prompts = abl_dataset_prompt_count(s->dataset);
+    options.batches = (abl_batches){.dataset = s->dataset, .count = prompts, .batch_size = prompts};
+    float *scores = edges_scores(&options);
+    for (size_t j = 0; j < count; j++) {
+        scores[j] *= (float)prompts; /* the reference's loss is a mean, and no more */
     }
-    abl_graph_destroy(graph);
-    abl_model_unref(model);
+    golden_compare(title, "eap_ig.n5.k0-4", golden_tensor(set, "eap_ig.n5.k0-4"), scores, count,
+                   TOL_SMOLLM2);
+    abl_free(scores);
 }
 
 int main(int argc, char **argv) {
@@ -295,6 +279,6 @@ int main(int argc, char **argv) {
         abl_model_unref(models[1]);
         abl_dataset_destroy(dataset);
     }
-    case_smollm2();
+    edges_each_smollm2(case_smollm2);
     return golden_finish();
 }

@@ -262,3 +262,45 @@ float *edges_scores(const abl_prune_options *options) {
     abl_prune_destroy(prune);
     return scores;
 }
+
+void edges_each_variant(void (*visit_cb)(const edges_subject *s, const edges_variant *variant)) {
+    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_MODELS); i++) {
+        const char *name = EDGES_MODELS[i];
+        abl_dataset *dataset = edges_abba(name);
+        abl_model *models[] = {golden_open_model(name, abl_model_processing_tl()),
+                               golden_open_model(name, abl_model_processing_hf())};
+        for (size_t v = 0; v < EDGES_VARIANT_COUNT; v++) {
+            const edges_variant *variant = &EDGES_VARIANTS[v];
+            abl_model *model = models[variant->raw ? 1 : 0];
+            abl_graph *graph = edges_graph(model, variant, abl_dataset_seq_len(dataset));
+            const edges_subject s = {name, model, graph, dataset};
+            visit_cb(&s, variant);
+            abl_graph_destroy(graph);
+        }
+        abl_model_unref(models[0]);
+        abl_model_unref(models[1]);
+        abl_dataset_destroy(dataset);
+    }
+}
+
+void edges_each_smollm2(void (*visit_cb)(const edges_subject *s, const abl_safetensors *set)) {
+    const char *first = golden_path("cases/smollm2-135m/%s/golden.safetensors", EDGES_SMOLLM2[0]);
+    const char *dir = golden_has(first) ? golden_smollm2_dir() : NULL;
+    if (dir == NULL) {
+        return;
+    }
+    abl_model *model = golden_open_model(dir, abl_model_processing_hf());
+    abl_graph *graph = edges_graph(model, &EDGES_VARIANTS[0], 0);
+    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_SMOLLM2); i++) {
+        const char *task = EDGES_SMOLLM2[i];
+        abl_safetensors *set =
+            golden_open_tensors(golden_path("cases/smollm2-135m/%s/golden.safetensors", task));
+        abl_dataset *dataset = edges_smollm2(task);
+        const edges_subject s = {task, model, graph, dataset};
+        visit_cb(&s, set);
+        abl_dataset_destroy(dataset);
+        abl_safetensors_close(set);
+    }
+    abl_graph_destroy(graph);
+    abl_model_unref(model);
+}

@@ -28,6 +28,20 @@ extern const size_t EDGES_VARIANT_COUNT;
 extern const char *const EDGES_MODELS[2];  /* tiny-ioi, tiny-rand */
 extern const char *const EDGES_SMOLLM2[4]; /* the task folders */
 
+/* What the checks of a case run on. */
+typedef struct edges_subject {
+    const char *model_name; /* of EDGES_MODELS; or a task of EDGES_SMOLLM2 */
+    abl_model *model;
+    const abl_graph *graph;
+    const abl_dataset *dataset;
+} edges_subject;
+
+/* Each recorded model in each variant, over edges_abba(). */
+void edges_each_variant(void (*visit_cb)(const edges_subject *s, const edges_variant *variant));
+/* Each SmolLM2 task over all native edges, with the reference's arrays. Nothing where the compact
+ * set leaves the model out. */
+void edges_each_smollm2(void (*visit_cb)(const edges_subject *s, const abl_safetensors *set));
+
 abl_graph *edges_graph(const abl_model *model, const edges_variant *variant, int seq_len);
 /* Rows 0..7 of ioi_abba, then its rows 8..15, as recorded token ids (BOS included). */
 abl_dataset *edges_abba(const char *model_name);

@@ -14,13 +14,6 @@
 #define TOL_SCORES_RELATIVE 2e-5 /* of the largest |score| of the set (goldens/README.md) */
 #define TOL_LOGITS 1e-4
 
-typedef struct subject {
-    const char *model_name;
-    abl_model *model;
-    const abl_graph *graph;
-    const abl_dataset *dataset;
-} subject;
-
 static abl_tensor *avg_diff(abl_scope *scope, const abl_tensor *logits, void *user_data) {
     const abl_batch *batch = user_data;
     return abl_loss_backward_dense(scope, (abl_loss){0}, batch, logits);
@@ -28,8 +21,8 @@ static abl_tensor *avg_diff(abl_scope *scope, const abl_tensor *logits, void *us
 
 /* Adds d loss / d mask of one batch at `value` everywhere, rows * edges of it; the loss is -the
  * logit difference. The logits must be those of a forward pass. */
-static void batch_gradient(const subject *s, abl_batch batch, float value, bool zero, int32_t rows,
-                           float *gradient) {
+static void batch_gradient(const edges_subject *s, abl_batch batch, float value, bool zero,
+                           int32_t rows, float *gradient) {
     const size_t edges = (size_t)abl_graph_edge_count(s->graph);
     const size_t count = edges * (size_t)rows;
     const size_t vocab = (size_t)abl_model_get_config(s->model)->d_vocab;
@@ -75,7 +68,7 @@ static void compare(const char *title, const char *key, const float *expected, c
 
 /* ---- d_scores: a uniform mask ---------------------------------------------------------------- */
 
-static void case_uniform(const subject *s, const char *variant) {
+static void case_uniform(const edges_subject *s, const char *variant) {
     static const struct {
         const char *key;
         float value;
@@ -114,7 +107,7 @@ static void case_uniform(const subject *s, const char *variant) {
 
 /* ---- d_scores_batch8: a mask a prompt -------------------------------------------------------- */
 
-static void case_per_instance(const subject *s) {
+static void case_per_instance(const edges_subject *s) {
     edges_case c;
     if (!edges_case_open(&c, s->model_name, "d_scores_batch8")) {
         return;
@@ -142,28 +135,16 @@ static void case_per_instance(const subject *s) {
     edges_case_close(&c);
 }
 
+static void check_variant(const edges_subject *s, const edges_variant *variant) {
+    case_uniform(s, variant->name);
+    if (variant == &EDGES_VARIANTS[0]) {
+        case_per_instance(s);
+    }
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     golden_init(argv[0]);
-    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_MODELS); i++) {
-        const char *name = EDGES_MODELS[i];
-        abl_dataset *dataset = edges_abba(name);
-        abl_model *models[] = {golden_open_model(name, abl_model_processing_tl()),
-                               golden_open_model(name, abl_model_processing_hf())};
-        for (size_t v = 0; v < EDGES_VARIANT_COUNT; v++) {
-            const edges_variant *variant = &EDGES_VARIANTS[v];
-            abl_model *model = models[variant->raw ? 1 : 0];
-            abl_graph *graph = edges_graph(model, variant, abl_dataset_seq_len(dataset));
-            const subject s = {name, model, graph, dataset};
-            case_uniform(&s, variant->name);
-            if (v == 0) {
-                case_per_instance(&s);
-            }
-            abl_graph_destroy(graph);
-        }
-        abl_model_unref(models[0]);
-        abl_model_unref(models[1]);
-        abl_dataset_destroy(dataset);
-    }
+    edges_each_variant(check_variant);
     return golden_finish();
 }

@@ -24,13 +24,6 @@
 #define TOL_AREA_RELATIVE 1e-6 /* of areas of the recorded curve: the same arithmetic */
 #define TOL_KL_ROUNDING 2e-6 /* a KL divergence that is zero but for rounding, and its logarithm */
 
-typedef struct subject {
-    const char *model_name;
-    abl_model *model;
-    const abl_graph *graph;
-    const abl_dataset *dataset;
-} subject;
-
 static const struct {
     abl_metric metric;
     const char *key;
@@ -145,7 +138,7 @@ static abl_ablation ablation_of(const char *name) {
     return ABL_ABLATION_COUNT;
 }
 
-static abl_circuits_options circuits_of(const subject *s, const char *sweep_name,
+static abl_circuits_options circuits_of(const edges_subject *s, const char *sweep_name,
                                         const float *scores) {
     return (abl_circuits_options){
         .model = s->model,
@@ -167,8 +160,8 @@ static abl_sweep *sweep_run(const abl_sweep_options *options) {
     return sweep;
 }
 
-static void case_sweep(const edges_case *c, const subject *s, const char *name, const float *scores,
-                       const json_t *recorded) {
+static void case_sweep(const edges_case *c, const edges_subject *s, const char *name,
+                       const float *scores, const json_t *recorded) {
     int64_t count = 0;
     int64_t *sizes = edges_list(json_object_get(c->json, "edge_counts"), &count);
     abl_sweep_options options = {.circuits = circuits_of(s, name, scores),
@@ -195,7 +188,7 @@ static void case_sweep(const edges_case *c, const subject *s, const char *name, 
 }
 
 /* Logits of every fourth circuit, where they are recorded. */
-static void case_logits(const edges_case *c, const subject *s, const char *sweep_name,
+static void case_logits(const edges_case *c, const edges_subject *s, const char *sweep_name,
                         const float *scores) {
     int64_t count = 0;
     int64_t *sizes = edges_list(json_object_get(c->json, "edge_counts"), &count);
@@ -236,7 +229,7 @@ static double number_of(const json_t *value) {
                                       : (double)INFINITY;
 }
 
-static void case_thresholds(const edges_case *c, const subject *s, const float *scores) {
+static void case_thresholds(const edges_case *c, const edges_subject *s, const float *scores) {
     const char *key = NULL;
     json_t *value = NULL;
     bool equal = true;
@@ -270,7 +263,7 @@ static bool sizes_are(const json_t *recorded, const int64_t *sizes, int64_t coun
 }
 
 /* edge_counts_util with the case's scores, and with ten edges of 1; graph_golden has the rest. */
-static void case_edge_counts(const edges_case *c, const subject *s, const float *scores) {
+static void case_edge_counts(const edges_case *c, const edges_subject *s, const float *scores) {
     const int64_t count = abl_graph_edge_count(s->graph);
     const int32_t capacity = (int32_t)count + 2;
     float *binary = abl_calloc((size_t)count, sizeof *binary);
@@ -339,7 +332,7 @@ static void similarity_check(const edges_case *c, float *const *scored, int64_t 
     golden_check(c->title, what, equal);
 }
 
-static void case_similarities(const edges_case *c, const subject *s, const float *eap,
+static void case_similarities(const edges_case *c, const edges_subject *s, const float *eap,
                               const edges_case *scores_case) {
     abl_prune_options options = {.algorithm = ABL_PRUNE_MASK_GRADIENT,
                                  .model = s->model,
@@ -385,7 +378,7 @@ static void case_area_examples(const edges_case *c) {
 
 /* ---- what has no recording ------------------------------------------------------------------- */
 
-static void laws_of_completeness(const subject *s, const char *title, const float *scores) {
+static void laws_of_completeness(const edges_subject *s, const char *title, const float *scores) {
     const int64_t count = abl_graph_edge_count(s->graph);
     float *never = abl_calloc((size_t)count, sizeof *never);
     abl_completeness_options options = {.circuits = circuits_of(s, "TREE/RESAMPLE", scores),
@@ -460,7 +453,7 @@ static void set_by_name(const abl_graph *graph, const json_t *names, bool by_ord
     }
 }
 
-static void case_helpers(const subject *s, const char *variant) {
+static void case_helpers(const edges_subject *s, const char *variant) {
     edges_case c;
     if (!edges_case_open(&c, s->model_name, "g_helpers_%s", variant)) {
         return;
@@ -513,7 +506,7 @@ static void case_helpers(const subject *s, const char *variant) {
 
 /* ---------------------------------------------------------------------------------------------- */
 
-static void case_metrics(const subject *s, const char *variant) {
+static void case_metrics(const edges_subject *s, const char *variant) {
     edges_case c;
     edges_case scores_case;
     if (!edges_case_open(&c, s->model_name, "e_metrics_%s", variant)) {
@@ -548,26 +541,16 @@ static bool recorded_for(const char *variant) {
     return false;
 }
 
+static void check_variant(const edges_subject *s, const edges_variant *variant) {
+    if (recorded_for(variant->name)) {
+        case_metrics(s, variant->name);
+        case_helpers(s, variant->name);
+    }
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     golden_init(argv[0]);
-    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_MODELS); i++) {
-        const char *name = EDGES_MODELS[i];
-        abl_dataset *dataset = edges_abba(name);
-        abl_model *model = golden_open_model(name, abl_model_processing_tl());
-        for (size_t v = 0; v < EDGES_VARIANT_COUNT; v++) {
-            const edges_variant *variant = &EDGES_VARIANTS[v];
-            if (!recorded_for(variant->name)) {
-                continue;
-            }
-            abl_graph *graph = edges_graph(model, variant, abl_dataset_seq_len(dataset));
-            const subject s = {name, model, graph, dataset};
-            case_metrics(&s, variant->name);
-            case_helpers(&s, variant->name);
-            abl_graph_destroy(graph);
-        }
-        abl_model_unref(model);
-        abl_dataset_destroy(dataset);
-    }
+    edges_each_variant(check_variant);
     return golden_finish();
 }

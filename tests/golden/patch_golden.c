@@ -16,13 +16,6 @@
 #define TOL_SMOLLM2_LOGITS 5e-4
 #define TOL_SMOLLM2_ZERO_LOGITS 2e-3
 
-typedef struct subject {
-    const char *model_name;
-    abl_model *model;
-    const abl_graph *graph;
-    const abl_dataset *dataset;
-} subject;
-
 /* All logits of a run, circuit after circuit, each (prompts, vocab). Ends with abl_free(). */
 static float *run_circuits(const abl_circuits_options *options, int64_t *ret_edge_counts,
                            size_t *ret_per_circuit) {
@@ -68,7 +61,7 @@ static abl_ablation ablation_of(const char *name, size_t length) {
     return ABL_ABLATION_COUNT;
 }
 
-static abl_circuits_options circuits_options(const subject *s) {
+static abl_circuits_options circuits_options(const edges_subject *s) {
     return (abl_circuits_options){.model = s->model,
                                   .graph = s->graph,
                                   .batches = {.dataset = s->dataset, .count = 8, .batch_size = 4},
@@ -76,7 +69,7 @@ static abl_circuits_options circuits_options(const subject *s) {
 }
 
 /* "logits/TREE_PATCH/RESAMPLE/rand10pc", or with "reverse" in front. */
-static void compare_set(const edges_case *c, const subject *s,
+static void compare_set(const edges_case *c, const edges_subject *s,
                         const abl_safetensors_tensor *expected) {
     const char *const type = strchr(expected->name, '/') + 1;
     const char *const ablation = strchr(type, '/') + 1;
@@ -103,7 +96,7 @@ static void compare_set(const edges_case *c, const subject *s,
 }
 
 /* Graded scores with ties: "tied_logits/<actual size>" of the sizes that were asked for. */
-static void compare_tied(const edges_case *c, const subject *s) {
+static void compare_tied(const edges_case *c, const edges_subject *s) {
     int64_t size_count = 0;
     int64_t expected_count = 0;
     int64_t *sizes = edges_list(json_object_get(c->json, "tied_requested"), &size_count);
@@ -132,7 +125,7 @@ static void compare_tied(const edges_case *c, const subject *s) {
 }
 
 /* Every array of the case is run: what has no runner fails. */
-static void case_circuits(const subject *s, const char *variant) {
+static void case_circuits(const edges_subject *s, const char *variant) {
     edges_case c;
     if (!edges_case_open(&c, s->model_name, "c_circuits_%s", variant)) {
         return;
@@ -157,7 +150,7 @@ static void case_circuits(const subject *s, const char *variant) {
 /* ---- c_fraction ------------------------------------------------------------------------------ */
 
 /* "logits/u01/clean_ZERO/sigmoid": input clean, ablation ZERO from the corrupt prompts. */
-static void compare_fraction(const edges_case *c, const subject *s,
+static void compare_fraction(const edges_case *c, const edges_subject *s,
                              const abl_safetensors_tensor *expected) {
     const char *const kind = expected->name + strlen("logits/");
     const char *const input = strchr(kind, '/') + 1;
@@ -207,7 +200,7 @@ static void compare_fraction(const edges_case *c, const subject *s,
     abl_free(mask);
 }
 
-static void case_fraction(const subject *s, const char *variant) {
+static void case_fraction(const edges_subject *s, const char *variant) {
     edges_case c;
     if (!edges_case_open(&c, s->model_name, "c_fraction_%s", variant)) {
         return;
@@ -225,7 +218,7 @@ static void case_fraction(const subject *s, const char *variant) {
 
 /* ---- c_out_slices ---------------------------------------------------------------------------- */
 
-static void case_out_slices(const subject *s) {
+static void case_out_slices(const edges_subject *s) {
     edges_case c;
     if (!edges_case_open(&c, s->model_name, "c_out_slices")) {
         return;
@@ -259,7 +252,7 @@ static void case_out_slices(const subject *s) {
 static const int64_t SIZES[SIZE_COUNT] = {0, 100, 300, 1000, 3000, 10000, 70651};
 
 /* Circuits of the recorded order's first n edges, over the dataset in one batch. */
-static void smollm2_circuits(const subject *s, const abl_safetensors *set, const char *kind) {
+static void smollm2_circuits(const edges_subject *s, const abl_safetensors *set, const char *kind) {
     char key[64];
     char title[96];
     (void)snprintf(title, sizeof title, "smollm2-135m/%s", s->model_name);
@@ -305,52 +298,23 @@ static void smollm2_circuits(const subject *s, const abl_safetensors *set, const
     abl_free(ids);
 }
 
-static void case_smollm2(void) {
-    const char *first = golden_path("cases/smollm2-135m/%s/golden.safetensors", EDGES_SMOLLM2[0]);
-    const char *dir = golden_has(first) ? golden_smollm2_dir() : NULL;
-    if (dir == NULL) {
-        return;
+static void case_smollm2(const edges_subject *s, const abl_safetensors *set) {
+    smollm2_circuits(s, set, "resample");
+    smollm2_circuits(s, set, "zero");
+}
+
+static void check_variant(const edges_subject *s, const edges_variant *variant) {
+    case_circuits(s, variant->name);
+    case_fraction(s, variant->name);
+    if (variant == &EDGES_VARIANTS[0]) {
+        case_out_slices(s);
     }
-    abl_model *model = golden_open_model(dir, abl_model_processing_hf());
-    abl_graph *graph = edges_graph(model, &EDGES_VARIANTS[0], 0);
-    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_SMOLLM2); i++) {
-        abl_safetensors *set = golden_open_tensors(
-            golden_path("cases/smollm2-135m/%s/golden.safetensors", EDGES_SMOLLM2[i]));
-        abl_dataset *dataset = edges_smollm2(EDGES_SMOLLM2[i]);
-        const subject s = {EDGES_SMOLLM2[i], model, graph, dataset};
-        smollm2_circuits(&s, set, "resample");
-        smollm2_circuits(&s, set, "zero");
-        abl_dataset_destroy(dataset);
-        abl_safetensors_close(set);
-    }
-    abl_graph_destroy(graph);
-    abl_model_unref(model);
 }
 
 int main(int argc, char **argv) {
     (void)argc;
     golden_init(argv[0]);
-    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_MODELS); i++) {
-        const char *name = EDGES_MODELS[i];
-        abl_dataset *dataset = edges_abba(name);
-        abl_model *models[] = {golden_open_model(name, abl_model_processing_tl()),
-                               golden_open_model(name, abl_model_processing_hf())};
-        for (size_t v = 0; v < EDGES_VARIANT_COUNT; v++) {
-            const edges_variant *variant = &EDGES_VARIANTS[v];
-            abl_model *model = models[variant->raw ? 1 : 0];
-            abl_graph *graph = edges_graph(model, variant, abl_dataset_seq_len(dataset));
-            const subject s = {name, model, graph, dataset};
-            case_circuits(&s, variant->name);
-            case_fraction(&s, variant->name);
-            if (v == 0) {
-                case_out_slices(&s);
-            }
-            abl_graph_destroy(graph);
-        }
-        abl_model_unref(models[0]);
-        abl_model_unref(models[1]);
-        abl_dataset_destroy(dataset);
-    }
-    case_smollm2();
+    edges_each_variant(check_variant);
+    edges_each_smollm2(case_smollm2);
     return golden_finish();
 }

@@ -18,17 +18,10 @@
 #define TOL_SCORE 1e-3        /* a step of Adam is 0.1 */
 #define SCORES_AGREE_MIN 0.99 /* of all edges */
 
-typedef struct subject {
-    const char *model_name;
-    abl_model *model;
-    const abl_graph *graph;
-    const abl_dataset *dataset;
-} subject;
-
 /* ---- prescribed draws ------------------------------------------------------------------------ */
 
 typedef struct draws {
-    const subject *s;
+    const edges_subject *s;
     const edges_case *c;
     const json_t *order; /* of modules in the regularizer */
     bool half;           /* u = 0.5 everywhere */
@@ -114,7 +107,7 @@ static abl_faithfulness target_of(const json_t *config) {
     return ABL_FAITHFULNESS_KL_DIV;
 }
 
-static abl_prune_options options_of(const subject *s, const json_t *config, int32_t epochs,
+static abl_prune_options options_of(const edges_subject *s, const json_t *config, int32_t epochs,
                                     draws *d) {
     const char *function = json_string_value(json_object_get(config, "mask_fn"));
     bool concrete = function != NULL && strncmp(function, "hard_concrete", 13) == 0;
@@ -142,7 +135,7 @@ static abl_prune_options options_of(const subject *s, const json_t *config, int3
 }
 
 /* How many of the recorded final scores are ours. */
-static void compare_scores(const subject *s, const edges_case *c, const char *key,
+static void compare_scores(const edges_subject *s, const edges_case *c, const char *key,
                            const float *scores, double tolerance) {
     float *expected = edges_flat(s->graph, c->set, key);
     if (expected == NULL) {
@@ -193,7 +186,8 @@ static void compare_curves(const edges_case *c, const char *key, const json_t *c
     abl_free(values);
 }
 
-static void run(const subject *s, const edges_case *c, const char *key, const json_t *recorded) {
+static void run(const edges_subject *s, const edges_case *c, const char *key,
+                const json_t *recorded) {
     const json_t *config = json_object_get(recorded, "config");
     draws d = {.s = s,
                .c = c,
@@ -228,7 +222,7 @@ static void run(const subject *s, const edges_case *c, const char *key, const js
 
 /* ---- gradients at recorded masks ------------------------------------------------------------- */
 
-static void gradients(const subject *s, const edges_case *c, const char *key,
+static void gradients(const edges_subject *s, const edges_case *c, const char *key,
                       const json_t *recorded) {
     char name[96];
     (void)snprintf(name, sizeof name, "grad/%s/0/%s", key, abl_graph_module_at(s->graph, 0)->name);
@@ -266,7 +260,7 @@ static void gradients(const subject *s, const edges_case *c, const char *key,
 
 /* ---- circuit probing ------------------------------------------------------------------------- */
 
-static void circuit_probing(const subject *s, const edges_case *c, const char *key,
+static void circuit_probing(const edges_subject *s, const edges_case *c, const char *key,
                             const json_t *recorded) {
     const json_t *config = json_object_get(recorded, "config");
     draws d = {.s = s, .c = c, .order = json_object_get(recorded, "param_order")};
@@ -286,9 +280,11 @@ static void circuit_probing(const subject *s, const edges_case *c, const char *k
     abl_free(d.values);
 }
 
-static void case_probing(const subject *s, const char *variant) {
+static void check_variant(const edges_subject *s, const edges_variant *variant) {
     edges_case c;
-    if (!edges_case_open(&c, s->model_name, "d_subnetwork_probing_%s", variant)) {
+    bool recorded_for = variant == &EDGES_VARIANTS[0] || variant == &EDGES_VARIANTS[1];
+    if (!recorded_for ||
+        !edges_case_open(&c, s->model_name, "d_subnetwork_probing_%s", variant->name)) {
         return;
     }
     const char *key = NULL;
@@ -307,18 +303,6 @@ static void case_probing(const subject *s, const char *variant) {
 int main(int argc, char **argv) {
     (void)argc;
     golden_init(argv[0]);
-    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_MODELS); i++) {
-        const char *name = EDGES_MODELS[i];
-        abl_dataset *dataset = edges_abba(name);
-        abl_model *model = golden_open_model(name, abl_model_processing_tl());
-        for (size_t v = 0; v < 2; v++) {
-            abl_graph *graph = edges_graph(model, &EDGES_VARIANTS[v], abl_dataset_seq_len(dataset));
-            const subject s = {name, model, graph, dataset};
-            case_probing(&s, EDGES_VARIANTS[v].name);
-            abl_graph_destroy(graph);
-        }
-        abl_model_unref(model);
-        abl_dataset_destroy(dataset);
-    }
+    edges_each_variant(check_variant);
     return golden_finish();
 }

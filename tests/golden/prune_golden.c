@@ -360,19 +360,15 @@ static void compare_exact(const char *title, const abl_safetensors *set, const c
     abl_free(ids);
 }
 
-static void case_smollm2_task(abl_model *model, const char *task) {
+static void case_smollm2(const edges_subject *s, const abl_safetensors *set) {
     char title[96];
-    (void)snprintf(title, sizeof title, "smollm2-135m/%s", task);
-    abl_safetensors *set =
-        golden_open_tensors(golden_path("cases/smollm2-135m/%s/golden.safetensors", task));
-    abl_dataset *dataset = edges_smollm2(task);
-    abl_graph *graph = edges_graph(model, &EDGES_VARIANTS[0], 0);
-    int32_t count = abl_dataset_prompt_count(dataset);
+    (void)snprintf(title, sizeof title, "smollm2-135m/%s", s->model_name);
+    int32_t count = abl_dataset_prompt_count(s->dataset);
     abl_prune_options options = {
         .algorithm = ABL_PRUNE_EAP,
-        .model = model,
-        .graph = graph,
-        .batches = {.dataset = dataset, .count = count, .batch_size = count}};
+        .model = s->model,
+        .graph = s->graph,
+        .batches = {.dataset = s->dataset, .count = count, .batch_size = count}};
     compare_smollm2(title, set, "eap.resample", &options, TOL_SMOLLM2);
     compare_expanded(title, set, options);
     compare_exact(title, set, "resample", options, TOL_SMOLLM2);
@@ -383,22 +379,6 @@ static void case_smollm2_task(abl_model *model, const char *task) {
     options.algorithm = ABL_PRUNE_MASK_GRADIENT;
     options.integrated_grad_samples = 4;
     compare_smollm2(title, set, "mask_ig.resample.n4", &options, TOL_SMOLLM2);
-    abl_graph_destroy(graph);
-    abl_dataset_destroy(dataset);
-    abl_safetensors_close(set);
-}
-
-static void case_smollm2(void) {
-    const char *first = golden_path("cases/smollm2-135m/%s/golden.safetensors", EDGES_SMOLLM2[0]);
-    const char *dir = golden_has(first) ? golden_smollm2_dir() : NULL;
-    if (dir == NULL) {
-        return;
-    }
-    abl_model *model = golden_open_model(dir, abl_model_processing_hf());
-    for (size_t i = 0; i < ABL_COUNT_OF(EDGES_SMOLLM2); i++) {
-        case_smollm2_task(model, EDGES_SMOLLM2[i]);
-    }
-    abl_model_unref(model);
 }
 
 /* ---- what is refused ------------------------------------------------------------------------- */
@@ -531,6 +511,6 @@ int main(int argc, char **argv) {
         abl_dataset_destroy(late);
         abl_dataset_destroy(dataset);
     }
-    case_smollm2();
+    edges_each_smollm2(case_smollm2);
     return golden_finish();
 }

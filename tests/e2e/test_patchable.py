@@ -89,7 +89,8 @@ def test_passes_are_the_models_until_patch_mode(patchable, rand_tl, tokens):
         logits, cache = patchable.run_with_cache(tokens, ["blocks.1.hook_mlp_in"])
         np.testing.assert_allclose(logits, corrupt, atol=1e-5)
         assert cache["blocks.1.hook_mlp_in"].shape == (2, 10, 32)
-    assert not any(mask.any() for mask in patchable.patch_masks.values())
+    assert all((mask == 1).all() for mask in patchable.patch_masks.values())  # as AutoCircuit's patch_mode
+    np.testing.assert_array_equal(patchable(tokens), clean)
     embedded = patchable.input_to_embed(tokens)
     assert embedded[0].shape == (2, 10, 32)
 
@@ -130,6 +131,7 @@ def test_a_cached_prefix_serves_every_batch_size(rand_tl, tokens):
     whole = rand_tl(same)
     np.testing.assert_allclose(model(same), whole[:, 4:], atol=1e-5)
     assert model.kv_caches[2] is cache and model.kv_caches[1] is cache
+    assert dict(model.kv_caches) == {1: cache} and len(model.kv_caches) == 1 and 5 in model.kv_caches
     with pytest.raises(KeyError):
         model.kv_caches[0]
     model.graph.delete()

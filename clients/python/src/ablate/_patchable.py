@@ -102,7 +102,7 @@ class Edge:
 
 class KvCaches(Mapping[int, KvCache]):
     """``kv_caches[batch_size]``: one cache of the daemon serves batches of any size, so every positive
-    number is a key. Iteration has the sizes that a local model would have been given: none."""
+    number is found. Iteration has one key, 1: the rows that are kept."""
 
     def __init__(self, caches: Sequence[KvCache]):
         self._caches = tuple(caches)
@@ -113,10 +113,10 @@ class KvCaches(Mapping[int, KvCache]):
         return self._caches[0]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(())
+        return iter((1,))
 
     def __len__(self) -> int:
-        return len(self._caches)
+        return 1
 
 
 class Tokenizer:
@@ -267,13 +267,12 @@ class PatchableModel:
         self, ablation: Ablation = "resample", ablation_input: Prompt | None = None, **options: Any
     ) -> Iterator["PatchableModel"]:
         """Passes in this ``with`` block carry ``ablation`` along masked edges, as :meth:`Graph.forward`;
-        afterwards they are the plain model's, and all masks are 0."""
+        afterwards they are the plain model's. The masks stay, as with AutoCircuit's function."""
         before, self._patch = self._patch, {"ablation": ablation, "ablation_input": ablation_input, **options}
         try:
             yield self
         finally:
             self._patch = before
-            self.graph.set_patch_mask(0.0)
 
     def forward(self, input: Prompt, **options: Any) -> Array:
         """Logits at every position, ``[batch, seq, d_vocab]``; ``[self.out_slice]`` is the task's part.

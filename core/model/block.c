@@ -61,6 +61,26 @@ abl_tensor_sees abl_model_sees(const abl_model *model) {
     return ABL_TENSOR_SEES_SELF;
 }
 
+abl_tensor *abl_block_in_float32(abl_scope *scope, abl_tensor *weight) {
+    return (weight == NULL)
+               ? NULL
+               : abl_tensor_to_dtype(scope, abl_scope_borrow(scope, weight), ABL_DTYPE_F32);
+}
+
+int64_t abl_block_widened_bytes(const abl_model *model) {
+    const abl_model_config *c = &model->config;
+    if (model->dtype == ABL_DTYPE_F32) {
+        return 0;
+    }
+    const int64_t widths[] = {(c->n_heads + 2LL * c->n_kv_heads) * c->d_head,
+                              (c->gated ? 2LL : 1LL) * c->d_mlp, c->d_vocab_out};
+    int64_t widest = 0;
+    for (size_t i = 0; i < ABL_COUNT_OF(widths); i++) {
+        widest = (widths[i] > widest) ? widths[i] : widest;
+    }
+    return widest * c->d_model * (int64_t)sizeof(float);
+}
+
 /* ---- Embedding --------------------------------------------------------------------------- */
 
 abl_tensor *abl_block_tokens(abl_scope *scope, const int32_t *tokens, int64_t batch, int64_t seq) {
@@ -69,18 +89,21 @@ abl_tensor *abl_block_tokens(abl_scope *scope, const int32_t *tokens, int64_t ba
     return abl_tensor_to_dtype(scope, ids, ABL_DTYPE_I64);
 }
 
-abl_tensor *abl_block_embed(abl_scope *scope, const abl_model *model, const abl_tensor *tokens,
-                            int64_t pos_start, abl_tensor **ret_embed, abl_tensor **ret_pos) {
+abl_tensor *abl_block_embed(abl_scope *scope, const abl_model *model, abl_dtype dtype,
+                            const abl_tensor *tokens, int64_t pos_start, abl_tensor **ret_embed,
+                            abl_tensor **ret_pos) {
     if (tokens == NULL) {
         return NULL;
     }
     const abl_model_weights *weights = &model->weights;
     abl_tensor *embed = abl_tensor_embed(scope, weights->embed, tokens);
+    embed = abl_tensor_to_dtype(scope, embed, dtype);
     abl_tensor *positions = NULL;
     abl_tensor *sum = embed;
     if (weights->pos_embed != NULL) {
         int64_t pos_end = pos_start + abl_tensor_size(tokens, 1);
         positions = abl_tensor_slice(scope, weights->pos_embed, 0, pos_start, pos_end);
+        positions = abl_tensor_to_dtype(scope, positions, dtype);
         sum = abl_tensor_add(scope, embed, positions);
     }
     if (ret_embed != NULL) {
@@ -274,7 +297,7 @@ abl_tensor *abl_block_head_results(abl_scope *scope, const abl_model *model, int
     }
     shape[rank - 1] = c->d_model;
     if (out == NULL) {
-        out = abl_tensor_empty(scope, model->dtype, rank, shape);
+        out = abl_tensor_empty(scope, abl_tensor_dtype(z), rank, shape);
     }
     /* As one batched product over heads: (H, rows, d_head) (H, d_head, D). */
     abl_tensor *w_o =
@@ -407,6 +430,10 @@ void abl_block_fold_qkv(abl_scope *scope, const abl_model *model, int layer, abl
                         abl_tensor **ret_b) {
     abl_block_weights folded = *abl_model_get_block(model, layer);
     if (!model->processing.fold_norm) {
+        folded.ln1_w = abl_block_in_float32(scope, folded.ln1_w);
+        folded.ln1_b = abl_block_in_float32(scope, folded.ln1_b);
+        folded.w_qkv = abl_block_in_float32(scope, folded.w_qkv);
+        folded.b_qkv = abl_block_in_float32(scope, folded.b_qkv);
         abl_model_fold_norm(scope, model, &folded.ln1_w, &folded.ln1_b, &folded.w_qkv,
                             &folded.b_qkv);
     }

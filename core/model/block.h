@@ -61,13 +61,21 @@ abl_tensor_act abl_model_act(const abl_model *model);
 double abl_model_attn_scale(const abl_model *model);
 abl_tensor_sees abl_model_sees(const abl_model *model);
 
+/* A weight, or a vector of them, as something else than a product's operand or a summand reads it:
+ * in float32, which 16 bits would round. Itself where that is its dtype; NULL stays NULL. */
+abl_tensor *abl_block_in_float32(abl_scope *scope, abl_tensor *weight);
+/* What a pass in float32 takes more with weights of 16 bits: the largest of them, widened for a
+ * product. 0 for a float32 model. */
+int64_t abl_block_widened_bytes(const abl_model *model);
+
 /* Host tokens (batch, pos) to the device: I64. */
 abl_tensor *abl_block_tokens(abl_scope *scope, const int32_t *tokens, int64_t batch, int64_t seq);
-/* Tokens (batch, pos) to Resid Start (batch, pos, d_model), positions pos_start.. added. The parts,
- * where asked for: token embedding; position embedding (pos, d_model), NULL unless
- * learned. */
-abl_tensor *abl_block_embed(abl_scope *scope, const abl_model *model, const abl_tensor *tokens,
-                            int64_t pos_start, abl_tensor **ret_embed, abl_tensor **ret_pos);
+/* Tokens (batch, pos) to Resid Start (batch, pos, d_model), positions pos_start.. added. Its dtype,
+ * the model's or float32, is that of the whole pass: products bring weights to it. The parts, where
+ * asked for: token embedding; position embedding (pos, d_model), NULL unless learned. */
+abl_tensor *abl_block_embed(abl_scope *scope, const abl_model *model, abl_dtype dtype,
+                            const abl_tensor *tokens, int64_t pos_start, abl_tensor **ret_embed,
+                            abl_tensor **ret_pos);
 
 typedef enum abl_block_norm {
     ABL_BLOCK_NORM_1,     /* before q, k, v */
@@ -149,7 +157,8 @@ abl_tensor *abl_block_unembed_backward_columns(abl_scope *scope, const abl_model
 
 /* The projection of layer `layer` with its norm folded in and, for layer norms, centred over
  * d_model: w' (d_model, (H + 2K) d_head), b' such that qkv = xhat w' + b'. Borrowed from the model
- * when the processing did it at load, else computed in the scope. *ret_b NULL when all zero. */
+ * when the processing did it at load, else computed in the scope, in float32. *ret_b NULL when all
+ * zero. */
 void abl_block_fold_qkv(abl_scope *scope, const abl_model *model, int layer, abl_tensor **ret_w,
                         abl_tensor **ret_b);
 

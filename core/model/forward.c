@@ -202,6 +202,12 @@ static abl_tensor *run_block(pass *p, int layer, abl_tensor *resid, int64_t q_po
 
 /* ---- The pass ---------------------------------------------------------------------------- */
 
+abl_dtype abl_forward_dtype(const abl_forward_options *options) {
+    bool wide =
+        options->in_float32 || options->patch != NULL || abl_forward_wants_gradients(options);
+    return wide ? ABL_DTYPE_F32 : abl_model_dtype(options->model);
+}
+
 /* Nobody sees any position but the last one of what comes after the last block's keys and
  * values. */
 static bool only_last_position(const pass *p) {
@@ -245,8 +251,8 @@ static abl_tensor *run_embed(pass *p) {
     abl_tensor *tokens = abl_block_tokens(p->scope, o->tokens, o->batch, o->seq);
     abl_tensor *embed = NULL;
     abl_tensor *positions = NULL;
-    abl_tensor *resid = abl_block_embed(p->scope, p->model, tokens, abl_prefix_length(o->prefix),
-                                        &embed, &positions);
+    abl_tensor *resid = abl_block_embed(p->scope, p->model, abl_forward_dtype(o), tokens,
+                                        abl_prefix_length(o->prefix), &embed, &positions);
     capture(p, ABL_HOOK_EMBED, -1, embed);
     if (wants(p, ABL_HOOK_POS_EMBED, -1)) {
         capture(p, ABL_HOOK_POS_EMBED, -1,
@@ -354,5 +360,7 @@ uint64_t abl_forward_bytes(const abl_forward_options *options) {
         out_pos = seq;
     }
     uint64_t logits = 2 * batch * out_pos * (uint64_t)c->d_vocab_out;
-    return 4 * (layer * layers_held + logits);
+    bool wide = abl_forward_dtype(options) == ABL_DTYPE_F32;
+    return 4 * (layer * layers_held + logits) +
+           (wide ? (uint64_t)abl_block_widened_bytes(options->model) : 0);
 }

@@ -116,6 +116,9 @@ typedef struct abl_forward_options {
     abl_scalar scalar;    /* that gradients are of */
     abl_interventions interventions;
     const abl_forward_patch *patch; /* NULL: the plain model */
+    /* Compute in float32 whatever the weights are stored in, as passes that are patched or have
+     * gradients always do; false: in the model's dtype. */
+    bool in_float32;
 
     abl_cancelled_cb cancelled_cb; /* may be NULL */
     void *user_data;
@@ -141,7 +144,6 @@ typedef struct abl_forward_result {
  *   INVALID_ARGUMENT  POSITIONS_INVALID, HOOK_HEADS, HOOK_ROWS  what is to be kept is not there
  *   INVALID_ARGUMENT  GRADIENT_NEEDS_LOGITS  gradients with stop_at_layer, or of the loss of one
  *                                            token
- *   UNIMPLEMENTED     MODEL_DTYPE            gradients in weights that are not float32
  *   FAILED_PRECONDITION  HOOK_CANNOT_FIRE    a point that the rest of the request leaves unread
  *   CANCELLED         RUN_CANCELLED
  * and those of abl_hook_parse(), abl_interventions_check(), abl_prefix_check() and tensor.h. With
@@ -156,6 +158,8 @@ ABL_MUST_CHECK abl_code abl_tokens_check(const abl_model_config *config, const i
 
 /* Whether gradients are asked for: by incl_bwd, or by a name. */
 bool abl_forward_wants_gradients(const abl_forward_options *options);
+/* What such a pass computes in. */
+abl_dtype abl_forward_dtype(const abl_forward_options *options);
 /* Bytes of temporaries and results that such a pass needs at most, for admission. */
 uint64_t abl_forward_bytes(const abl_forward_options *options);
 

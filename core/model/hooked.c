@@ -165,11 +165,6 @@ static abl_code check(const abl_hooked_pass *p, abl_status *ret_status) {
                             o->tokens[i], p->config->d_vocab_out);
         }
     }
-    if (p->captures->gradients && abl_model_dtype(p->model) != ABL_DTYPE_F32) {
-        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "MODEL_DTYPE",
-                        "gradients need float32 weights; these are %s",
-                        abl_dtype_name(abl_model_dtype(p->model)));
-    }
     if (p->captures->gradients && p->patch != NULL && p->patch->start_backward_cb == NULL) {
         return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "PATCHED_GRADIENT",
                         "gradients at the hook points of this patched pass cannot be had");
@@ -254,7 +249,7 @@ static abl_tensor *run_norm(abl_hooked_pass *p, const norm_place *place, abl_hoo
     y = gain == NULL ? y : abl_tensor_mul(scope, y, gain);
     y = bias == NULL ? y : abl_tensor_add(scope, y, bias);
     y = rms ? y : norm_point(p, place, place->normalized, y);
-    return abl_tensor_to_dtype(scope, y, abl_model_dtype(p->model));
+    return abl_tensor_to_dtype(scope, y, abl_forward_dtype(p->options));
 }
 
 static abl_tensor *run_norm1(abl_hooked_pass *p, int layer, int which, bool shown, abl_tensor *x) {
@@ -423,7 +418,7 @@ static abl_tensor *attention_mask(abl_hooked_pass *p) {
     }
     abl_tensor *mask =
         abl_tensor_from_host(p->scope, ABL_DTYPE_F32, 2, (const int64_t[]){seq, keys}, host);
-    return abl_tensor_to_dtype(p->scope, mask, abl_model_dtype(p->model));
+    return abl_tensor_to_dtype(p->scope, mask, abl_forward_dtype(p->options));
 }
 
 /* The layer's rotated q, k and its v to z (batch, pos, heads, d_head). */
@@ -565,7 +560,8 @@ static abl_tensor *run_embed(abl_hooked_pass *p) {
     abl_tensor *tokens = abl_block_tokens(p->scope, o->tokens, o->batch, o->seq);
     abl_tensor *embed = NULL;
     abl_tensor *positions = NULL;
-    (void)abl_block_embed(p->scope, p->model, tokens, p->shape.prefix, &embed, &positions);
+    (void)abl_block_embed(p->scope, p->model, abl_forward_dtype(o), tokens, p->shape.prefix, &embed,
+                          &positions);
     embed = at(p, ABL_HOOK_EMBED, -1, embed);
     if (positions == NULL) {
         return embed;

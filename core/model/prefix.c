@@ -3,7 +3,7 @@
  * The keys and values are captures of a plain pass over one row, keys as they leave the rotation,
  * so nothing about them depends on what comes behind:
  *
- *     k[layer], v[layer]   (1, length, kv_heads, d_head)
+ *     k[layer], v[layer]   (1, length, kv_heads, d_head), float32
  *
  * In a pass they are expanded to the batch (no memory) and joined with the tail's own into one
  * tensor a layer. The copy is 2 (length + seq) kv_heads d_head floats a row, about a thousandth of
@@ -85,6 +85,7 @@ static abl_code prefix_fill(abl_prefix *prefix, abl_status *ret_status) {
                                          .out_slice = ABL_OUT_SLICE_LAST,
                                          .hooks = hooks,
                                          .hook_count = count,
+                                         .in_float32 = true, /* what patched passes read */
                                          .stop_at_layer = prefix->layer_count};
     abl_forward_result result;
     abl_code code = abl_forward(&options, &result, ret_status);
@@ -149,8 +150,7 @@ const int32_t *abl_prefix_tokens(const abl_prefix *prefix) {
 
 int64_t abl_prefix_bytes_of(const abl_model *model, int64_t length) {
     const abl_model_config *c = abl_model_get_config(model);
-    return 2LL * c->n_layers * length * c->n_kv_heads * c->d_head *
-               (int64_t)abl_dtype_bytes(abl_model_dtype(model)) +
+    return 2LL * c->n_layers * length * c->n_kv_heads * c->d_head * (int64_t)sizeof(float) +
            length * (int64_t)sizeof(int32_t);
 }
 
@@ -214,13 +214,14 @@ abl_code abl_prefix_check_prompts(const abl_prefix *prefix, const char *what, co
 /* ---- in a pass ------------------------------------------------------------------------------- */
 
 /* front (1, length, kv_heads, d_head) before own (batch, pos, heads, d_head), where heads may be a
- * multiple of kv_heads: each of them repeated for its group. */
-static abl_tensor *join(abl_scope *scope, const abl_tensor *front, const abl_tensor *own) {
+ * multiple of kv_heads: each of them repeated for its group. In own's dtype. */
+static abl_tensor *join(abl_scope *scope, abl_tensor *front, const abl_tensor *own) {
     if (own == NULL) {
         return NULL; /* the scope has failed */
     }
+    front = abl_tensor_to_dtype(scope, front, abl_tensor_dtype(own));
     const int64_t heads = abl_tensor_size(own, 2);
-    const int64_t kv_heads = abl_tensor_size(front, 2);
+    const int64_t kv_heads = (front == NULL) ? heads : abl_tensor_size(front, 2);
     if (heads != kv_heads) {
         const int64_t grouped[] = {-1, -1, -1, heads / kv_heads, -1};
         const int64_t shape[] = {1, abl_tensor_size(front, 1), heads, abl_tensor_size(front, 3)};

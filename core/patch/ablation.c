@@ -289,7 +289,8 @@ static int32_t batch_rows(const abl_batches *batches) {
 
 int64_t abl_ablation_build_bytes_estimate(const abl_ablation_options *options) {
     int64_t rows = options->ablation == ABL_ABLATION_RESAMPLE ? options->batches.count : 2;
-    return rows_bytes(options, rows + batch_rows(&options->batches));
+    return rows_bytes(options, rows + batch_rows(&options->batches)) +
+           abl_block_widened_bytes(options->model);
 }
 
 /* ---- for batches ----------------------------------------------------------------------------- */

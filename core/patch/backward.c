@@ -193,8 +193,8 @@ static abl_tensor *mlp_forward(pass *p, int layer, const abl_tensor *resid) {
 static abl_tensor *forward(pass *p) {
     abl_scope *scope = p->scope;
     abl_tensor *ids = abl_block_tokens(scope, p->options->tokens, p->shape.batch, p->shape.seq);
-    abl_tensor *resid =
-        abl_block_embed(scope, p->model, ids, abl_prefix_length(p->options->prefix), NULL, NULL);
+    abl_tensor *resid = abl_block_embed(scope, p->model, ABL_DTYPE_F32, ids,
+                                        abl_prefix_length(p->options->prefix), NULL, NULL);
     p->owner->differences.scope = scope;
     abl_differences_start(&p->owner->differences, p->ablated, resid);
     for (int layer = 0; layer < p->config->n_layers && !abl_scope_failed(scope); layer++) {
@@ -575,7 +575,7 @@ int64_t abl_patch_backward_bytes(const abl_patch_options *options) {
     const abl_model_config *c = abl_model_get_config(options->model);
     const abl_graph_options *o = abl_graph_options_of(options->graph);
     if (o->simple) {
-        return abl_simple_bytes(options, true);
+        return abl_simple_bytes(options, true) + abl_block_widened_bytes(options->model);
     }
     const int64_t tokens = (int64_t)options->batch * options->seq;
     bool expanded = o->joined_qkv || o->gqa == ABL_GQA_EXPANDED;
@@ -590,5 +590,6 @@ int64_t abl_patch_backward_bytes(const abl_patch_options *options) {
     int64_t masks = 5LL * options->batch * abl_graph_edge_count(options->graph);
     return 4 * (tokens * (arenas * c->d_model + c->n_layers * saved + layer) + masks +
                 6LL * options->batch * c->d_vocab_out) +
-           abl_folded_bytes(options->model, options->graph, true);
+           abl_folded_bytes(options->model, options->graph, true) +
+           abl_block_widened_bytes(options->model);
 }

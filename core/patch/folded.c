@@ -107,12 +107,13 @@ void abl_folded_destroy(abl_folded *folded) {
 int64_t abl_folded_bytes(const abl_model *model, const abl_graph *graph, bool fold) {
     const abl_model_config *c = abl_model_get_config(model);
     bool expanded = is_expanded(c, graph);
-    if ((!fold || abl_model_get_processing(model).fold_norm) && !expanded) {
+    bool folds = fold && !abl_model_get_processing(model).fold_norm; /* else as stored */
+    if (!folds && !expanded) {
         return 0;
     }
     int64_t heads = c->n_heads + 2LL * (expanded ? c->n_heads : c->n_kv_heads);
     return (int64_t)c->n_layers * (c->d_model + 1) * heads * c->d_head *
-           (int64_t)abl_dtype_bytes(abl_model_dtype(model));
+           (int64_t)abl_dtype_bytes(folds ? ABL_DTYPE_F32 : abl_model_dtype(model));
 }
 
 abl_tensor *abl_folded_norm(abl_scope *scope, const abl_folded *folded, int layer,
@@ -160,12 +161,6 @@ abl_code abl_graph_check_model(const abl_graph *graph, const abl_model *model,
                         o->attn_only ? ", attention only" : "", c->n_layers, c->n_heads,
                         c->n_kv_heads, c->parallel_attn_mlp ? ", parallel" : "",
                         c->attn_only ? ", attention only" : "");
-    }
-    if (abl_model_dtype(model) != ABL_DTYPE_F32) {
-        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "MODEL_DTYPE",
-                        "patching and attribution compute in float32, and this model is loaded "
-                        "in %s; load it in float32",
-                        abl_dtype_name(abl_model_dtype(model)));
     }
     return ABL_CODE_OK;
 }

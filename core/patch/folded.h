@@ -5,7 +5,8 @@
  * are those of the graph: with an expanded graph over grouped weights, or one with joined q, k and
  * v, each query head gets its own copy of its group's K and V columns. Backward passes want the
  * norm's gain (and centring) folded into W, so that the norm is xhat; forward ones do not care, and
- * then the model's own weights are borrowed as they are.
+ * then the model's own weights are borrowed as they are. What is folded here is float32; the rest
+ * has the model's dtype, and products bring it to float32.
  *
  * OWNERSHIP  abl_folded_create() hands it to the caller; it borrows the model.
  * THREADS    The device's executor thread only.
@@ -53,8 +54,7 @@ abl_tensor *abl_folded_project(abl_scope *scope, const abl_folded *folded, int l
 /* The views of such a projection. */
 abl_qkv abl_folded_views(abl_scope *scope, const abl_folded *folded, const abl_tensor *qkv);
 
-/*   INVALID_ARGUMENT  GRAPH_MODEL_MISMATCH  another number of layers or heads
- *   UNIMPLEMENTED     MODEL_DTYPE           weights that are not float32 */
+/*   INVALID_ARGUMENT  GRAPH_MODEL_MISMATCH  another number of layers or heads */
 ABL_MUST_CHECK abl_code abl_graph_check_model(const abl_graph *graph, const abl_model *model,
                                               abl_status *ret_status);
 /* abl_batches_check(), and that model and graph can take these prompts.

@@ -132,7 +132,7 @@ int64_t abl_patch_bytes_estimate(const abl_patch_options *options) {
     const abl_model_config *c = abl_model_get_config(options->model);
     const abl_graph_options *o = abl_graph_options_of(options->graph);
     if (o->simple) {
-        return abl_simple_bytes(options, false);
+        return abl_simple_bytes(options, false) + abl_block_widened_bytes(options->model);
     }
     int64_t tokens = (int64_t)options->batch * options->seq;
     bool expanded = o->joined_qkv || o->gqa == ABL_GQA_EXPANDED;
@@ -144,5 +144,6 @@ int64_t abl_patch_bytes_estimate(const abl_patch_options *options) {
         options->prefix, c, expanded ? c->n_heads : c->n_kv_heads, options->batch, options->seq);
     return 4 * (tokens * (arena + layer) + behind + 2 * abl_patch_logit_count(options) +
                 abl_graph_edge_count(options->graph)) +
-           abl_folded_bytes(options->model, options->graph, false);
+           abl_folded_bytes(options->model, options->graph, false) +
+           abl_block_widened_bytes(options->model);
 }

@@ -301,8 +301,7 @@ static abl_tensor *idle_attention(pass *p, int layer) {
     if (ablated != NULL) {
         return abl_tensor_sub(p->scope, ablated->mid[layer], ablated->pre[layer]);
     }
-    abl_tensor *bias = abl_model_get_block(p->patcher->model, layer)->b_o;
-    return bias == NULL ? NULL : abl_scope_borrow(p->scope, bias);
+    return abl_block_in_float32(p->scope, abl_model_get_block(p->patcher->model, layer)->b_o);
 }
 
 /* Idle heads emit what ablates them. */
@@ -430,7 +429,7 @@ static void run(pass *p, float *ret_logits) {
     bool parallel = p->patcher->config->parallel_attn_mlp;
     abl_tensor *ids = abl_block_tokens(scope, o->tokens, p->batch, p->seq);
     abl_tensor *resid =
-        abl_block_embed(scope, model, ids, abl_prefix_length(o->prefix), NULL, NULL);
+        abl_block_embed(scope, model, ABL_DTYPE_F32, ids, abl_prefix_length(o->prefix), NULL, NULL);
     p->patcher->differences.scope = scope;
     if (o->mask != NULL) {
         abl_differences_start(&p->patcher->differences, p->options->ablated, resid);

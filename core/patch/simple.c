@@ -191,7 +191,8 @@ static abl_tensor *forward(pass *p) {
     abl_scope *scope = p->scope;
     const abl_patch_options *o = p->options;
     abl_tensor *ids = abl_block_tokens(scope, o->tokens, o->batch, o->seq);
-    abl_tensor *x = abl_block_embed(scope, p->model, ids, abl_prefix_length(o->prefix), NULL, NULL);
+    abl_tensor *x = abl_block_embed(scope, p->model, ABL_DTYPE_F32, ids,
+                                    abl_prefix_length(o->prefix), NULL, NULL);
     for (int layer = 0; layer < p->config->n_layers && !abl_scope_failed(scope); layer++) {
         size_t mark = abl_scope_mark(scope);
         saved_layer passing = {.stream = NULL};

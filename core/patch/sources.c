@@ -158,7 +158,8 @@ abl_code abl_sources_run(const abl_model *model, const abl_prefix *prefix, const
     }
     sources->prefix_length = (int32_t)abl_prefix_length(prefix);
     abl_tensor *ids = abl_block_tokens(scope, tokens, batch, seq);
-    abl_tensor *resid = abl_block_embed(scope, model, ids, abl_prefix_length(prefix), NULL, NULL);
+    abl_tensor *resid =
+        abl_block_embed(scope, model, ABL_DTYPE_F32, ids, abl_prefix_length(prefix), NULL, NULL);
     sources->start = abl_tensor_keep(resid);
     for (int layer = 0; layer < config->n_layers && !abl_scope_failed(scope); layer++) {
         size_t mark = abl_scope_mark(scope);
@@ -197,9 +198,9 @@ abl_tensor *abl_sources_residual(abl_scope *scope, const abl_model *model,
     }
     abl_tensor *sum = NULL;
     for (int i = 0; i < layer + (mid ? 1 : 0); i++) {
-        abl_tensor *bias = abl_model_get_block(model, i)->b_o;
+        abl_tensor *bias = abl_block_in_float32(scope, abl_model_get_block(model, i)->b_o);
         if (bias != NULL) {
-            sum = sum == NULL ? abl_scope_borrow(scope, bias) : abl_tensor_add(scope, sum, bias);
+            sum = sum == NULL ? bias : abl_tensor_add(scope, sum, bias);
         }
     }
     return sum;

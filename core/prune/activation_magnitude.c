@@ -32,8 +32,8 @@ static void heads_mean(abl_scope *scope, const abl_model *model, int layer, cons
     const int64_t over_rows[] = {0, 1};
     const int64_t over_width[] = {1};
     abl_tensor *z_mean = abl_tensor_mean(scope, z, over_rows, 2, false); /* (heads, d_head) */
-    abl_tensor *w_mean =
-        abl_tensor_mean(scope, abl_model_get_block(model, layer)->w_o, over_width, 1, false);
+    abl_tensor *w_o = abl_block_in_float32(scope, abl_model_get_block(model, layer)->w_o);
+    abl_tensor *w_mean = abl_tensor_mean(scope, w_o, over_width, 1, false);
     w_mean = abl_tensor_view(scope, w_mean, 2, (const int64_t[]){c->n_heads, c->d_head});
     abl_tensor_to_floats(scope, abl_tensor_dot(scope, z_mean, w_mean), ret_means,
                          (size_t)c->n_heads);

@@ -144,8 +144,8 @@ static abl_tensor *forward(pass *p) {
     abl_tensor *ids = abl_block_tokens(p->scope, batch->clean, batch->size, batch->seq_len);
     const abl_blend *blend = p->options->blend;
     const abl_sources *ablated = p->options->ablated;
-    abl_tensor *resid =
-        abl_block_embed(p->scope, p->model, ids, abl_prefix_length(batch->prefix), NULL, NULL);
+    abl_tensor *resid = abl_block_embed(p->scope, p->model, ABL_DTYPE_F32, ids,
+                                        abl_prefix_length(batch->prefix), NULL, NULL);
     abl_differences_start(&p->differences, ablated, resid);
     if (blended(p, ABL_BLEND_START, 0)) {
         resid = blend_of(p, blend->clean->start, ablated == NULL ? NULL : ablated->start);

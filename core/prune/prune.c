@@ -193,5 +193,6 @@ int64_t abl_prune_bytes_estimate(const abl_prune_options *options) {
                                         (int64_t)batches->batch_size * c->n_layers,
                                         abl_dataset_seq_len(batches->dataset));
     }
-    return ALGORITHMS[options->algorithm].vtable->bytes_estimate(options) + 4 * behind;
+    return ALGORITHMS[options->algorithm].vtable->bytes_estimate(options) + 4 * behind +
+           abl_block_widened_bytes(options->model);
 }

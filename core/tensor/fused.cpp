@@ -58,6 +58,7 @@ normed norm_host(const at::Tensor &input, const at::Tensor &w, const at::Tensor 
     return out;
 }
 
+/* w and b in float32, as what is computed. */
 normed norm_generic(const at::Tensor &input, const at::Tensor &w, const at::Tensor &b, double eps,
                     bool centre, bool want_xhat) {
     at::Tensor x = input.to(at::kFloat);
@@ -67,9 +68,9 @@ normed norm_generic(const at::Tensor &input, const at::Tensor &w, const at::Tens
     }
     out.rstd = at::rsqrt(x.square().mean(-1, true) + eps);
     at::Tensor xhat = x * out.rstd;
-    out.y = w.defined() ? xhat * w.to(at::kFloat) : xhat;
+    out.y = w.defined() ? xhat * w : xhat;
     if (b.defined()) {
-        out.y = out.y + b.to(at::kFloat);
+        out.y = out.y + b;
     }
     out.y = out.y.to(input.scalar_type());
     if (want_xhat) {
@@ -84,12 +85,13 @@ normed norm_none(const at::Tensor &x, const at::Tensor &w, const at::Tensor &b) 
     out.rstd = at::ones(one_wide(x), x.options());
     out.xhat = x;
     out.y = w.defined() ? x * w : x;
-    out.y = b.defined() ? out.y + b : out.y;
+    out.y = (b.defined() ? out.y + b : out.y).to(x.scalar_type());
     return out;
 }
 
+/* A gain or bias, in float32: norms are computed in it whatever comes in. */
 at::Tensor optional_of(const abl_tensor *tensor) {
-    return (tensor == nullptr) ? at::Tensor() : tensor->at;
+    return (tensor == nullptr) ? at::Tensor() : abl::as_type(tensor->at, at::kFloat);
 }
 
 at::Tensor norm_backward_host(const at::Tensor &g_in, const at::Tensor &xhat_in,
@@ -118,7 +120,7 @@ extern "C" abl_tensor *abl_tensor_norm(abl_scope *scope, abl_tensor_norm_kind ki
         at::Tensor gain = optional_of(w);
         at::Tensor bias = optional_of(b);
         bool centre = (kind == ABL_TENSOR_NORM_LAYER);
-        bool host = abl::is_host_f32(input) && (!gain.defined() || abl::is_host_f32(gain));
+        bool host = abl::is_host_f32(input);
         normed out;
         if (kind == ABL_TENSOR_NORM_NONE) {
             out = norm_none(input.contiguous(), gain, bias);

@@ -261,7 +261,14 @@ void host_gemm(at::Tensor &out, const at::Tensor &a, const at::Tensor &b, float 
     run(p, d == 3 ? out.size(0) : 1);
 }
 
-void gemm(at::Tensor &out, const at::Tensor &a, const at::Tensor &b, double beta, double alpha) {
+at::Tensor as_type(const at::Tensor &x, at::ScalarType type) {
+    return x.to(type); /* x itself where that is its dtype; strides stay as they are */
+}
+
+void gemm(at::Tensor &out, const at::Tensor &left, const at::Tensor &right, double beta,
+          double alpha) {
+    const at::Tensor a = as_type(left, out.scalar_type());
+    const at::Tensor b = as_type(right, out.scalar_type());
     if (all_host_f32(out, a, b)) {
         host_gemm(out, a, b, static_cast<float>(beta), static_cast<float>(alpha), epilogue{});
     } else if (out.dim() == 3 && beta == 0 && alpha == 1) {
@@ -273,7 +280,9 @@ void gemm(at::Tensor &out, const at::Tensor &a, const at::Tensor &b, double beta
     }
 }
 
-at::Tensor mm(const at::Tensor &a, const at::Tensor &b) {
+at::Tensor mm(const at::Tensor &left, const at::Tensor &right) {
+    const at::Tensor a = as_type(left, product_type(left, right));
+    const at::Tensor b = as_type(right, product_type(left, right));
     if (!blas_is_ours() || !is_host_f32(a) || !is_host_f32(b)) {
         return at::mm(a, b);
     }
@@ -282,7 +291,9 @@ at::Tensor mm(const at::Tensor &a, const at::Tensor &b) {
     return out;
 }
 
-at::Tensor bmm(const at::Tensor &a, const at::Tensor &b) {
+at::Tensor bmm(const at::Tensor &left, const at::Tensor &right) {
+    const at::Tensor a = as_type(left, product_type(left, right));
+    const at::Tensor b = as_type(right, product_type(left, right));
     if (!blas_is_ours() || !is_host_f32(a) || !is_host_f32(b)) {
         return at::bmm(a, b);
     }

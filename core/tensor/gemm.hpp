@@ -24,9 +24,18 @@ void set_up_blas();
 void host_gemm(at::Tensor &out, const at::Tensor &a, const at::Tensor &b, float beta, float alpha,
                const epilogue &after);
 
-/* The same for every device and dtype: by host_gemm() where that applies, else by libtorch. */
+/* x in a product's dtype: itself, or a copy for as long as the product takes. Here 16-bit weights
+ * meet float32 activations, and nowhere else. */
+at::Tensor as_type(const at::Tensor &x, at::ScalarType type);
+/* What a product of the two is computed in: the wider one's dtype. */
+inline at::ScalarType product_type(const at::Tensor &a, const at::Tensor &b) {
+    return at::promote_types(a.scalar_type(), b.scalar_type());
+}
+
+/* The same for every device and dtype (out's): by host_gemm() where that applies, else by
+ * libtorch. */
 void gemm(at::Tensor &out, const at::Tensor &a, const at::Tensor &b, double beta, double alpha);
-/* New tensors: torch.mm, torch.bmm. */
+/* New tensors of product_type(): torch.mm, torch.bmm. */
 at::Tensor mm(const at::Tensor &a, const at::Tensor &b);
 at::Tensor bmm(const at::Tensor &a, const at::Tensor &b);
 

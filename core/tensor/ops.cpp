@@ -216,7 +216,9 @@ static at::Tensor as_rows(const at::Tensor &x) {
 }
 
 /* torch.matmul of at least rank 2 on both sides, as one mm or bmm. */
-static at::Tensor matmul_of(const at::Tensor &a, const at::Tensor &b) {
+static at::Tensor matmul_of(const at::Tensor &left, const at::Tensor &right) {
+    const at::Tensor a = abl::as_type(left, abl::product_type(left, right));
+    const at::Tensor b = abl::as_type(right, abl::product_type(left, right));
     if (a.dim() < 2 || b.dim() < 2) {
         return at::matmul(a, b);
     }
@@ -245,14 +247,19 @@ extern "C" abl_tensor *abl_tensor_matmul(abl_scope *scope, const abl_tensor *a,
     return make(scope, [&] { return matmul_of(get(a), get(b)); });
 }
 
-/* target (rows, out) = x w + bias, then `act`: its result in `activated`, or in place. */
-static void linear_to(at::Tensor &target, const at::Tensor &rows, const at::Tensor &w,
+/* target (rows, out) = x w + bias, in target's dtype, then `act`: its result in `activated`, or in
+ * place. */
+static void linear_to(at::Tensor &target, const at::Tensor &x, const at::Tensor &weights,
                       const abl_tensor *bias, const abl_tensor_act *act, at::Tensor *activated) {
+    const at::Tensor rows = abl::as_type(x, target.scalar_type());
+    const at::Tensor w = abl::as_type(weights, target.scalar_type());
+    const at::Tensor b =
+        (bias == nullptr) ? at::Tensor() : abl::as_type(get(bias), target.scalar_type());
     const bool host = abl::blas_is_ours() && abl::is_host_f32(rows) && abl::is_host_f32(w) &&
                       abl::is_host_f32(target) && target.stride(1) == 1;
-    if (host && (bias == nullptr || get(bias).is_contiguous())) {
+    if (host && (bias == nullptr || b.is_contiguous())) {
         abl::epilogue after;
-        after.bias = (bias == nullptr) ? nullptr : get(bias).data_ptr<float>();
+        after.bias = (bias == nullptr) ? nullptr : b.data_ptr<float>();
         after.act = act;
         if (activated != nullptr) {
             after.activated = activated->data_ptr<float>();
@@ -264,11 +271,16 @@ static void linear_to(at::Tensor &target, const at::Tensor &rows, const at::Tens
     if (bias == nullptr) {
         at::mm_out(target, rows, w);
     } else {
-        at::addmm_out(target, get(bias), rows, w);
+        at::addmm_out(target, b, rows, w);
     }
     if (act != nullptr) {
         abl::activate_to((activated == nullptr) ? target : *activated, *act, target);
     }
+}
+
+/* Where a linear layer's result goes: (rows, out). */
+static at::Tensor empty_target(const at::Tensor &rows, const at::Tensor &w) {
+    return at::empty({rows.size(0), w.size(1)}, rows.options().dtype(abl::product_type(rows, w)));
 }
 
 static std::vector<int64_t> shape_of_linear(const at::Tensor &x, const at::Tensor &w) {
@@ -281,7 +293,7 @@ extern "C" abl_tensor *abl_tensor_linear(abl_scope *scope, const abl_tensor *x, 
                                          const abl_tensor *bias) {
     return make(scope, [&] {
         at::Tensor rows = as_rows(get(x));
-        at::Tensor out = at::empty({rows.size(0), get(w).size(1)}, rows.options());
+        at::Tensor out = empty_target(rows, get(w));
         linear_to(out, rows, get(w), bias, nullptr, nullptr);
         return out.view(shape_of_linear(get(x), get(w)));
     });
@@ -293,7 +305,7 @@ extern "C" abl_tensor *abl_tensor_linear_activate(abl_scope *scope, abl_tensor_a
     return make(scope, [&] {
         at::Tensor rows = as_rows(get(x));
         std::vector<int64_t> shape = shape_of_linear(get(x), get(w));
-        at::Tensor pre = at::empty({rows.size(0), get(w).size(1)}, rows.options());
+        at::Tensor pre = empty_target(rows, get(w));
         if (ret_pre == nullptr) {
             linear_to(pre, rows, get(w), bias, &kind, nullptr);
             return pre.view(shape);

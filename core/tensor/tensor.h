@@ -265,6 +265,10 @@ typedef enum abl_tensor_act {
     ABL_TENSOR_ACT_SILU,
 } abl_tensor_act;
 
+/* Operands of two dtypes are brought to the wider one for the time of the product, as elementwise
+ * operations do: 16-bit weights take part in a float32 pass as the numbers they are, and at most
+ * one matrix is there twice. Results are of the wider dtype; `_into` ones of out's. */
+
 /* torch.matmul. */
 abl_tensor *abl_tensor_matmul(abl_scope *scope, const abl_tensor *a, const abl_tensor *b);
 /* x (..., in) times w (in, out; any strides) plus bias (out; may be NULL) -> (..., out). */

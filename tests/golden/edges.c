@@ -103,6 +103,42 @@ abl_dataset *edges_abba(const char *model_name) {
     return dataset;
 }
 
+abl_dataset *edges_made_up(const abl_model_config *config, int32_t prompts, int32_t seq) {
+    const size_t count = (size_t)(prompts * seq);
+    int32_t *clean = need(abl_calloc(count, sizeof *clean));
+    int32_t *corrupt = need(abl_calloc(count, sizeof *corrupt));
+    int32_t *answers = need(abl_calloc((size_t)prompts, sizeof *answers));
+    int32_t *wrong = need(abl_calloc((size_t)prompts, sizeof *wrong));
+    int32_t *offsets = need(abl_calloc((size_t)prompts + 1, sizeof *offsets));
+    uint32_t state = 12345;
+    for (int32_t i = 0; i < prompts * seq; i++) {
+        state = state * 1664525U + 1013904223U;
+        clean[i] = (int32_t)((state >> 8) % (uint32_t)config->d_vocab);
+        state = state * 1664525U + 1013904223U;
+        corrupt[i] = (int32_t)((state >> 8) % (uint32_t)config->d_vocab);
+        corrupt[i] = i % seq == 0 ? clean[i] : corrupt[i];
+    }
+    for (int32_t i = 0; i < prompts; i++) {
+        answers[i] = i % config->d_vocab_out;
+        wrong[i] = (i + 1) % config->d_vocab_out;
+        offsets[i + 1] = i + 1;
+    }
+    abl_dataset *dataset = dataset_create(&(abl_dataset_tokens){.clean = clean,
+                                                                .corrupt = corrupt,
+                                                                .prompt_count = prompts,
+                                                                .seq_len = seq,
+                                                                .answers = answers,
+                                                                .answer_offsets = offsets,
+                                                                .wrong_answers = wrong,
+                                                                .wrong_answer_offsets = offsets});
+    abl_free(clean);
+    abl_free(corrupt);
+    abl_free(answers);
+    abl_free(wrong);
+    abl_free(offsets);
+    return dataset;
+}
+
 abl_dataset *edges_prompts_of(const json_t *json, const abl_model *model, abl_bos_policy bos) {
     char *text = json_dumps(json, JSON_PRESERVE_ORDER);
     const abl_dataset_options options = {.tokenizer = abl_model_tokenizer(model),

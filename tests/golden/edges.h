@@ -45,6 +45,8 @@ void edges_each_smollm2(void (*visit_cb)(const edges_subject *s, const abl_safet
 abl_graph *edges_graph(const abl_model *model, const edges_variant *variant, int seq_len);
 /* Rows 0..7 of ioi_abba, then its rows 8..15, as recorded token ids (BOS included). */
 abl_dataset *edges_abba(const char *model_name);
+/* Prompts that any model takes: token ids without a pattern, a pair's first one shared. */
+abl_dataset *edges_made_up(const abl_model_config *config, int32_t prompts, int32_t seq);
 /* A dataset file (golden_path()) through the model's own tokenizer. */
 abl_dataset *edges_prompts(const char *path, const abl_model *model, abl_bos_policy bos);
 abl_dataset *edges_prompts_of(const json_t *json, const abl_model *model, abl_bos_policy bos);

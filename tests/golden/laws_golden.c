@@ -61,40 +61,6 @@ static const struct {
 
 /* ---- what is asked --------------------------------------------------------------------------- */
 
-static abl_dataset *dataset_make(const abl_model_config *config) {
-    int32_t clean[PROMPTS * SEQ];
-    int32_t corrupt[PROMPTS * SEQ];
-    int32_t answers[PROMPTS];
-    int32_t wrong[PROMPTS];
-    int32_t offsets[PROMPTS + 1];
-    uint32_t state = 12345;
-    for (int i = 0; i < PROMPTS * SEQ; i++) {
-        state = state * 1664525U + 1013904223U;
-        clean[i] = (int32_t)((state >> 8) % (uint32_t)config->d_vocab);
-        state = state * 1664525U + 1013904223U;
-        corrupt[i] = (int32_t)((state >> 8) % (uint32_t)config->d_vocab);
-        corrupt[i] = i % SEQ == 0 ? clean[i] : corrupt[i]; /* a prefix that the pairs share */
-    }
-    for (int i = 0; i < PROMPTS; i++) {
-        answers[i] = i % config->d_vocab_out;
-        wrong[i] = (i + 1) % config->d_vocab_out;
-        offsets[i] = i;
-    }
-    offsets[PROMPTS] = PROMPTS;
-    const abl_dataset_tokens tokens = {.clean = clean,
-                                       .corrupt = corrupt,
-                                       .prompt_count = PROMPTS,
-                                       .seq_len = SEQ,
-                                       .answers = answers,
-                                       .answer_offsets = offsets,
-                                       .wrong_answers = wrong,
-                                       .wrong_answer_offsets = offsets};
-    abl_dataset *dataset = NULL;
-    abl_status status;
-    golden_must(abl_dataset_create_tokens(&tokens, &dataset, &status), &status);
-    return dataset;
-}
-
 static float *logits_of(const subject *s, const int32_t *tokens, const float *mask,
                         const abl_sources *ablated) {
     const abl_patch_options options = {.model = s->model,
@@ -590,7 +556,7 @@ int main(void) {
                      .linear = FAMILIES[i].linear,
                      .model = golden_open_model(path, abl_model_processing_hf())};
         const abl_model_config *config = abl_model_get_config(s.model);
-        s.dataset = dataset_make(config);
+        s.dataset = edges_made_up(config, PROMPTS, SEQ);
         const abl_batches batches = {.dataset = s.dataset, .count = PROMPTS, .batch_size = PROMPTS};
         s.batch = abl_batches_at(&batches, 0);
         s.loss.answer_function = config->d_vocab_out > 1 ? ABL_ANSWER_AVG_DIFF : ABL_ANSWER_AVG_VAL;

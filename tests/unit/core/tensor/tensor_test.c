@@ -271,6 +271,53 @@ static void batched_products_broadcast_as_matmul_does(void **state) {
     abl_scope_destroy(scope);
 }
 
+/* Weights stored in 16 bits are the numbers that they are, in every operation that reads them. */
+static void sixteen_bit_weights_compute_as_the_same_numbers_in_float32(void **state) {
+    (void)state;
+    abl_scope *scope = open_scope();
+    abl_tensor *x = RANDOM(scope, 1, 2, 9, 24);
+    abl_tensor *stack = RANDOM(scope, 4, 3, 5, 24);
+    for (int kind = 0; kind < 2; kind++) {
+        abl_dtype dtype = (kind == 0) ? ABL_DTYPE_BF16 : ABL_DTYPE_F16;
+        for (int turned = 0; turned < 2; turned++) {
+            abl_tensor *w = turned ? abl_tensor_transpose(scope, RANDOM(scope, 2, 50, 24), 0, 1)
+                                   : RANDOM(scope, 2, 24, 50);
+            abl_tensor *narrow = abl_tensor_to_dtype(scope, w, dtype);
+            abl_tensor *bias = abl_tensor_to_dtype(scope, RANDOM(scope, 3, 50), dtype);
+            abl_tensor *gain = abl_tensor_to_dtype(scope, RANDOM(scope, 5, 24), dtype);
+            abl_tensor *wide = abl_tensor_to_dtype(scope, narrow, ABL_DTYPE_F32);
+            abl_tensor *wide_bias = abl_tensor_to_dtype(scope, bias, ABL_DTYPE_F32);
+            abl_tensor *wide_gain = abl_tensor_to_dtype(scope, gain, ABL_DTYPE_F32);
+            abl_tensor *got = abl_tensor_linear(scope, x, narrow, bias);
+            assert_int_equal(abl_tensor_dtype(got), ABL_DTYPE_F32);
+            assert_close(scope, got, abl_tensor_linear(scope, x, wide, wide_bias), 0);
+            assert_close(
+                scope,
+                abl_tensor_linear_activate(scope, ABL_TENSOR_ACT_GELU, x, narrow, bias, NULL),
+                abl_tensor_linear_activate(scope, ABL_TENSOR_ACT_GELU, x, wide, wide_bias, NULL),
+                0);
+            assert_close(scope, abl_tensor_matmul(scope, stack, narrow),
+                         abl_tensor_matmul(scope, stack, wide), 0);
+            abl_tensor *out = abl_tensor_zeros(scope, ABL_DTYPE_F32, SHAPE(9, 50));
+            abl_tensor *want = abl_tensor_zeros(scope, ABL_DTYPE_F32, SHAPE(9, 50));
+            abl_tensor *rows = abl_tensor_select(scope, x, 0, 0);
+            abl_tensor_gemm_into(scope, out, rows, narrow, 1, 2);
+            abl_tensor_gemm_into(scope, want, rows, wide, 1, 2);
+            assert_close(scope, out, want, 0);
+            abl_tensor_linear_into(scope, out, rows, narrow, bias);
+            abl_tensor_linear_into(scope, want, rows, wide, wide_bias);
+            assert_close(scope, out, want, 0);
+            for (int norm = ABL_TENSOR_NORM_LAYER; norm <= ABL_TENSOR_NORM_NONE; norm++) {
+                abl_tensor_norm_kind how = (abl_tensor_norm_kind)norm;
+                assert_close(scope, abl_tensor_norm(scope, how, x, gain, gain, 1e-5, NULL, NULL),
+                             abl_tensor_norm(scope, how, x, wide_gain, wide_gain, 1e-5, NULL, NULL),
+                             0);
+            }
+        }
+    }
+    abl_scope_destroy(scope);
+}
+
 static void a_fused_linear_layer_equals_its_parts(void **state) {
     (void)state;
     abl_scope *scope = open_scope();
@@ -662,6 +709,7 @@ int main(void) {
         cmocka_unit_test(products_equal_their_definition_at_every_layout),
         cmocka_unit_test(a_product_without_beta_never_reads_its_output),
         cmocka_unit_test(batched_products_broadcast_as_matmul_does),
+        cmocka_unit_test(sixteen_bit_weights_compute_as_the_same_numbers_in_float32),
         cmocka_unit_test(a_fused_linear_layer_equals_its_parts),
         cmocka_unit_test(norms_differentiate),
         cmocka_unit_test(activations_and_gates_differentiate),

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import copy
 from html.parser import HTMLParser
 
+import ablate
 import numpy as np
 import pytest
 from ablate import NotFoundError, PruneScores
+from daemon import Daemon
 
 
 class Page(HTMLParser):
@@ -64,10 +67,46 @@ def test_kept_activations_show_names_and_shapes(tiny):
         assert "blocks.0.attn.hook_z|" in page(kept).text
 
 
+def test_caches_say_what_they_hold_and_fetch_nothing_for_it(tiny):
+    _, lazy = tiny.run_with_cache([[3, 41, 7]])
+    shown = page(lazy)
+    assert lazy.fetched == [] and "blocks.0.hook_mlp_out|1×3×128|on the daemon|" in shown.text
+    _, some = tiny.run_with_cache([[3, 41, 7]], "blocks.0.hook_mlp_out")
+    assert "blocks.0.hook_mlp_out|1×3×128|here|" in page(some).text
+    cache = tiny.kv_cache([[3, 41, 7]])
+    assert "3 tokens: 3, 41, 7|" in page(cache).text and "nobody|" in page(cache).text
+    cache.delete()
+
+
+def test_datasets_ablations_comparisons_and_graph_files_are_tables(client, tiny, graph, ioi):
+    assert f"|{ioi.prompt_count}|" in page(ioi).text and " · IO · " in page(ioi).text
+    ablation = tiny.create_ablation(ioi, batch_size=8, progress=False)
+    assert "tokenwise mean corrupt|" in page(ablation).text and "prompts of 16 tokens" in page(ablation).text
+    ablation.delete()
+    scores, other = (graph.prune_scores(ioi, algo, progress=False) for algo in ("eap", "random"))
+    comparison = client.compare(scores, other, [10, 100])
+    text = page(comparison).text
+    assert f"{comparison.spearman:.4f}|" in text and f"|100|{comparison.overlaps[1].common_count}|" in text
+    file = graph.eap_graph(scores, {name: np.ones(shape) for name, shape in graph.modules.items()})
+    assert f"edges|{graph.edge_count:,}|in the graph|0|" in page(file).text
+
+
+def test_a_client_says_what_is_resident_or_that_nobody_answers(tiny):
+    with Daemon() as daemon:
+        with ablate.connect(daemon.grpc, arrays="numpy") as connection:
+            connection.load_model("tiny-ioi", progress=False)
+            assert "models: 1" in page(connection).text and "weights " in page(connection).text
+            daemon.stop()
+            assert "no answer|" in page(connection).text
+
+
 def test_names_cannot_bring_markup(graph, ioi):
     scores = graph.prune_scores(ioi, progress=False)
     scores.top_edges = (type(scores.top_edges[0])("<script>alert(1)</script>", None, 1.0),)
-    page(scores)
+    assert "<script>alert(1)</script>|" in page(scores).text
+    ioi = copy.copy(ioi)
+    ioi.name, ioi.seq_labels = "<script>", ["<b>", "&amp;"]
+    assert "<script>" in page(ioi).text and "<b> · &amp;|" in page(ioi).text
 
 
 def test_an_error_in_a_block_leaves_mask_function_and_hooks_as_they_were(graph):

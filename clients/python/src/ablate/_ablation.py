@@ -94,6 +94,11 @@ class ResidentAblation:
             f"{self.seq_len} tokens>"
         )
 
+    def _repr_html_(self) -> str:
+        from ._html import ablation
+
+        return ablation(self)
+
     def tensor(self) -> Array:
         """Every source's output: float32 ``[sources, rows, positions, d_model]``, Resid Start first."""
         request = cache_pb2.GetAblationRequest(ablation_id=self.id)

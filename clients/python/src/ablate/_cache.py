@@ -115,8 +115,18 @@ class ActivationCache(Mapping[str, Array]):
         """Names of the activations that are here."""
         return [name for name in self._names if name in self._arrays]
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by name; nothing is fetched for them."""
+        there = {} if self._source is None else dict(self._source)
+        return {name: tuple(self._arrays[name].shape) if name in self._arrays else there[name] for name in self._names}
+
     def __repr__(self) -> str:
         return f"ActivationCache with {len(self)} hook points, {len(self.fetched)} fetched: {self._names}"
+
+    def _repr_html_(self) -> str:
+        from ._html import activation_cache
+
+        return activation_cache(self)
 
     # --- stacks ---------------------------------------------------------------------------
 

@@ -53,6 +53,11 @@ class KvCache:
         """Ends it. Raises :class:`ablate.FailedPreconditionError` (``KV_CACHE_IN_USE``)."""
         self.client._call("DeleteKvCache", cache_pb2.DeleteKvCacheRequest(kv_cache_id=self.id))
 
+    def _repr_html_(self) -> str:
+        from ._html import kv_cache
+
+        return kv_cache(self)
+
     def __len__(self) -> int:
         return len(self.tokens)
 

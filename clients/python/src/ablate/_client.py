@@ -80,6 +80,8 @@ class Client:
             ) from None
         self.server_version: str = info.version
         """The daemon's version."""
+        self.protocol: str = info.protocol
+        """The protocol that both speak: ``"ablate.v1"``."""
         problem = skew(VERSION, PROTOCOL, info.version, info.protocol)
         if problem:
             self._channel.close()
@@ -88,6 +90,11 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<ablate.Client of {self.host}, daemon {self.server_version}>"
+
+    def _repr_html_(self) -> str:
+        from ._html import client
+
+        return client(self)
 
     def __enter__(self) -> "Client":
         return self
@@ -101,9 +108,12 @@ class Client:
         self._lazy.end()
         self._channel.close()
 
-    def server_info(self) -> admin_pb2.GetServerInfoResponse:
-        """The daemon: version, devices, resident bytes by kind, limits."""
-        info: admin_pb2.GetServerInfoResponse = self._call("GetServerInfo", admin_pb2.GetServerInfoRequest())
+    def server_info(self, timeout: float | None = None) -> admin_pb2.GetServerInfoResponse:
+        """The daemon: version, devices, resident bytes by kind, limits. Raises
+        :class:`ablate.DeadlineExceededError` after ``timeout`` seconds, if they are given.
+        """
+        request = admin_pb2.GetServerInfoRequest()
+        info: admin_pb2.GetServerInfoResponse = self._channel.call("GetServerInfo", request, timeout)
         return info
 
     # --- models -------------------------------------------------------------------------------

@@ -35,6 +35,11 @@ class Dataset:
             "DeleteDataset", dataset_pb2.DeleteDatasetRequest(dataset_id=self.id)
         )
 
+    def _repr_html_(self) -> str:
+        from ._html import dataset
+
+        return dataset(self)
+
     def __len__(self) -> int:
         return self.prompt_count
 

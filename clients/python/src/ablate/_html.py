@@ -15,16 +15,23 @@ import numpy as np
 from ._arrays import to_numpy
 
 if TYPE_CHECKING:
+    from ._ablation import ResidentAblation
+    from ._cache import ActivationCache
+    from ._caches import KvCache
+    from ._client import Client
+    from ._dataset import Dataset
     from ._graph import Graph
     from ._hooks import Hook
+    from ._interop import EapGraph
     from ._jobs import Job, PruneScores
-    from ._measure import Evaluation
+    from ._measure import Comparison, Evaluation
     from ._model import Model
 
 _GREY = "rgba(128,128,128,0.3)"
 _TABLE = "border-collapse:collapse;font-size:12px;margin:4px 0;color:inherit;background:transparent"
 _CELL = f"padding:2px 10px 2px 4px;border:0;border-bottom:1px solid {_GREY};text-align:left;background:transparent"
 _HEADS_MAX = 200
+_LABELS_MAX = 24
 _STATE_COLOURS = {
     "succeeded": "rgba(46,160,67,0.35)",
     "running": "rgba(56,139,253,0.35)",
@@ -75,10 +82,10 @@ def bar(value: float, limit: float, width: int = 120) -> Markup:
     return Markup(f'<span style="{shape};background:{colour}"></span>')
 
 
-def badge(state: str) -> Markup:
-    """A job's state."""
-    colour = _STATE_COLOURS.get(state, _GREY)
-    return Markup(f'<span style="padding:0 6px;border-radius:8px;background:{colour}">{html.escape(state)}</span>')
+def badge(text: str, state: str | None = None) -> Markup:
+    """A job's state, or a text in the colour of one."""
+    colour = _STATE_COLOURS.get(state or text, _GREY)
+    return Markup(f'<span style="padding:0 6px;border-radius:8px;background:{colour}">{html.escape(text)}</span>')
 
 
 def size(count: float) -> str:
@@ -200,3 +207,107 @@ def hook(it: "Hook") -> str:
     rows: list[tuple[str, object]] = [("at", it.name), ("operation", it.op)]
     rows += [(what, ", ".join(map(str, numbers)) or "all") for what, numbers in chosen.items()]
     return table(f"ablate.Hook {it.id} of {it.graph_id}", (), rows)
+
+
+def client(it: "Client") -> str:
+    """A connection: the daemon, what is resident there, or that it does not answer."""
+    from .errors import AblateError
+
+    rows: list[tuple[str, object]] = [("daemon", f"{it.server_version}, {it.protocol}"), ("arrays", it.arrays)]
+    try:
+        info = it.server_info(timeout=2.0)
+    except AblateError as error:
+        rows.append(("now", Markup(f"{badge('no answer', 'failed')} {html.escape(error.message)}")))
+        return table(f"ablate.Client of {it.host}", (), rows)
+    held = {field.name: value for field, value in info.resident_bytes.ListFields() if value}
+    counts = {
+        "models": info.model_count, "graphs": info.graph_count, "datasets": info.dataset_count,
+        "KV caches": info.kv_cache_count, "ablations": info.ablation_count, "jobs at work": info.active_job_count,
+    }  # fmt: skip
+    rows += [
+        ("devices", ", ".join(f"{device.name}, {device.queue_length} waiting" for device in info.devices)),
+        ("resident", ", ".join(f"{what}: {count}" for what, count in counts.items() if count) or "nothing"),
+        ("bytes", ", ".join(f"{name.replace('_', ' ')} {size(value)}" for name, value in held.items()) or "none"),
+        ("up", f"{info.uptime_ms / 1000:,.0f} s"),
+    ]
+    return table(f"ablate.Client of {it.host}", (), rows)
+
+
+def _first(items: Sequence[object], between: str) -> str:
+    """The first of them, and whether there are more."""
+    return between.join(map(str, items[:_LABELS_MAX])) + (" …" if len(items) > _LABELS_MAX else "")
+
+
+def dataset(it: "Dataset") -> str:
+    """A dataset: its size and, where the file has them, the labels of its positions."""
+    rows: list[tuple[str, object]] = [
+        ("prompt pairs", f"{it.prompt_count:,}"),
+        ("sha256", it.hash[:12]),
+    ]
+    if it.seq_labels:
+        rows.append(("positions", _first(it.seq_labels, " · ")))
+    return table(f"ablate.Dataset {it.name} ({it.id})", (), rows)
+
+
+def kv_cache(it: "KvCache") -> str:
+    """A KV cache: the prefix, its room, and who uses it."""
+    rows: list[tuple[str, object]] = [
+        ("model", it.model_id),
+        ("prefix", f"{len(it.tokens)} tokens: {_first(it.tokens, ', ')}"),
+        ("on the device", size(it.bytes)),
+        ("used", f"{it.hits} times, last {it.last_use:%Y-%m-%d %H:%M:%S} UTC"),
+        ("held by", ", ".join(it.user_ids) or "nobody"),
+    ]
+    return table(f"ablate.KvCache {it.id}", (), rows)
+
+
+def ablation(it: "ResidentAblation") -> str:
+    """An ablation: its kind, what it is of and whom it fits."""
+    rows: list[tuple[str, object]] = [
+        ("kind", it.type.name.replace("_", " ").lower()),
+        ("of", f"{it.prompt_count:,} {'clean' if it.from_clean else 'corrupt'} prompts, "
+               f"{it.dataset_id or 'given with the call'}"),
+        ("fits", f"{it.model_id}: prompts of {it.seq_len} tokens"
+                 + (f" behind {it.prefix_length}" if it.prefix_length else "")),
+        ("rows", "1: a mean" if it.row_count == 1 else f"{it.row_count}: one for each prompt"),
+        ("on the device", size(it.bytes)),
+    ]  # fmt: skip
+    if it.job_ids:
+        rows.append(("used by", ", ".join(it.job_ids)))
+    return table(f"ablate.ResidentAblation {it.id}", (), rows)
+
+
+def activation_cache(it: "ActivationCache") -> str:
+    """Activations: names and shapes, and which of them are here."""
+    here = set(it.fetched)
+    caption = f"ActivationCache of {it.model.name}: {len(it)} activations, {len(here)} of them here"
+    rows = [
+        (name, "×".join(map(str, shape)), "here" if name in here else "on the daemon")
+        for name, shape in it.shapes().items()
+    ]
+    if len(rows) <= 12:
+        return table(caption, ("hook point", "shape", ""), rows)
+    more = [(f"and {len(rows) - _HEADS_MAX} more", "", "")] if len(rows) > _HEADS_MAX else []
+    return folded(caption, table("", ("hook point", "shape", ""), rows[:_HEADS_MAX] + more))
+
+
+def comparison(it: "Comparison") -> str:
+    """Two sets of scores: correlations, and how far their circuits overlap."""
+    head = table("ablate.Comparison", (), [
+        ("rank correlation of |score|", f"{it.spearman:.4f}"), ("correlation of scores", f"{it.pearson:.4f}"),
+    ])  # fmt: skip
+    if not it.overlaps:
+        return head
+    rows = [
+        (o.edge_count, o.common_count, f"{o.first_count}, {o.second_count}", f"{o.jaccard:.3f}", bar(o.jaccard, 1.0))
+        for o in it.overlaps
+    ]
+    return head + table("", ("edges asked for", "in both", "in each", "Jaccard", ""), rows)
+
+
+def eap_graph(it: "EapGraph") -> str:
+    """A graph file: its edges, and how many of them are in the graph."""
+    count = sum(values.size for values in it.scores.values())
+    kept = count - int(sum(values.sum() for values in it.mask.values()))
+    shape = ", ".join(f"{name} {value}" for name, value in it.cfg.items())
+    return table("ablate.EapGraph", (), [("of", shape), ("edges", f"{count:,}"), ("in the graph", f"{kept:,}")])

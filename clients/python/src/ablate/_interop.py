@@ -102,6 +102,11 @@ class EapGraph:
         }
         return {"cfg": dict(self.cfg), "nodes": self.nodes, "edges": edges}
 
+    def _repr_html_(self) -> str:
+        from ._html import eap_graph
+
+        return eap_graph(self)
+
     def save(self, path: PathLike) -> None:
         """Writes the file; EAP-IG's ``Graph.from_json`` and MIB's evaluation read it."""
         part = Path(f"{os.fspath(path)}.part")

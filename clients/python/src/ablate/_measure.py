@@ -115,6 +115,11 @@ class Comparison:
         overlaps = [Overlap(**{name: getattr(o, name) for name in names}) for o in proto.overlaps]
         return cls(overlaps, proto.spearman, proto.pearson)
 
+    def _repr_html_(self) -> str:
+        from ._html import comparison
+
+        return comparison(self)
+
 
 def roc_request(
     job_id: str,

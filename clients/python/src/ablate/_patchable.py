@@ -328,6 +328,11 @@ class PatchableModel:
         """As :meth:`Model.to_string`."""
         return self.wrapped_model.to_string(tokens)
 
+    def _repr_html_(self) -> str:
+        from ._html import graph
+
+        return graph(self.graph)
+
     def __repr__(self) -> str:
         return f"<ablate.PatchableModel of {self.wrapped_model.name!r}: {self.n_edges} edges>"
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { ScalarType, fromJson } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
-import { EapIgMethodSchema, EapIgSchema, MaskGradientSchema, PruneJobSpecSchema } from "#gen/ablate/v1/prune_pb.js";
-import { choicesOf, commentOf, itemsOf, labelOf, parseList, parseScalar } from "../src/forms/schema.js";
+import { AblationTypeSchema } from "#gen/ablate/v1/common_pb.js";
+import { CircuitProbingSchema, EapIgMethodSchema, EapIgSchema, MaskGradientSchema, PruneJobSpecSchema, RandomScoresSchema } from "#gen/ablate/v1/prune_pb.js";
+import { choicesOf, commentOf, itemsOf, labelOf, parseList, parseScalar, pathOf, withValue } from "../src/forms/schema.js";
 
 test("a form has a message's members in order, a oneof as one of them", () => {
   const names = itemsOf(MaskGradientSchema).map((item) => (item.kind === "field" ? item.field.name : item.oneof.name));
@@ -33,4 +34,20 @@ test("text becomes JSON that the message takes, or a sentence", () => {
   const spec = fromJson(PruneJobSpecSchema, { graphId: "g", eapIg: { steps: 7, method: "EAP_IG_METHOD_ACTIVATIONS" } });
   expect(spec.algorithm).toMatchObject({ case: "eapIg", value: { steps: 7 } });
   expect(labelOf("expand_kv_heads")).toBe("Expand KV heads");
+});
+
+test("every kind of ablation explains itself without the one before it", () => {
+  for (const { name, help } of choicesOf(AblationTypeSchema)) expect(help, name).toMatch(/^[^.]/);
+});
+
+test("the ablation's field is found where an algorithm has it, and set there", () => {
+  expect(pathOf(EapIgSchema, "ablation_type")).toEqual(["ablationType"]);
+  expect(pathOf(CircuitProbingSchema, "ablation_type")).toEqual(["training", "ablationType"]);
+  expect(pathOf(RandomScoresSchema, "ablation_type")).toBeUndefined();
+  const content = { training: { epochs: 3 } };
+  const set = withValue(content, ["training", "ablationType"], "ABLATION_TYPE_ZERO");
+  expect(set).toEqual({ training: { epochs: 3, ablationType: "ABLATION_TYPE_ZERO" } });
+  expect(withValue(set, ["training", "ablationType"], undefined)).toEqual(content);
+  expect(withValue({}, ["training", "ablationType"], "ABLATION_TYPE_ZERO")).toEqual({ training: { ablationType: "ABLATION_TYPE_ZERO" } });
+  expect(itemsOf(EapIgSchema, undefined, ["ablation_type"]).map((item) => item.kind === "field" && item.field.name)).not.toContain("ablation_type");
 });

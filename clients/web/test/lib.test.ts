@@ -33,6 +33,7 @@ group("numbers", () => {
     expect(format.counted(1, "edge")).toBe("1 edge");
     expect(format.counted(32_491n, "edge")).toBe("32,491 edges");
     expect(format.number(-0.28149)).toBe("−0.2815");
+    expect([1508, 30380, 1.5e9].map(format.number)).toEqual(["1508", "30,380", "1.50e+9"]);
     expect(format.number(Number.NaN)).toBe("n/a");
     expect(format.number(Infinity)).toBe("∞");
     expect(format.percent(0.0731)).toBe("7.3 %");

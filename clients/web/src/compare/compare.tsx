@@ -17,6 +17,7 @@ import { usePolled } from "../lib/poll.js";
 import { route, setParams } from "../lib/route.js";
 import { QUICK, evaluate, prune } from "../lib/rpc.js";
 import { Notice } from "../ui/notice.js";
+import { FaithfulnessCurves } from "./faithfulness.js";
 import { difference, mismatch, normalised, scatterPoints } from "./difference.js";
 import { Scatter } from "./scatter.js";
 
@@ -107,6 +108,7 @@ function Result({ comparison }: { comparison: Comparison }) {
           <Scatter topology={topology} points={pictures.value.points} values={values} names={names} />
         </section>
       </div>
+      <FaithfulnessCurves jobs={comparison.jobs} names={names} />
       <section aria-labelledby="differ-title">
         <h2 id="differ-title">Where they differ</h2>
         <div class="tabs">

@@ -16,6 +16,7 @@ import { Meter } from "../ui/meter.js";
 import { Notice } from "../ui/notice.js";
 import { Faithfulness } from "./faithfulness.js";
 import { HeatMap } from "./heatmap.js";
+import { Progress } from "./progress.js";
 import { Ranked } from "./ranked.js";
 import { Session } from "./session.js";
 import { Setup } from "./setup.js";
@@ -119,8 +120,11 @@ function Open({ session }: { session: Session }) {
       </section>
       <div class="side">
         {topology.value && (
-          <Faithfulness jobId={session.jobId} edgeCount={topology.value.edgeCount} shownCount={shownCount} final={session.final} />
+          <Faithfulness jobId={session.jobId} modelId={topology.value.graph.modelId} edgeCount={topology.value.edgeCount}
+                        shownCount={shownCount} final={session.final}
+                        standard={session.job.value?.spec?.tailDivergence ? { tailDivergence: true } : {}} />
         )}
+        <Progress curves={session.curves.value} live={isActive(session.state)} />
         {ready && (
           <Ranked topology={topology.value!} values={values.value!} order={order.value} largest={largest.value}
                   shownCount={shown.value.length} pointed={pointed} />

@@ -3,75 +3,71 @@
 // streamed as it runs. A moved slider ends the sweep before it and begins another.
 import { useSignal, useSignalEffect, type Signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { Metric, type EvaluateCircuitsResponse } from "#gen/ablate/v1/evaluate_pb.js";
-import type { SweepProgress } from "#gen/ablate/v1/run_pb.js";
+import type { FormContent } from "../forms/schema.js";
 import { describe, isCancelled } from "../lib/errors.js";
 import { count, number } from "../lib/format.js";
-import { evaluate } from "../lib/rpc.js";
-import { Curve, type CurvePoint } from "../ui/curve.js";
+import { Chart } from "../ui/chart.js";
 import { Meter } from "../ui/meter.js";
 import { Notice } from "../ui/notice.js";
+import { measureCircuits, metricWords, type Measured } from "./sweep.js";
+import { SweepForm } from "./sweepform.js";
 
-const METRICS = [Metric.KL_DIV, Metric.ANSWER_DIFF, Metric.CORRECT_ANSWER_PERCENT];
-const NAMES = ["KL, nats", "Logit diff.", "Accuracy, %"];
 const SETTLE_MS = 250;
 
 interface Props {
   jobId: string;
+  modelId: string;
   edgeCount: number;
   shownCount: Signal<number>;
   final: Signal<boolean>;
+  /** What sweeps of this job are like unless somebody says otherwise. */
+  standard: FormContent;
 }
 
-type Row = { edgeCount: number; values: number[] };
+/** What a measurement was asked for with: another one is not of it. */
+const keyOf = (size: number, sweep: FormContent, metrics: FormContent) => JSON.stringify([size, sweep, metrics]);
 
-async function* sweep(jobId: string, edgeCounts: bigint[], signal: AbortSignal): AsyncGenerator<Row | SweepProgress> {
-  const request = { sweep: { jobId, ...(edgeCounts.length > 0 ? { edgeCounts } : {}) }, metrics: METRICS };
-  for await (const message of evaluate.evaluateCircuits(request, { signal })) {
-    if (message.progress) yield message.progress;
-    else yield rowOf(message);
-  }
-}
-
-function rowOf(message: EvaluateCircuitsResponse): Row {
-  return { edgeCount: Number(message.edgeCount), values: message.values.map(({ value }) => value) };
-}
-
-const isRow = (message: Row | SweepProgress): message is Row => "edgeCount" in message;
-
-export function Faithfulness({ jobId, edgeCount, shownCount, final }: Props) {
-  const rows = useSignal<Row[]>([]);
-  const curve = useSignal<Row[]>([]);
+export function Faithfulness({ jobId, modelId, edgeCount, shownCount, final, standard }: Props) {
+  const sweep = useSignal<FormContent>(standard);
+  const metrics = useSignal<FormContent>({});
+  const measured = useSignal<Measured | undefined>(undefined);
+  const measuredKey = useSignal("");
+  const measuredSize = useSignal(0);
+  const curve = useSignal<Measured | undefined>(undefined);
+  const curveKey = useSignal("");
+  const chosen = useSignal(0);
   const progress = useSignal<number | undefined>(undefined);
   const error = useSignal("");
-  const measured = useSignal(-1);
   const curveController = useRef<AbortController | undefined>(undefined);
   useEffect(() => () => curveController.current?.abort(), []);
 
-  const follow = async (sizes: bigint[], signal: AbortSignal, into: Signal<Row[]>) => {
-    const found: Row[] = [];
+  const follow = async (sizes: number[], signal: AbortSignal): Promise<Measured | undefined> => {
     error.value = "";
     progress.value = 0;
+    let found: Measured | undefined;
     try {
-      for await (const message of sweep(jobId, sizes, signal)) {
-        if (isRow(message)) found.push(message);
-        else if (message.totalCount > 0n) progress.value = Number(message.doneCount) / Number(message.totalCount);
-      }
-      if (!signal.aborted) into.value = found;
+      const names = (metrics.value["metrics"] ?? []) as string[];
+      found = await measureCircuits(jobId, sizes, sweep.value, names, signal, (share) => (progress.value = share));
     } catch (failure) {
       if (!signal.aborted && !isCancelled(failure)) error.value = describe(failure);
     }
-    if (!signal.aborted) progress.value = undefined;
+    if (signal.aborted) return undefined;
+    progress.value = undefined;
+    return found;
   };
 
   useSignalEffect(() => {
     const size = shownCount.value;
+    const key = keyOf(size, sweep.value, metrics.value);
     if (!final.value || edgeCount === 0) return undefined;
     const controller = new AbortController();
     const timer = setTimeout(() => {
-      const sizes = [...new Set([0, size, edgeCount])].sort((a, b) => a - b).map(BigInt);
-      void follow(sizes, controller.signal, rows).then(() => {
-        if (!controller.signal.aborted) measured.value = size;
+      const sizes = [...new Set([0, size, edgeCount])].sort((a, b) => a - b);
+      void follow(sizes, controller.signal).then((found) => {
+        if (!found) return;
+        measured.value = found;
+        measuredKey.value = key;
+        measuredSize.value = size;
       });
     }, SETTLE_MS);
     return () => {
@@ -80,16 +76,22 @@ export function Faithfulness({ jobId, edgeCount, shownCount, final }: Props) {
     };
   });
 
-  const whole = () => {
+  const whole = async () => {
     curveController.current?.abort();
     curveController.current = new AbortController();
-    void follow([], curveController.current.signal, curve);
+    const key = keyOf(0, sweep.value, metrics.value);
+    const found = await follow([], curveController.current.signal);
+    if (!found) return;
+    curve.value = found;
+    curveKey.value = key;
   };
 
-  const fresh = measured.value === shownCount.value && error.value === "";
-  const [none, all] = [rows.value[0], rows.value[rows.value.length - 1]];
-  const circuit = rows.value.length === 3 ? rows.value[1] : rows.value.find((row) => row.edgeCount === measured.value);
-  const points: CurvePoint[] = curve.value.map((row) => ({ x: row.edgeCount, y: row.values[0] ?? Number.NaN }));
+  const fresh = measuredKey.value === keyOf(shownCount.value, sweep.value, metrics.value) && error.value === "";
+  const rows = measured.value?.rows ?? [];
+  const [none, all] = [rows[0], rows[rows.length - 1]];
+  const circuit = rows.length === 3 ? rows[1] : rows.find((row) => row.edgeCount === measuredSize.value);
+  const drawn = Math.min(chosen.value, (curve.value?.metrics.length ?? 1) - 1);
+  const curveFresh = curveKey.value === keyOf(0, sweep.value, metrics.value);
   return (
     <section aria-labelledby="faith-title">
       <h2 id="faith-title">
@@ -108,9 +110,9 @@ export function Faithfulness({ jobId, edgeCount, shownCount, final }: Props) {
             </tr>
           </thead>
           <tbody>
-            {NAMES.map((name, index) => (
-              <tr key={name}>
-                <th scope="row">{name}</th>
+            {measured.value!.metrics.map((metric, index) => (
+              <tr key={metric}>
+                <th scope="row">{metricWords(metric)}</th>
                 <td class="num quiet">{number(none.values[index]!)}</td>
                 <td class="num"><strong>{number(circuit.values[index]!)}</strong></td>
                 <td class="num quiet">{number(all.values[index]!)}</td>
@@ -122,11 +124,23 @@ export function Faithfulness({ jobId, edgeCount, shownCount, final }: Props) {
       <div class="row">
         {progress.value !== undefined
           ? <Meter share={progress.value} label="Progress of the sweep" />
-          : final.value && <button type="button" onClick={whole}>Measure the whole curve</button>}
+          : final.value && <button type="button" onClick={() => void whole()}>Measure the whole curve</button>}
+        {curve.value && curve.value.metrics.length > 1 && (
+          <label>Draw{" "}
+            <select value={drawn} onChange={(event) => (chosen.value = event.currentTarget.selectedIndex)}>
+              {curve.value.metrics.map((metric, index) => <option key={metric} value={index}>{metricWords(metric)}</option>)}
+            </select>
+          </label>
+        )}
       </div>
-      {points.length > 1 && (
-        <Curve points={points} mark={shownCount.value} xLabel="edges in the circuit" yLabel="KL divergence, nats" />
+      {curve.value && (
+        <div class={curveFresh ? "" : "stale"}>
+          <Chart axis="sizes" xLabel="edges in the circuit" yLabel={metricWords(curve.value.metrics[drawn]!)} mark={shownCount.value}
+                 series={[{ name: "circuit", points: curve.value.rows.map((row) => ({ x: row.edgeCount, y: row.values[drawn] ?? Number.NaN })) }]} />
+          {!curveFresh && <p class="quiet">Measured in another way than is chosen now: measure the curve again.</p>}
+        </div>
       )}
+      {final.value && <SweepForm modelId={modelId} sweep={sweep} metrics={metrics} />}
     </section>
   );
 }

@@ -5,12 +5,15 @@
 import { batch, signal } from "@preact/signals";
 import { JobState, type Job, type JobEvent } from "#gen/ablate/v1/prune_pb.js";
 import { describe, isCancelled, isLost, reasonOf } from "../lib/errors.js";
-import { isActive, watchJob } from "../lib/jobs.js";
+import { isActive, watchJob, type AlgorithmCase } from "../lib/jobs.js";
 import { QUICK, prune } from "../lib/rpc.js";
 import { fetchScores, ranking, scale } from "../graph/scores.js";
 import { fetchTopology, type Topology } from "../graph/topology.js";
+import { NO_CURVES, withEvent, type Curves } from "./curves.js";
 
 const READ_AGAIN_MS = 1000;
+/** Algorithms whose events have curves. */
+const TELLING = new Set<AlgorithmCase | undefined>(["acdc", "subnetworkProbing", "circuitProbing"]);
 
 export class Session {
   readonly job = signal<Job | undefined>(undefined);
@@ -23,6 +26,8 @@ export class Session {
   /** Whether the scores are the job's last. */
   readonly final = signal(false);
   readonly error = signal("");
+  /** How it got there, of algorithms that tell. */
+  readonly curves = signal<Curves>(NO_CURVES);
   #controller = new AbortController();
   #readMs = 0;
 
@@ -79,8 +84,11 @@ export class Session {
     this.job.value = job;
     const topology = await fetchTopology(job.spec.graphId, signal);
     this.topology.value = topology;
-    if (isActive(job.state)) {
+    const active = isActive(job.state);
+    if (active || TELLING.has(job.spec.algorithm.case)) {
       for await (const event of watchJob(this.jobId, 0n, signal)) {
+        this.curves.value = withEvent(this.curves.value, event);
+        if (!active) continue; // it is over: only the curves are of interest
         this.event.value = event;
         if (event.doneUnits > 0n && Date.now() - this.#readMs > READ_AGAIN_MS) await this.#readSoFar(topology);
       }

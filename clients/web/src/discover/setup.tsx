@@ -7,28 +7,33 @@ import { useEffect } from "preact/hooks";
 import type { Dataset } from "#gen/ablate/v1/dataset_pb.js";
 import { GraphOptionsSchema } from "#gen/ablate/v1/common_pb.js";
 import { PruneJobSpecSchema, type PruneJobSpec } from "#gen/ablate/v1/prune_pb.js";
-import { Fields } from "../forms/fields.js";
-import { commentOf, type FormContent } from "../forms/schema.js";
+import { AblationField } from "../forms/ablation.js";
+import { Fields, Handles } from "../forms/fields.js";
+import { commentOf, pathOf, withValue, type FormContent } from "../forms/schema.js";
 import { describe } from "../lib/errors.js";
 import { count } from "../lib/format.js";
 import { algorithmName, type AlgorithmCase } from "../lib/jobs.js";
+import { ablationHandle, fetchKept, kvCacheHandle } from "../lib/kept.js";
 import { loadModel } from "../lib/models.js";
 import { usePolled } from "../lib/poll.js";
 import { route } from "../lib/route.js";
 import { QUICK, datasets, graphs, models, prune } from "../lib/rpc.js";
 import { Notice } from "../ui/notice.js";
+import { KeepAblation, KeepPrefix } from "./keep.js";
 
 const ALGORITHMS = PruneJobSpecSchema.oneofs[0]!.fields.filter((field) => field.name !== "uploaded");
-const RUN_OPTIONS = ["batch_size", "prompt_count", "bos", "tail_divergence", "ablate_by_clean"];
-const GRAPH_OPTIONS = ["kind", "merge_qkv", "seq_len", "expand_kv_heads"];
+const RUN_OPTIONS = ["batch_size", "prompt_count", "bos", "tail_divergence", "top_k"];
+const GRAPH_OPTIONS = ["kind", "merge_qkv", "seq_len", "expand_kv_heads", "out_slice", "kv_cache_ids"];
+/** Trainings have a default of their own, which the protos tell with the field. */
+const OWN_DEFAULT = "ablate.v1.SubnetworkProbing.ablation_type";
 
 const NEW_GRAPH = "new";
 
 async function choicesOf(signal: AbortSignal) {
   const options = { ...QUICK, signal };
-  const [resident, files, graphList, datasetList] = await Promise.all([
+  const [resident, files, graphList, datasetList, kept] = await Promise.all([
     models.listModels({}, options), models.listModelFiles({}, options),
-    graphs.listGraphs({}, options), datasets.listDatasets({}, options),
+    graphs.listGraphs({}, options), datasets.listDatasets({}, options), fetchKept(signal),
   ]);
   const loaded = new Set(resident.models.map((model) => model.name));
   return {
@@ -39,6 +44,7 @@ async function choicesOf(signal: AbortSignal) {
     ],
     graphs: graphList.graphs,
     datasets: datasetList.datasets,
+    ...kept,
   };
 }
 
@@ -52,6 +58,7 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
   const options = useSignal<FormContent>({});
   const runOptions = useSignal<FormContent>({});
   const graphOptions = useSignal<FormContent>({});
+  const ablation = useSignal<FormContent>({});
   const busy = useSignal("");
   const error = useSignal("");
   const known = choices.value.value;
@@ -67,6 +74,11 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
   const chosenDataset = datasetList.find(({ datasetId }) => datasetId === dataset.value)
     ?? (uploaded.value?.datasetId === dataset.value ? uploaded.value : undefined) ?? datasetList[0];
   const field = ALGORITHMS.find(({ name }) => name === algorithm.value)!;
+  const ablationPath = pathOf(field.message!, "ablation_type");
+  const algorithmFields = field.message!.fields.filter(({ name }) => name !== "ablation_type");
+  const ablations = (known?.ablations ?? []).filter(({ modelId }) => modelId === chosenModel?.value).map(ablationHandle);
+  const kvCaches = (known?.kvCaches ?? []).filter(({ modelId }) => modelId === chosenModel?.value).map(kvCacheHandle);
+  const residentId = chosenModel && !chosenModel.onDisk ? chosenModel.value : undefined;
 
   const upload = async (file: File | undefined) => {
     if (!file) return;
@@ -95,10 +107,11 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
         graphId = made.graph!.graphId;
         graph.value = graphId;
       }
+      const { ablationType, ...kept } = ablationPath ? ablation.value : {};
       const spec: PruneJobSpec = fromJson(PruneJobSpecSchema, {
-        ...(runOptions.value as JsonObject),
+        ...(runOptions.value as JsonObject), ...(kept as JsonObject),
         graphId, datasetId: chosenDataset.datasetId,
-        [field.jsonName]: options.value as JsonObject,
+        [field.jsonName]: (ablationPath ? withValue(options.value, ablationPath, ablationType) : options.value) as JsonObject,
       });
       busy.value = "Submitting…";
       const { job } = await prune.submitJob({ spec });
@@ -114,6 +127,7 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
     <section aria-labelledby="setup-title" class="setup">
       <h2 id="setup-title">New run</h2>
       {choices.error.value && <Notice kind="error">{choices.error.value}</Notice>}
+      <Handles.Provider value={{ kv_cache_ids: kvCaches, kv_cache_id: kvCaches }}>
       <form onSubmit={(event) => { event.preventDefault(); void start(); }}>
         <div class="field">
           <label for="setup-model">Model</label>
@@ -134,6 +148,7 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
           <details>
             <summary>Graph options</summary>
             <Fields message={GraphOptionsSchema} content={graphOptions} only={GRAPH_OPTIONS} />
+            <KeepPrefix modelId={residentId} made={choices.refresh} />
           </details>
         )}
         <div class="field">
@@ -159,11 +174,27 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
           </select>
           <small class="quiet" title={commentOf(field.message!.typeName)}>{commentOf(field.message!.typeName)}</small>
         </div>
-        {field.message!.fields.length > 0 && (
+        {algorithmFields.length > 0 && (
           <details>
             <summary>Options of {algorithmName(field.localName as AlgorithmCase)}</summary>
-            <Fields key={algorithm.value} message={field.message!} content={options} />
+            <Fields key={algorithm.value} message={field.message!} content={options} except={["ablation_type"]} />
           </details>
+        )}
+        {ablationPath && (
+          <>
+            <AblationField content={ablation} kept={ablations}
+                           standard={ablationPath.length > 1 || field.message!.typeName === "ablate.v1.SubnetworkProbing"
+                             ? commentOf(OWN_DEFAULT) : undefined} />
+            <details>
+              <summary>More about the ablation</summary>
+              <Fields message={PruneJobSpecSchema} content={ablation} only={["ablate_by_clean"]} />
+              <KeepAblation modelId={residentId} datasetId={chosenDataset?.datasetId} made={(ablationId) => {
+                const { ablationType: _, ...others } = ablation.value;
+                ablation.value = { ...others, ablationId };
+                choices.refresh();
+              }} />
+            </details>
+          </>
         )}
         <details>
           <summary>Prompts and batches</summary>
@@ -174,6 +205,7 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
           {busy.value || "Discover"}
         </button>
       </form>
+      </Handles.Provider>
     </section>
   );
 }

@@ -1,16 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // A form made from a message's descriptor. Each control explains itself with the comment in proto/.
+// Fields that name something resident (ablation_id, kv_cache_ids) are chosen from what there is.
 import type { DescField, DescMessage, DescOneof } from "@bufbuild/protobuf";
 import { useSignal, type Signal } from "@preact/signals";
-import { useId } from "preact/hooks";
-import { choicesOf, commentOf, itemsOf, labelOf, parseList, parseScalar, type FormContent } from "./schema.js";
+import { createContext } from "preact";
+import { useContext, useId } from "preact/hooks";
+import { choicesOf, commentOf, itemsOf, labelOf, parseList, parseScalar, type FormContent, type Handle } from "./schema.js";
 
 interface Props {
   message: DescMessage;
   content: Signal<FormContent>;
   /** Only these members, by their names in proto/. */
   only?: string[];
+  /** Not these, here and in the messages within: they are asked for elsewhere. */
+  except?: string[];
 }
+
+/** What fields that are handles can be, by their names in proto/. */
+export const Handles = createContext<Record<string, Handle[]>>({});
+const Except = createContext<string[]>([]);
 
 function change(content: Signal<FormContent>, name: string, value: FormContent[string] | undefined): void {
   const { [name]: _, ...rest } = content.value;
@@ -75,8 +83,48 @@ function BoolField({ field, content }: { field: DescField; content: Signal<FormC
       <label class="check">
         <input type="checkbox" checked={content.value[field.jsonName] === true} aria-describedby={`${id}-help`}
                onChange={(event) => change(content, field.jsonName, event.currentTarget.checked || undefined)} />{" "}
-        {labelOf(field.name)}
+        <span>{labelOf(field.name)}</span>
       </label>
+      <small id={`${id}-help`} class="quiet">{commentOf(fullName(field))}</small>
+    </div>
+  );
+}
+
+/** One of the resident things, or none. */
+function HandleField({ field, content, handles }: { field: DescField; content: Signal<FormContent>; handles: Handle[] }) {
+  const id = useId();
+  const value = String(content.value[field.jsonName] ?? "");
+  return (
+    <div class="field">
+      <label for={id}>{labelOf(field.name).replace(/ id$/, "")}</label>
+      <select id={id} value={value} aria-describedby={`${id}-help`}
+              onChange={(event) => change(content, field.jsonName, event.currentTarget.value || undefined)}>
+        <option value="">none</option>
+        {handles.map((handle) => <option key={handle.id} value={handle.id}>{handle.label}</option>)}
+        {value !== "" && !handles.some((handle) => handle.id === value) && <option value={value}>{value} (gone)</option>}
+      </select>
+      <small id={`${id}-help`} class="quiet">{commentOf(fullName(field))}</small>
+    </div>
+  );
+}
+
+/** Any number of choices, ticked: resident things, or the values of an enum. */
+function ChecksField({ field, content, choices }: { field: DescField; content: Signal<FormContent>; choices: Handle[] }) {
+  const id = useId();
+  const chosen = (content.value[field.jsonName] ?? []) as string[];
+  const toggle = (one: string) => {
+    const next = choices.map((choice) => choice.id).filter((other) => (other === one) !== chosen.includes(other));
+    change(content, field.jsonName, next.length > 0 ? next : undefined);
+  };
+  return (
+    <div class="field" role="group" aria-labelledby={id} aria-describedby={`${id}-help`}>
+      <span id={id} class="name">{labelOf(field.name).replace(/ ids$/, "s")}</span>
+      {choices.length === 0 && <small class="quiet">There is none yet.</small>}
+      {choices.map((choice) => (
+        <label key={choice.id} class="check" title={choice.help}>
+          <input type="checkbox" checked={chosen.includes(choice.id)} onChange={() => toggle(choice.id)} /> <span>{choice.label}</span>
+        </label>
+      ))}
       <small id={`${id}-help`} class="quiet">{commentOf(fullName(field))}</small>
     </div>
   );
@@ -126,6 +174,16 @@ function OneofField({ oneof, content }: { oneof: DescOneof; content: Signal<Form
 }
 
 function Field({ field, content }: { field: DescField; content: Signal<FormContent> }) {
+  const handles = useContext(Handles)[field.name];
+  if (handles) {
+    return field.fieldKind === "list"
+      ? <ChecksField field={field} content={content} choices={handles} />
+      : <HandleField field={field} content={content} handles={handles} />;
+  }
+  if (field.fieldKind === "list" && field.listKind === "enum") {
+    const choices = choicesOf(field.enum!).slice(1).map(({ name, label, help }) => ({ id: name, label, help }));
+    return <ChecksField field={field} content={content} choices={choices} />;
+  }
   if (field.fieldKind === "enum") return <EnumField field={field} content={content} />;
   if (field.fieldKind === "message") return <MessageField field={field} content={content} />;
   if (field.fieldKind === "list" && field.listKind === "scalar") return <TextField field={field} content={content} list />;
@@ -134,13 +192,17 @@ function Field({ field, content }: { field: DescField; content: Signal<FormConte
   return <TextField field={field} content={content} list={false} />;
 }
 
-export function Fields({ message, content, only }: Props) {
+export function Fields({ message, content, only, except }: Props) {
+  const outer = useContext(Except);
+  const left = except ?? outer;
   return (
-    <div class="fields">
-      {itemsOf(message, only).map((item) =>
-        item.kind === "field"
-          ? <Field key={item.field.name} field={item.field} content={content} />
-          : <OneofField key={item.oneof.name} oneof={item.oneof} content={content} />)}
-    </div>
+    <Except.Provider value={left}>
+      <div class="fields">
+        {itemsOf(message, only, left).map((item) =>
+          item.kind === "field"
+            ? <Field key={item.field.name} field={item.field} content={content} />
+            : <OneofField key={item.oneof.name} oneof={item.oneof} content={content} />)}
+      </div>
+    </Except.Provider>
   );
 }

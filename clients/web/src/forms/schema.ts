@@ -14,9 +14,16 @@ export function commentOf(fullName: string): string {
   return comments[fullName] ?? "";
 }
 
-export function itemsOf(message: DescMessage, only?: string[]): Item[] {
+/** Something resident that a field can name. */
+export interface Handle {
+  id: string;
+  label: string;
+  help?: string;
+}
+
+export function itemsOf(message: DescMessage, only?: string[], except: string[] = []): Item[] {
   return message.members
-    .filter((member) => !only || only.includes(member.name))
+    .filter((member) => (!only || only.includes(member.name)) && !except.includes(member.name))
     .map((member): Item =>
       member.kind === "field" ? { kind: "field", field: member } : { kind: "oneof", oneof: member });
 }
@@ -41,6 +48,24 @@ export function choicesOf(type: DescEnum): Choice[] {
     const label = value.number === 0 ? `default${/^[A-Z_]{2,}$/.test(help) ? `: ${help}` : ""}` : short;
     return { name: value.name, label, help };
   });
+}
+
+/** Where in a message, or in the messages within, a field of this name is: the JSON names on the way. */
+export function pathOf(message: DescMessage, name: string): string[] | undefined {
+  for (const field of message.fields) {
+    if (field.name === name) return [field.jsonName];
+    const inner = field.fieldKind === "message" ? pathOf(field.message, name) : undefined;
+    if (inner) return [field.jsonName, ...inner];
+  }
+  return undefined;
+}
+
+/** A form's content with the value at a path set; undefined leaves it at its default. */
+export function withValue(content: FormContent, path: string[], value: JsonValue | undefined): FormContent {
+  const [first = "", ...rest] = path;
+  const { [first]: old, ...others } = content;
+  const next = rest.length === 0 ? value : withValue((old ?? {}) as FormContent, rest, value);
+  return next === undefined ? others : { ...others, [first]: next };
 }
 
 export function isNumber(scalar: ScalarType): boolean {

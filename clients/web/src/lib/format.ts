@@ -42,7 +42,8 @@ export function number(value: number): string {
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  const text = size >= 1e-3 && size < 1e5 ? size.toPrecision(4) : size.toExponential(2);
+  const text = size >= 1e4 && size < 1e9 ? count(Math.round(size))
+    : size >= 1e-3 && size < 1e4 ? size.toPrecision(4) : size.toExponential(2);
   return (value < 0 ? "−" : "") + text;
 }
 

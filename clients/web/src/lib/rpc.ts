@@ -3,6 +3,7 @@
 import { createClient } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { AdminService } from "#gen/ablate/v1/admin_pb.js";
+import { CacheService } from "#gen/ablate/v1/cache_pb.js";
 import { DatasetService } from "#gen/ablate/v1/dataset_pb.js";
 import { EvaluateService } from "#gen/ablate/v1/evaluate_pb.js";
 import { GraphService } from "#gen/ablate/v1/graph_pb.js";
@@ -14,6 +15,7 @@ import { RunService } from "#gen/ablate/v1/run_pb.js";
 const transport = createGrpcWebTransport({ baseUrl: globalThis.location?.origin ?? "" });
 
 export const admin = createClient(AdminService, transport);
+export const caches = createClient(CacheService, transport);
 export const datasets = createClient(DatasetService, transport);
 export const evaluate = createClient(EvaluateService, transport);
 export const graphs = createClient(GraphService, transport);

@@ -3,6 +3,7 @@
 import { Graphs } from "./graphs.js";
 import { Health } from "./health.js";
 import { Jobs } from "./jobs.js";
+import { Kept } from "./kept.js";
 import { Memory } from "./memory.js";
 import { Models } from "./models.js";
 
@@ -13,6 +14,7 @@ export function Overview() {
       <Jobs />
       <Models />
       <Graphs />
+      <Kept />
       <Memory />
       <Health />
     </div>

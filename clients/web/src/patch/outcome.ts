@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The model's output with and without what is ablated.
-import { AblationType, OutSlice } from "#gen/ablate/v1/common_pb.js";
+import { AblationType, AblationTypeSchema, OutSlice } from "#gen/ablate/v1/common_pb.js";
+import type { FormContent } from "../forms/schema.js";
 import { edgeName, type Topology } from "../graph/topology.js";
 import { masks, run } from "../lib/rpc.js";
 import type { Logits } from "../prompt/logits.js";
@@ -13,7 +14,17 @@ export interface Outcome {
   kl: number;
 }
 
-const textPrompt = (text: string) => ({ input: { case: "text" as const, value: { prompts: [text] } } });
+const textPrompts = (...prompts: string[]) => ({ input: { case: "text" as const, value: { prompts } } });
+
+/** What a pass's Ablation is of a form's choice: means that say whose they are take those prompts. */
+export function ablationOf({ ablationType, ablationId }: FormContent, clean: string, corrupt: string) {
+  if (typeof ablationId === "string") return { ablationId };
+  const type = AblationTypeSchema.values.find(({ name }) => name === ablationType)?.number ?? AblationType.UNSPECIFIED;
+  if (type === AblationType.ZERO) return { type };
+  const prompts = type === AblationType.TOKENWISE_MEAN_CLEAN ? [clean]
+    : type === AblationType.TOKENWISE_MEAN_CLEAN_AND_CORRUPT ? [clean, corrupt] : [corrupt];
+  return { type, prompts: textPrompts(...prompts) };
+}
 
 function last(data: Uint8Array | undefined): Logits {
   if (!data || data.length === 0) throw new Error("The daemon sent no logits.");
@@ -38,7 +49,7 @@ export async function measure(
   edges: number[],
   clean: string,
   corrupt: string,
-  type: AblationType,
+  chosen: FormContent,
 ): Promise<Outcome> {
   const { graphId, modelId } = topology.graph;
   const cut = edges.map((edge) => ({
@@ -46,8 +57,8 @@ export async function measure(
   }));
   const mask = { case: "edges" as const, value: { edges: cut, resetOthers: true } };
   const { maskedEdgeCount } = await masks.setPatchMask({ graphId, mask });
-  const prompts = textPrompt(clean);
-  const ablation = type === AblationType.ZERO ? { type } : { type, prompts: textPrompt(corrupt) };
+  const prompts = textPrompts(clean);
+  const ablation = ablationOf(chosen, clean, corrupt);
   const [whole, patched] = await Promise.all([
     run.forward({ target: { case: "modelId", value: modelId }, prompts, outSlice: OutSlice.LAST_SEQ }),
     run.forward({ target: { case: "graphId", value: graphId }, prompts, outSlice: OutSlice.LAST_SEQ, ablation }),

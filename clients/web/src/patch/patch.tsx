@@ -2,8 +2,9 @@
 // Ablation by hand: click nodes and edges away and see what the model says then.
 import { useComputed, useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import { AblationType } from "#gen/ablate/v1/common_pb.js";
 import type { Job } from "#gen/ablate/v1/prune_pb.js";
+import { AblationField } from "../forms/ablation.js";
+import type { FormContent } from "../forms/schema.js";
 import { Picture } from "../graph/picture.js";
 import { buildScene } from "../graph/scene.js";
 import { nonzeroCount } from "../graph/scores.js";
@@ -12,6 +13,7 @@ import { epoch, recoveries } from "../lib/connection.js";
 import { describe, isCancelled, reasonOf } from "../lib/errors.js";
 import { counted } from "../lib/format.js";
 import { isActive, jobTitle } from "../lib/jobs.js";
+import { ablationHandle, fetchKept } from "../lib/kept.js";
 import { usePolled } from "../lib/poll.js";
 import { route, setParams } from "../lib/route.js";
 import { QUICK, prune } from "../lib/rpc.js";
@@ -24,6 +26,7 @@ import { measure, type Outcome } from "./outcome.js";
 import { Output } from "./output.js";
 
 const SHOWN = 60;
+const RESAMPLED = "RESAMPLE: what the source gives for the corrupt prompt.";
 
 function useBench(modelId: string | undefined, job: Job | undefined) {
   const bench = useSignal<Bench | undefined>(undefined);
@@ -49,7 +52,9 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
   const { topology } = bench;
   const clean = useSettled(promptOf("clean"));
   const corrupt = useSettled(promptOf("corrupt"));
-  const type = useSignal(AblationType.RESAMPLE);
+  const ablation = useSignal<FormContent>({});
+  const kept = usePolled(fetchKept, 5);
+  const ablations = (kept.value.value?.ablations ?? []).filter((one) => one.modelId === modelId).map(ablationHandle);
   const edges = useSignal<ReadonlySet<number>>(new Set());
   const places = useSignal<ReadonlySet<number>>(new Set());
   const pointed = useSignal(-1);
@@ -73,7 +78,7 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
     fresh.value = false;
     latest.ask(async () => {
       try {
-        outcome.value = await measure(topology, cut.value, clean, corrupt, type.value);
+        outcome.value = await measure(topology, cut.value, clean, corrupt, ablation.value);
         error.value = "";
         fresh.value = true;
       } catch (failure) {
@@ -82,7 +87,7 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
         outcome.value = undefined;
       }
     });
-  }, [cut.value, clean, corrupt, type.value, hooksChanged.value, topology, recoveries.value]);
+  }, [cut.value, clean, corrupt, ablation.value, hooksChanged.value, topology, recoveries.value]);
 
   const toggle = (set: typeof edges, item: number) => {
     const next = new Set(set.value);
@@ -104,13 +109,7 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
     <div class="bench">
       <section class="stage" aria-label="Graph">
         <div class="row tight">
-          <label>
-            Ablated edges carry{" "}
-            <select value={type.value} onChange={(event) => (type.value = Number(event.currentTarget.value))}>
-              <option value={AblationType.RESAMPLE}>what the corrupt prompt gives (resample)</option>
-              <option value={AblationType.ZERO}>zero</option>
-            </select>
-          </label>
+          <AblationField content={ablation} kept={ablations} standard={RESAMPLED} />
           <button type="button" disabled={cut.value.length === 0} onClick={() => {
             edges.value = new Set();
             places.value = new Set();

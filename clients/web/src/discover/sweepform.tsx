@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// How circuits are run and measured: made from CircuitSweep and the metrics of EvaluateCircuits.
+import type { Signal } from "@preact/signals";
+import { EvaluateCircuitsRequestSchema } from "#gen/ablate/v1/evaluate_pb.js";
+import { CircuitSweepSchema } from "#gen/ablate/v1/run_pb.js";
+import { AblationField } from "../forms/ablation.js";
+import { Fields } from "../forms/fields.js";
+import type { FormContent } from "../forms/schema.js";
+import { ablationHandle, fetchKept } from "../lib/kept.js";
+import { usePolled } from "../lib/poll.js";
+import { SWEEP_OPTIONS } from "./sweep.js";
+
+interface Props {
+  modelId: string;
+  sweep: Signal<FormContent>;
+  metrics: Signal<FormContent>;
+}
+
+export function SweepForm({ modelId, sweep, metrics }: Props) {
+  const kept = usePolled(fetchKept, 5);
+  const ablations = (kept.value.value?.ablations ?? []).filter((one) => one.modelId === modelId).map(ablationHandle);
+  return (
+    <details>
+      <summary>How circuits are run and measured</summary>
+      <AblationField content={sweep} kept={ablations} />
+      <Fields message={CircuitSweepSchema} content={sweep} only={SWEEP_OPTIONS} />
+      <Fields message={EvaluateCircuitsRequestSchema} content={metrics} only={["metrics"]} />
+    </details>
+  );
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { expect, test } from "vitest";
+import { Metric } from "#gen/ablate/v1/evaluate_pb.js";
+import { JobEventSchema } from "#gen/ablate/v1/prune_pb.js";
+import { NO_CURVES, sizeBreaks, withEvent } from "../src/discover/curves.js";
+import { metricWords } from "../src/discover/sweep.js";
+import { nearest, onAxis, thin, ticksOf } from "../src/ui/series.js";
+
+const event = (init: MessageInitShape<typeof JobEventSchema>) => create(JobEventSchema, init);
+
+test("axes are even in decades, and sizes have room for 0", () => {
+  expect([0, 1, 10, 100].map((x) => onAxis("sizes", x))).toEqual([0, 1, 2, 3]);
+  expect(onAxis("log", 0.01)).toBe(-2);
+  expect(onAxis("linear", 7)).toBe(7);
+});
+
+test("ticks are round and within the range", () => {
+  expect(ticksOf("linear", 0, 9.5, 5)).toEqual([0, 2, 4, 6, 8]);
+  expect(ticksOf("linear", -1, 1, 4)).toEqual([-1, -0.5, 0, 0.5, 1]);
+  expect(ticksOf("linear", 3, 3, 4)).toEqual([3]);
+  expect(ticksOf("sizes", 0, 1519, 6)).toEqual([0, 1, 10, 100, 1000]);
+  expect(ticksOf("log", 1e-5, 0.09, 6)).toHaveLength(4);
+});
+
+test("a thinned line keeps its extremes and its order", () => {
+  const points = Array.from({ length: 10_000 }, (_, x) => ({ x, y: Math.sin(x / 500) }));
+  points[5003]!.y = 9;
+  points[7001]!.y = -9;
+  const few = thin(points, 600);
+  expect(few.length).toBeLessThanOrEqual(600);
+  expect(Math.max(...few.map(({ y }) => y))).toBe(9);
+  expect(Math.min(...few.map(({ y }) => y))).toBe(-9);
+  expect(few.map(({ x }) => x)).toEqual([...few.map(({ x }) => x)].sort((a, b) => a - b));
+  expect(thin(points.slice(0, 5), 600)).toHaveLength(5);
+});
+
+test("the nearest point is found from either side", () => {
+  const points = [0, 1, 10].map((x) => ({ x, y: 0 }));
+  expect([-5, 0.4, 0.6, 5, 6, 99].map((x) => nearest(points, x))).toEqual([0, 0, 1, 1, 2, 2]);
+});
+
+test("a training's steps are counted over its events, and other sizes are told", () => {
+  let curves = withEvent(NO_CURVES, event({ training: [{ loss: 3, circuitSize: 10n }, { loss: 2, circuitSize: 10n }] }));
+  curves = withEvent(curves, event({ training: [{ loss: 5, circuitSize: 20n, hasValidation: true, validation: 80 }] }));
+  expect(curves.steps.map(({ number, loss, validation }) => [number, loss, validation]))
+    .toEqual([[1, 3, undefined], [2, 2, undefined], [3, 5, 80]]);
+  expect(sizeBreaks(curves.steps)).toEqual([{ x: 3, label: "from here for circuits of 20 edges" }]);
+});
+
+test("a very long training keeps a bounded number of steps, the newest among them", () => {
+  let curves = NO_CURVES;
+  for (let index = 0; index < 60; index++) {
+    curves = withEvent(curves, event({ training: Array.from({ length: 1000 }, () => ({ loss: index })) }));
+  }
+  expect(curves.steps.length).toBeLessThanOrEqual(20_000);
+  expect(curves.steps[curves.steps.length - 1]).toMatchObject({ number: 60_000, loss: 59 });
+});
+
+test("ACDC's taus grow by what its events say", () => {
+  let curves = withEvent(NO_CURVES, event({ acdc: [{ tau: 0.1, decidedEdges: 5n, removedEdges: 4n, effect: 0.2 }] }));
+  curves = withEvent(curves, event({ acdc: [
+    { tau: 0.1, decidedEdges: 5n, removedEdges: 4n, effect: 0.2 }, { tau: 0.3, decidedEdges: 2n, removedEdges: 2n, effect: 0.1 },
+  ] }));
+  expect(curves.taus.map(({ removed }) => removed)).toEqual([
+    [{ x: 0, y: 0 }, { x: 5, y: 4 }], [{ x: 0, y: 0 }, { x: 2, y: 2 }],
+  ]);
+  expect(withEvent(curves, event({})).taus).toBe(curves.taus);
+});
+
+test("metrics have words, new ones their name", () => {
+  expect(metricWords(Metric.KL_DIV)).toBe("KL, nats");
+  expect(metricWords(Metric.ANSWER_PROB_DIFF_PERCENT)).toBe("Answer prob diff, %");
+});

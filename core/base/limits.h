@@ -56,6 +56,7 @@
 #define ABL_MODEL_COUNT_MAX 64
 #define ABL_GRAPH_COUNT_MAX 4096
 #define ABL_DATASET_COUNT_MAX 1024
+#define ABL_JOB_GRACE_MS_MAX 600000            /* of a streamed job whose client is gone */
 #define ABL_KV_CACHE_COUNT_MAX 1024
 #define ABL_ACTIVATIONS_COUNT_MAX 1024         /* passes whose activations are kept */
 #define ABL_GRAPH_KV_CACHE_MAX 4               /* KV caches that one graph uses */

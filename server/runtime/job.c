@@ -347,6 +347,8 @@ static void job_end(abl_task *task) {
 static void job_done(abl_task *task) {
     abl_job *job = job_of_task(task);
     bool complete = job->done == job->total && job->total > 0;
+    abl_timer_destroy(job->grace);
+    job->grace = NULL;
     if (job->step_status.code != ABL_CODE_OK) {
         job->error = job->step_status;
         job->state = ABL_JOB_FAILED;
@@ -448,4 +450,23 @@ void abl_job_cancel(abl_job *job, const char *why) {
         }
         abl_executor_cancel(job->executor, &job->task);
     }
+}
+
+static void grace_over(void *user_data) {
+    abl_job *job = user_data;
+    if (job->watchers == NULL || abl_job_ended(job)) {
+        abl_timer_stop(job->grace);
+        abl_job_cancel(job, "the client that streamed its scores left");
+    }
+}
+
+void abl_job_orphan(abl_job *job, uint64_t grace_ms) {
+    if (grace_ms > 0 && !abl_job_ended(job) && job->grace == NULL) {
+        job->grace = abl_timer_create(job->loop, grace_over, job);
+        if (job->grace != NULL) {
+            abl_timer_start(job->grace, grace_ms, grace_ms);
+            return;
+        }
+    }
+    abl_job_cancel(job, "the client that streamed its scores left");
 }

@@ -102,6 +102,7 @@ typedef struct abl_job {
     /* job.c's own */
     int64_t event_capacity;
     abl_job_watcher *watchers;
+    struct abl_timer *grace; /* NULL: not orphaned, or ended */
     abl_task task;
     char client[96];
     abl_executor *executor;
@@ -155,6 +156,9 @@ ABL_MUST_CHECK abl_code abl_job_start(abl_job *job, const abl_job_place *place,
 
 /* It stops after the step that runs, with the scores it has. No effect once it has ended. */
 void abl_job_cancel(abl_job *job, const char *why);
+/* The client that streamed it is gone: cancelled after grace_ms unless somebody watches it then,
+ * which is asked again as often. 0: at once. */
+void abl_job_orphan(abl_job *job, uint64_t grace_ms);
 bool abl_job_ended(const abl_job *job);
 /* Units of work done, ahead of the events while it runs. */
 int64_t abl_job_done(const abl_job *job);

@@ -8,6 +8,7 @@
  * StreamPruneScores is both in one. */
 #include "server/convert/prune.h"
 #include "ablate/v1/prune.pb-c.h"
+#include "core/base/limits.h"
 #include "core/base/mem.h"
 #include "server/convert/ablation.h"
 #include "server/convert/model.h"
@@ -307,6 +308,7 @@ typedef struct watch {
     abl_rpc *rpc;
     abl_job *job;     /* NULL: not watching */
     int64_t sequence; /* the last event that was sent */
+    int32_t grace_ms; /* StreamPruneScores: what its job has when the client is gone */
     enum { STREAM_CREATED, STREAM_EVENTS, STREAM_SCORES, STREAM_ENDED, STREAM_OVER } phase;
     abl_module_stream scores;
 } watch;
@@ -466,7 +468,7 @@ static void stream_next(abl_rpc *rpc) {
 static void stream_cancel(abl_rpc *rpc) {
     watch *state = rpc->state;
     if (state->job != NULL) {
-        abl_job_cancel(state->job, "the client that streamed its scores left");
+        abl_job_orphan(state->job, (uint64_t)state->grace_ms);
     }
 }
 
@@ -477,6 +479,8 @@ static void stream_started(abl_rpc *rpc, abl_job *job) {
 }
 
 static void stream_prune_scores(abl_rpc *rpc, const ProtobufCMessage *message) {
+    const Ablate__V1__StreamPruneScoresRequest *request =
+        (const Ablate__V1__StreamPruneScoresRequest *)message;
     watch *state = abl_rpc_alloc(rpc, sizeof *state);
     if (state == NULL) {
         abl_rpc_fail_status(rpc);
@@ -486,8 +490,14 @@ static void stream_prune_scores(abl_rpc *rpc, const ProtobufCMessage *message) {
     rpc->end_cb = watch_end;
     rpc->cancel_cb = stream_cancel;
     state->submit.started_cb = stream_started;
-    submit_start(rpc, &state->submit,
-                 ((const Ablate__V1__StreamPruneScoresRequest *)message)->spec);
+    state->grace_ms = request->grace_ms;
+    if (request->grace_ms < 0 || request->grace_ms > ABL_JOB_GRACE_MS_MAX) {
+        abl_rpc_fail(rpc, ABL_CODE_INVALID_ARGUMENT, "GRACE_OUT_OF_RANGE",
+                     "grace_ms is %d; it goes from 0 to %d", request->grace_ms,
+                     ABL_JOB_GRACE_MS_MAX);
+        return;
+    }
+    submit_start(rpc, &state->submit, request->spec);
 }
 
 /* ---- one job, all jobs -------------------------------------------------------------------- */

@@ -118,6 +118,8 @@ CASES: list[tuple[str, Call, str, str]] = [
     ("graph", lambda w: _as(w.graph, id="g-no").reset_patch_mask(), "NOT_FOUND", "GRAPH_UNKNOWN"),
     ("parameters of no model", lambda w: ablate.Parameters(_as(w.model, id="m-no")), "NOT_FOUND", "MODEL_UNKNOWN"),
     ("parameter", lambda w: w.model.parameters()["blocks.0.attn.W_X"], "NOT_FOUND", "PARAMETER_UNKNOWN"),
+    ("grace", lambda w: list(w.client._call("StreamPruneScores", prune_pb2.StreamPruneScoresRequest(grace_ms=-1))),
+     "INVALID_ARGUMENT", "GRACE_OUT_OF_RANGE"),
     ("a parameter's column", lambda w: w.model.parameters().columns("unembed.b_U", [1 << 30]), "INVALID_ARGUMENT",
      "PARAMETER_COLUMNS"),
     ("columns without end", lambda w: w.model.parameters().columns("pos_embed.W_pos", [0] * 65537), "INVALID_ARGUMENT",

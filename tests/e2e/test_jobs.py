@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Jobs that last: watched, dropped, resumed, cancelled, overtaken, drained."""
 
+import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -105,10 +107,73 @@ for event in graph.stream_prune_scores(client.datasets()[0], MaskGradient(integr
     job = client.job(process.stdout.readline().strip())
     process.kill()
     process.wait()
-    wait_for(job, "cancelled")
+    # Nobody watches meanwhile: who does keeps it going.
+    deadline = time.monotonic() + 60
+    while job.refresh().state == "running" and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert job.state == "cancelled"
     for left in graph.model.graphs():
         if left.id != graph.id:
             left.delete()
+
+
+class Proxy:
+    """Passes TCP connections on to the daemon, and cuts them when told."""
+
+    def __init__(self, target):
+        host, port = target.rsplit(":", 1)
+        self.pairs = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.accept, args=(host, int(port)), daemon=True).start()
+
+    def accept(self, host, port):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection((host, port))
+            self.pairs.append((near, far))
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self.copy, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def copy(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+
+    def cut(self):
+        for pair in self.pairs:
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+        self.pairs.clear()
+
+
+def test_a_stream_whose_connection_is_cut_goes_on_with_the_next_event(daemon, graph, ioi):
+    proxy = Proxy(daemon.grpc)
+    with ablate.connect(proxy.address, arrays="numpy") as client:
+        behind = client.model(graph.model.id).graphs()
+        mine = next(one for one in behind if one.id == graph.id)
+        algo = ablate.MaskGradient(integrated_grad_samples=10)
+        events, cuts = [], 0
+        with mine.stream_prune_scores(ioi, algo, batch_size=1) as stream:
+            for event in stream:
+                events.append(event)
+                if event.done_units and cuts < 2:
+                    proxy.cut()
+                    cuts += 1
+            scores = stream.scores
+    proxy.listener.close()
+    assert cuts == 2 and stream.job.state == "succeeded"
+    assert [event.sequence for event in events] == list(range(1, stream.job.last_sequence + 1))
+    expected = graph.prune_scores(ioi, algo, batch_size=1, progress=False)
+    np.testing.assert_array_equal(scores.flat(), expected.flat())
 
 
 def interrupt(process):

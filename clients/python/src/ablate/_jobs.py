@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Literal, Sequence, Union
@@ -451,8 +452,11 @@ class PruneStream:
     """A running job's partial results: iterate over it for :class:`JobEvent`, then read ``scores``.
 
     Leaving the loop early, ``close()`` or the end of a ``with`` block cancels the job, which keeps the
-    scores that it has: ``stream.job.scores()``.
+    scores that it has: ``stream.job.scores()``. A lost connection is resumed as by :meth:`Job.watch`:
+    the daemon gives the job ``GRACE_MS`` for that, then cancels it.
     """
+
+    GRACE_MS = 15_000
 
     def __init__(self, client: "Client", stream: Stream):
         self.client = client
@@ -460,6 +464,7 @@ class PruneStream:
         self._scores: PruneScores | None = None
         self._top: tuple[EdgeScore, ...] = ()
         self._done = False
+        self._sequence = 0
         first = next(stream)
         self.job = Job(client, first.created)
         """The job; its events also answer :meth:`Job.watch`."""
@@ -467,21 +472,25 @@ class PruneStream:
 
     def _read(self) -> Iterator[JobEvent]:
         try:
-            for message in self._stream:
-                if message.HasField("event"):
-                    event = JobEvent._from_proto(message.event)
-                    self._top = event.top_edges or self._top
-                    yield event
-                else:
-                    self._scores = PruneScores(
-                        dict(collect_chunks(self._chunks(message), self.client.arrays)),
-                        self.job,
-                        self._top,
-                    )
-                    self._done = True
+            try:
+                for message in self._stream:
+                    if message.HasField("event"):
+                        yield self._seen(JobEvent._from_proto(message.event))
+                    else:
+                        self._scores = PruneScores._from_chunks(self._chunks(message), self.job, self._top)
+                        self._done = True
+            except UnavailableError:
+                for event in self.job.watch(self._sequence):
+                    yield self._seen(event)
+                self.job.refresh()
+                self._done = True
         finally:
-            if not self._done:
-                self._stream.cancel()
+            self.close()
+
+    def _seen(self, event: JobEvent) -> JobEvent:
+        self._sequence = event.sequence
+        self._top = event.top_edges or self._top
+        return event
 
     def _chunks(self, message: Any) -> Iterator[common_pb2.TensorChunk]:
         while message.HasField("scores"):
@@ -514,7 +523,10 @@ class PruneStream:
     def close(self) -> None:
         """Cancels the job unless it has ended."""
         if not self._done:
+            self._done = True
             self._stream.cancel()
+            with contextlib.suppress(AblateError):  # no connection: the daemon does it after the grace
+                self.job.cancel()
 
     def __enter__(self) -> "PruneStream":
         return self

@@ -54,7 +54,7 @@ class GraphScores(Topology):
         spec = self._spec(
             dataset, algo, batch_size, prompt_count, prepend_bos, tail_divergence, top_k
         )
-        request = prune_pb2.StreamPruneScoresRequest(spec=spec)
+        request = prune_pb2.StreamPruneScoresRequest(spec=spec, grace_ms=PruneStream.GRACE_MS)
         return PruneStream(self.client, self.client._call("StreamPruneScores", request))
 
     def prune_scores(

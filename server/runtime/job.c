@@ -197,14 +197,20 @@ static void report_deliver(abl_mail *mail) {
 void abl_job_watch(abl_job *job, abl_job_watcher *watcher) {
     watcher->next = job->watchers;
     job->watchers = watcher;
+    if (job->grace != NULL) {
+        abl_timer_stop(job->grace);
+    }
 }
 
 void abl_job_unwatch(abl_job *job, abl_job_watcher *watcher) {
     for (abl_job_watcher **at = &job->watchers; *at != NULL; at = &(*at)->next) {
         if (*at == watcher) {
             *at = watcher->next;
-            return;
+            break;
         }
+    }
+    if (job->grace != NULL && job->watchers == NULL) {
+        abl_timer_start(job->grace, job->grace_ms, 0);
     }
 }
 
@@ -453,20 +459,21 @@ void abl_job_cancel(abl_job *job, const char *why) {
 }
 
 static void grace_over(void *user_data) {
-    abl_job *job = user_data;
-    if (job->watchers == NULL || abl_job_ended(job)) {
-        abl_timer_stop(job->grace);
-        abl_job_cancel(job, "the client that streamed its scores left");
-    }
+    abl_job_cancel(user_data, "the client that streamed its scores left");
 }
 
 void abl_job_orphan(abl_job *job, uint64_t grace_ms) {
-    if (grace_ms > 0 && !abl_job_ended(job) && job->grace == NULL) {
-        job->grace = abl_timer_create(job->loop, grace_over, job);
-        if (job->grace != NULL) {
-            abl_timer_start(job->grace, grace_ms, grace_ms);
-            return;
-        }
+    if (abl_job_ended(job)) {
+        return;
     }
-    abl_job_cancel(job, "the client that streamed its scores left");
+    ABL_ASSERT(job->grace == NULL);
+    job->grace = grace_ms == 0 ? NULL : abl_timer_create(job->loop, grace_over, job);
+    if (job->grace == NULL) {
+        grace_over(job);
+        return;
+    }
+    job->grace_ms = grace_ms;
+    if (job->watchers == NULL) {
+        abl_timer_start(job->grace, grace_ms, 0);
+    }
 }

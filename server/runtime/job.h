@@ -102,7 +102,8 @@ typedef struct abl_job {
     /* job.c's own */
     int64_t event_capacity;
     abl_job_watcher *watchers;
-    struct abl_timer *grace; /* NULL: not orphaned, or ended */
+    struct abl_timer *grace; /* NULL: not orphaned, or ended; runs while nobody watches */
+    uint64_t grace_ms;
     abl_task task;
     char client[96];
     abl_executor *executor;
@@ -156,8 +157,8 @@ ABL_MUST_CHECK abl_code abl_job_start(abl_job *job, const abl_job_place *place,
 
 /* It stops after the step that runs, with the scores it has. No effect once it has ended. */
 void abl_job_cancel(abl_job *job, const char *why);
-/* The client that streamed it is gone: cancelled after grace_ms unless somebody watches it then,
- * which is asked again as often. 0: at once. */
+/* The client that streamed it is gone: from now on it is cancelled once nobody has watched it for
+ * grace_ms on end. 0: at once. To be called once; no effect on a job that has ended. */
 void abl_job_orphan(abl_job *job, uint64_t grace_ms);
 bool abl_job_ended(const abl_job *job);
 /* Units of work done, ahead of the events while it runs. */

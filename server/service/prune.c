@@ -465,11 +465,14 @@ static void stream_next(abl_rpc *rpc) {
     abl_rpc_finish_ok(rpc);
 }
 
-static void stream_cancel(abl_rpc *rpc) {
+/* However the call ends, a job that has not ended is then nobody's: a client that was told of it
+ * may come back. */
+static void stream_end(abl_rpc *rpc) {
     watch *state = rpc->state;
     if (state->job != NULL) {
-        abl_job_orphan(state->job, (uint64_t)state->grace_ms);
+        abl_job_orphan(state->job, state->phase == STREAM_CREATED ? 0 : (uint64_t)state->grace_ms);
     }
+    watch_end(rpc);
 }
 
 static void stream_started(abl_rpc *rpc, abl_job *job) {
@@ -487,8 +490,7 @@ static void stream_prune_scores(abl_rpc *rpc, const ProtobufCMessage *message) {
         return;
     }
     rpc->state = state;
-    rpc->end_cb = watch_end;
-    rpc->cancel_cb = stream_cancel;
+    rpc->end_cb = stream_end;
     state->submit.started_cb = stream_started;
     state->grace_ms = request->grace_ms;
     if (request->grace_ms < 0 || request->grace_ms > ABL_JOB_GRACE_MS_MAX) {

@@ -45,9 +45,6 @@ static void call_cancelled(abl_call *call) {
         }
         return;
     }
-    if (rpc->cancel_cb != NULL) {
-        rpc->cancel_cb(rpc);
-    }
     abl_rpc_fail(rpc, ABL_CODE_CANCELLED, "CALL_CANCELLED", "the client left");
 }
 
@@ -212,9 +209,6 @@ void abl_rpc_fail(abl_rpc *rpc, abl_code code, const char *reason, const char *f
 static void work_done(abl_rpc *rpc) {
     rpc->working = false;
     if (rpc->call->cancelled) {
-        if (rpc->cancel_cb != NULL) {
-            rpc->cancel_cb(rpc);
-        }
         abl_rpc_fail(rpc, ABL_CODE_CANCELLED, "CALL_CANCELLED", "the client left");
         return;
     }
@@ -284,9 +278,6 @@ void abl_rpc_run(abl_rpc *rpc, abl_device_slot *slot, abl_task_class task_class,
     rpc->submit_us = abl_time_us();
     rpc->waited_us = 0;
     if (abl_executor_submit(rpc->executor, &rpc->task, &rpc->status) != ABL_CODE_OK) {
-        if (rpc->cancel_cb != NULL) {
-            rpc->cancel_cb(rpc);
-        }
         abl_rpc_fail_status(rpc);
         return;
     }
@@ -324,9 +315,6 @@ void abl_rpc_send(abl_rpc *rpc, const ProtobufCMessage *message) {
         abl_arena_reset(rpc->scratch);
     }
     if (code != ABL_CODE_OK) {
-        if (rpc->cancel_cb != NULL) {
-            rpc->cancel_cb(rpc);
-        }
         abl_rpc_fail_status(rpc);
         return;
     }

@@ -61,8 +61,6 @@ struct abl_rpc {
     void (*end_cb)(abl_rpc *rpc);      /* may be NULL: gives back what is not in the arena */
     void (*work_end_cb)(abl_rpc *rpc); /* may be NULL: ends, on the executor, what abl_rpc_run()'s
                                           work made there; set before it, runs once a run */
-    void (*cancel_cb)(abl_rpc *rpc);   /* may be NULL: the client left while nothing of ours ran;
-                                        the rpc ends right after */
 
     /* rpc.c's own */
     void (*next_cb)(abl_rpc *rpc);

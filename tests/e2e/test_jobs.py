@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Jobs that last: watched, dropped, resumed, cancelled, overtaken, drained."""
 
-import contextlib
+import asyncio
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 
 import ablate
+import ablate.aio
 import grpc
 import numpy as np
 import pytest
+from ablate._jobs import make_spec
 from ablate.v1 import prune_pb2
 from daemon import LONG_JOB, Daemon
+from proxy import Proxy
 
 
 def wait_for(job, state):
@@ -97,6 +99,7 @@ def test_a_client_killed_in_mid_stream_has_its_job_cancelled(client, daemon, gra
     script = f"""
 import ablate
 from ablate import MaskGradient
+ablate._graph.GRACE_MS = 300
 client = ablate.connect({daemon.grpc!r}, arrays="numpy")
 graph = client.model({graph.model.id!r}).graph()
 for event in graph.stream_prune_scores(client.datasets()[0], MaskGradient(integrated_grad_samples=1000), batch_size=1):
@@ -107,73 +110,155 @@ for event in graph.stream_prune_scores(client.datasets()[0], MaskGradient(integr
     job = client.job(process.stdout.readline().strip())
     process.kill()
     process.wait()
-    # Nobody watches meanwhile: who does keeps it going.
-    deadline = time.monotonic() + 60
-    while job.refresh().state == "running" and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert job.state == "cancelled"
+    assert ended(job) == "cancelled"
     for left in graph.model.graphs():
         if left.id != graph.id:
             left.delete()
 
 
-class Proxy:
-    """Passes TCP connections on to the daemon, and cuts them when told."""
+def behind(proxy, graph):
+    """The same graph, seen through the proxy: a client of its own, and the graph."""
+    client = ablate.connect(proxy.address, arrays="numpy")
+    return client, next(one for one in client.model(graph.model.id).graphs() if one.id == graph.id)
 
-    def __init__(self, target):
-        host, port = target.rsplit(":", 1)
-        self.pairs = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self.accept, args=(host, int(port)), daemon=True).start()
 
-    def accept(self, host, port):
-        while True:
-            try:
-                near, _ = self.listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection((host, port))
-            self.pairs.append((near, far))
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self.copy, args=(one, other), daemon=True).start()
-
-    @staticmethod
-    def copy(source, sink):
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-        except OSError:
-            pass
-
-    def cut(self):
-        for pair in self.pairs:
-            for end in pair:
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-                end.close()
-        self.pairs.clear()
+CUT_JOB = {"algo": ablate.MaskGradient(integrated_grad_samples=10), "batch_size": 1}
 
 
 def test_a_stream_whose_connection_is_cut_goes_on_with_the_next_event(daemon, graph, ioi):
-    proxy = Proxy(daemon.grpc)
-    with ablate.connect(proxy.address, arrays="numpy") as client:
-        behind = client.model(graph.model.id).graphs()
-        mine = next(one for one in behind if one.id == graph.id)
-        algo = ablate.MaskGradient(integrated_grad_samples=10)
-        events, cuts = [], 0
-        with mine.stream_prune_scores(ioi, algo, batch_size=1) as stream:
+    events, cuts = [], 0
+    with Proxy(daemon.grpc) as proxy:
+        client, mine = behind(proxy, graph)
+        with client, mine.stream_prune_scores(ioi, **CUT_JOB) as stream:
             for event in stream:
                 events.append(event)
                 if event.done_units and cuts < 2:
                     proxy.cut()
                     cuts += 1
             scores = stream.scores
-    proxy.listener.close()
     assert cuts == 2 and stream.job.state == "succeeded"
     assert [event.sequence for event in events] == list(range(1, stream.job.last_sequence + 1))
-    expected = graph.prune_scores(ioi, algo, batch_size=1, progress=False)
+    expected = graph.prune_scores(ioi, **CUT_JOB, progress=False)
     np.testing.assert_array_equal(scores.flat(), expected.flat())
+    assert scores.top_edges == expected.top_edges
+
+
+def test_an_async_stream_whose_connection_is_cut_goes_on_with_the_next_event(daemon, graph, ioi, ioi_path):
+    async def session(proxy):
+        events, cuts = [], 0
+        async with await ablate.aio.connect(proxy.address, arrays="numpy") as client:
+            mine = await (await client.load("tiny-ioi")).graph()
+            async with await mine.stream_prune_scores(ioi_path, **CUT_JOB) as stream:
+                async for event in stream:
+                    events.append(event)
+                    if event.done_units and cuts < 2:
+                        proxy.cut()
+                        cuts += 1
+                assert cuts == 2 and stream.job.state == "succeeded"
+                scores = await stream.scores()
+            await mine.delete()
+        return events, stream.job, scores
+
+    with Proxy(daemon.grpc) as proxy:
+        events, job, scores = asyncio.run(session(proxy))
+    assert [event.sequence for event in events] == list(range(1, job.last_sequence + 1))
+    expected = graph.prune_scores(ioi, **CUT_JOB, progress=False)
+    np.testing.assert_array_equal(scores.flat(), expected.flat())
+
+
+def orphan(proxy, client, graph, ioi, grace_ms):
+    """A long job whose stream was cut after its first events; it has `grace_ms` from now on."""
+    spec = make_spec(graph.id, ioi.id, LONG_JOB["algo"], batch_size=1, prompt_count=None, prepend_bos=None, top_k=1)
+    with grpc.insecure_channel(proxy.address) as channel:
+        call = channel.unary_stream(
+            "/ablate.v1.PruneService/StreamPruneScores",
+            request_serializer=prune_pb2.StreamPruneScoresRequest.SerializeToString,
+            response_deserializer=prune_pb2.StreamPruneScoresResponse.FromString,
+        )(prune_pb2.StreamPruneScoresRequest(spec=spec, grace_ms=grace_ms))
+        job = client.job(next(call).created.job_id)
+        while not next(call).event.done_units:
+            pass
+        proxy.cut()
+        with pytest.raises(grpc.RpcError) as caught:
+            for _ in call:
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    return job
+
+
+def ended(job, within=60.0):
+    """The job's state once it has ended, without watching it: who watches keeps an orphan going."""
+    deadline = time.monotonic() + within
+    while job.refresh().state in ("queued", "running") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return job.state
+
+
+def test_a_lost_stream_that_nobody_resumes_has_its_job_cancelled(client, daemon, graph, ioi):
+    with Proxy(daemon.grpc) as proxy:
+        for grace_ms in (0, 300):
+            job = orphan(proxy, client, graph, ioi, grace_ms)
+            assert ended(job) == "cancelled"
+            assert [event.error for event in job.watch()][-1] == "the client that streamed its scores left"
+
+
+def test_an_orphaned_job_goes_on_while_it_is_watched_and_each_loss_grants_the_grace_anew(client, daemon, graph, ioi):
+    with Proxy(daemon.grpc) as proxy:
+        job = orphan(proxy, client, graph, ioi, 1500)
+        for _ in range(2):
+            began = time.monotonic()
+            for event in job.watch():
+                if time.monotonic() > began + 2.5:  # well over the grace
+                    break
+            assert job.refresh().state == "running"
+        assert ended(job) == "cancelled"
+
+
+def test_a_stream_left_through_a_cut_connection_is_cancelled_by_its_client(client, daemon, graph, ioi):
+    with Proxy(daemon.grpc) as proxy:
+        behind_proxy, mine = behind(proxy, graph)
+        with behind_proxy, mine.stream_prune_scores(ioi, **LONG_JOB) as stream:
+            cut = False
+            for event in stream:
+                if cut and event.done_units > 3:
+                    break
+                if event.done_units and not cut:
+                    proxy.cut()
+                    cut = True
+        # Long before the grace of 15 s is over.
+        assert ended(client.job(stream.job.id), within=5) == "cancelled"
+
+
+def test_a_client_whose_daemon_is_started_anew_is_told_that_its_job_is_gone(ioi_path):
+    with Daemon() as old, Daemon() as new, Proxy(old.grpc) as proxy:
+        with ablate.connect(proxy.address, arrays="numpy") as client:
+            graph = client.load_model("tiny-ioi", progress=False).graph()
+            stream = graph.stream_prune_scores(ioi_path, **LONG_JOB)
+            with pytest.raises(ablate.NotFoundError, match="was started anew while .* start the job again") as caught:
+                for event in stream:
+                    if event.done_units:
+                        proxy.target = new.grpc
+                        proxy.cut()
+            assert caught.value.reason == "JOB_UNKNOWN"
+            assert client.models() == [], "the client goes on with the new daemon"
+
+
+def test_a_client_whose_daemon_is_killed_is_told_soon(ioi_path):
+    daemon = Daemon()
+    try:
+        with ablate.connect(daemon.grpc, arrays="numpy") as client:
+            graph = client.load_model("tiny-ioi", progress=False).graph()
+            with pytest.raises(ablate.UnavailableError, match="see whether `ablated` runs there") as caught:
+                for event in graph.stream_prune_scores(ioi_path, **LONG_JOB):
+                    if event.done_units and daemon.alive():
+                        daemon.process.kill()
+                        daemon.wait()
+                        began = time.monotonic()
+            assert caught.value.reason == "CONNECTION_LOST" and time.monotonic() - began < 30
+            with pytest.raises(ablate.UnavailableError, match="see whether `ablated` runs there"):
+                graph.edges()
+    finally:
+        daemon.folder.cleanup()
 
 
 def interrupt(process):
@@ -194,7 +279,7 @@ def interrupt(process):
         process.wait()
 
 
-def test_ctrl_c_cancels_on_the_server_and_leaves_partial_scores(client, daemon, graph):
+def test_ctrl_c_cancels_on_the_server_and_leaves_partial_scores(client, daemon, graph, ioi):
     others = {job.id for job in client.jobs()}
     script = f"""
 import ablate, sys
@@ -320,13 +405,9 @@ def test_a_second_daemon_on_the_same_port_says_so(daemon):
 
 
 @pytest.mark.parametrize("timeout", [0.001, 0.05])
-def test_a_deadline_ends_the_call_and_its_job(client, channel, graph, ioi, timeout):
-    from ablate._jobs import make_spec
-
-    others = {job.id for job in client.jobs()}
-    spec = make_spec(
-        graph.id, ioi.id, LONG_JOB["algo"], batch_size=1, prompt_count=None, prepend_bos=None, top_k=1
-    )
+def test_a_deadline_ends_the_call_and_its_job(client, channel, tiny, ioi, timeout):
+    graph = tiny.graph()
+    spec = make_spec(graph.id, ioi.id, LONG_JOB["algo"], batch_size=1, prompt_count=None, prepend_bos=None, top_k=1)
     call = channel.unary_stream(
         "/ablate.v1.PruneService/StreamPruneScores",
         request_serializer=prune_pb2.StreamPruneScoresRequest.SerializeToString,
@@ -336,9 +417,18 @@ def test_a_deadline_ends_the_call_and_its_job(client, channel, graph, ioi, timeo
         for _ in call:
             pass
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    for job in client.jobs():
-        if job.id not in others and job.state in ("queued", "running"):
-            wait_for(job, "cancelled")
+    # The client knows of its deadline first: for a moment the daemon still has the call, or its job.
+    # Neither may stay, and both would keep the graph.
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            graph.delete()
+            break
+        except ablate.FailedPreconditionError as error:
+            assert error.reason == "GRAPH_IN_USE" and time.monotonic() < deadline, error
+            time.sleep(0.02)
+    of_graph = [job for job in client.jobs() if job._proto.spec.graph_id == graph.id]
+    assert all(job.state == "cancelled" for job in of_graph)
 
 
 def test_provenance_says_how_to_compute_it_again(graph, ioi, tiny):

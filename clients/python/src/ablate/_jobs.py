@@ -17,7 +17,7 @@ from ._arrays import Array, bos_policy, collect_chunks, to_numpy
 from ._enums import ablation_value, enum_value
 from ._rpc import Stream
 from ._training import CircuitProbing, SubnetworkProbing, TrainingPoint
-from .errors import AblateError, UnavailableError
+from .errors import AblateError, NotFoundError, UnavailableError
 from .v1 import common_pb2, prune_pb2
 
 if TYPE_CHECKING:
@@ -244,6 +244,25 @@ def state_name(state: int) -> str:
 
 ENDED = frozenset(("succeeded", "failed", "cancelled"))
 
+GRACE_MS = 15_000
+"""How long the daemon lets a streamed job go on for a client whose connection is lost."""
+CANCEL_TIMEOUT = 5.0
+"""Seconds that leaving a stream waits for the daemon's word."""
+
+
+def resume_pause(failures: int) -> float:
+    """Seconds to wait before a lost connection is tried again."""
+    return min(0.1 * 2**failures, 5.0)
+
+
+def job_gone(job: "Job") -> NotFoundError:
+    """What a client says that came back to a daemon without its job."""
+    return NotFoundError(
+        f"the daemon at {job.client.host} was started anew while job {job.id} ran, so the job and its "
+        "scores are gone; load the model and start the job again",
+        "JOB_UNKNOWN",
+    )
+
 
 class PruneScores(dict[str, Array]):
     """Scores by destination module, named and shaped as AutoCircuit's PruneScores:
@@ -339,7 +358,8 @@ class Job:
         """The job's events after number ``after``, as they happen, to its end.
 
         A lost connection is resumed after the last event that arrived: nothing is missed and
-        nothing comes twice. After ``retries`` failures in a row :class:`ablate.UnavailableError`.
+        nothing comes twice. After ``retries`` failures in a row :class:`ablate.UnavailableError`; where
+        the daemon was started anew meanwhile, :class:`ablate.NotFoundError` (``JOB_UNKNOWN``).
         """
         failures = 0
         while True:
@@ -356,7 +376,11 @@ class Job:
                 failures += 1
                 if failures > retries:
                     raise
-                time.sleep(min(0.1 * 2**failures, 5.0))
+                time.sleep(resume_pause(failures))
+            except NotFoundError:
+                if failures:
+                    raise job_gone(self) from None
+                raise
             finally:
                 stream.cancel()
 
@@ -452,11 +476,9 @@ class PruneStream:
     """A running job's partial results: iterate over it for :class:`JobEvent`, then read ``scores``.
 
     Leaving the loop early, ``close()`` or the end of a ``with`` block cancels the job, which keeps the
-    scores that it has: ``stream.job.scores()``. A lost connection is resumed as by :meth:`Job.watch`:
-    the daemon gives the job ``GRACE_MS`` for that, then cancels it.
+    scores that it has: ``stream.job.scores()``. A lost connection is resumed as by :meth:`Job.watch`;
+    the daemon lets the job go on for 15 seconds without a connection, then cancels it.
     """
-
-    GRACE_MS = 15_000
 
     def __init__(self, client: "Client", stream: Stream):
         self.client = client
@@ -465,7 +487,11 @@ class PruneStream:
         self._top: tuple[EdgeScore, ...] = ()
         self._done = False
         self._sequence = 0
-        first = next(stream)
+        try:
+            first = next(stream)
+        except BaseException:
+            stream.cancel()
+            raise
         self.job = Job(client, first.created)
         """The job; its events also answer :meth:`Job.watch`."""
         self._events = self._read()
@@ -478,14 +504,21 @@ class PruneStream:
                         yield self._seen(JobEvent._from_proto(message.event))
                     else:
                         self._scores = PruneScores._from_chunks(self._chunks(message), self.job, self._top)
-                        self._done = True
             except UnavailableError:
-                for event in self.job.watch(self._sequence):
-                    yield self._seen(event)
-                self.job.refresh()
-                self._done = True
+                with contextlib.closing(self._resume()) as events:
+                    yield from events
+            self._done = True
         finally:
             self.close()
+
+    def _resume(self) -> Iterator[JobEvent]:
+        try:
+            for event in self.job.watch(self._sequence):
+                yield self._seen(event)
+            self.job.refresh()
+        except NotFoundError:
+            self._done = True  # nothing is left to cancel
+            raise job_gone(self.job) from None
 
     def _seen(self, event: JobEvent) -> JobEvent:
         self._sequence = event.sequence
@@ -523,10 +556,12 @@ class PruneStream:
     def close(self) -> None:
         """Cancels the job unless it has ended."""
         if not self._done:
-            self._done = True
             self._stream.cancel()
-            with contextlib.suppress(AblateError):  # no connection: the daemon does it after the grace
-                self.job.cancel()
+            # Without a connection, the daemon does it after the grace; ValueError: a closed channel.
+            with contextlib.suppress(AblateError, ValueError):
+                request = prune_pb2.CancelJobRequest(job_id=self.job.id)
+                self.client._channel.call("CancelJob", request, CANCEL_TIMEOUT)
+                self._done = True
 
     def __enter__(self) -> "PruneStream":
         return self

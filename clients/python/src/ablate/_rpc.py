@@ -15,7 +15,7 @@ import grpc
 from google.protobuf import message_factory
 
 from ._version import VERSION
-from .errors import AblateError, CancelledError, from_rpc_error
+from .errors import AblateError, CancelledError, UnavailableError, from_rpc_error
 from .v1 import admin_pb2, cache_pb2, dataset_pb2, evaluate_pb2, graph_pb2, mask_pb2, model_pb2, prune_pb2, run_pb2
 
 _FILES = (admin_pb2, cache_pb2, dataset_pb2, evaluate_pb2, graph_pb2, mask_pb2, model_pb2, prune_pb2, run_pb2)
@@ -27,7 +27,25 @@ _OPTIONS = [
     # One connection a client: the daemon shares its time out among connections.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.primary_user_agent", f"ablate-python/{VERSION}"),
+    # A daemon that is back is found soon, by whoever goes on with a job.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # A peer that vanished without a word is noticed within 40 s.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
 ]
+
+
+def call_error(error: grpc.RpcError, target: str) -> AblateError:
+    """The :class:`AblateError` of a failed call; what gRPC says of a lost connection, in our words."""
+    made = from_rpc_error(error)
+    if isinstance(made, UnavailableError) and not made.reason:
+        made = UnavailableError(
+            f"the daemon at {target} does not answer, or the connection to it was lost ({made.message}); "
+            "see whether `ablated` runs there, then connect again",
+            "CONNECTION_LOST",
+        )
+    return made
 
 
 class Calls:
@@ -69,8 +87,9 @@ class Stream:
     :class:`AblateError`; an interrupt while waiting leaves the call open.
     """
 
-    def __init__(self, call: Any):
+    def __init__(self, call: Any, target: str):
         self._call = call
+        self._target = target
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -79,7 +98,7 @@ class Stream:
         try:
             return next(self._call)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            raise call_error(error, self._target) from None
 
     def cancel(self) -> None:
         """Ends the call; the daemon notices."""
@@ -124,9 +143,9 @@ class Channel:
             call = (begin if streams else begin.future)(request, timeout=timeout, metadata=_METADATA)
             if calls is not None:
                 calls.add(call)
-            return Stream(call) if streams else call.result()
+            return Stream(call, self.target) if streams else call.result()
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            raise call_error(error, self.target) from None
         except grpc.FutureCancelledError:
             raise CancelledError("the call was cancelled here") from None
 
@@ -144,4 +163,4 @@ class Channel:
         self._channel.close()
 
 
-__all__ = ["AblateError", "Channel", "Stream", "from_rpc_error"]
+__all__ = ["AblateError", "Channel", "Stream", "call_error"]

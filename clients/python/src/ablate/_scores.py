@@ -10,7 +10,7 @@ from typing import Any, Iterable, Mapping
 from ._arrays import Array, bos_policy, encode_float
 from ._dataset import Dataset, DatasetLike
 from ._interop import EapGraph, PathLike, from_eap_graph, load_scores, save_scores, to_eap_graph
-from ._jobs import Algorithm, Job, PruneScores, PruneStream, follow, make_spec
+from ._jobs import GRACE_MS, Algorithm, Job, PruneScores, PruneStream, follow, make_spec
 from ._topology import EdgeKey, Topology, edge_values
 from .v1 import mask_pb2, prune_pb2
 
@@ -54,7 +54,7 @@ class GraphScores(Topology):
         spec = self._spec(
             dataset, algo, batch_size, prompt_count, prepend_bos, tail_divergence, top_k
         )
-        request = prune_pb2.StreamPruneScoresRequest(spec=spec, grace_ms=PruneStream.GRACE_MS)
+        request = prune_pb2.StreamPruneScoresRequest(spec=spec, grace_ms=GRACE_MS)
         return PruneStream(self.client, self.client._call("StreamPruneScores", request))
 
     def prune_scores(

@@ -183,7 +183,7 @@ class AsyncPruneStream(_Async[PruneStream]):
 
     async def close(self) -> None:
         """Cancels the job unless it has ended."""
-        self.sync.close()
+        await self.client.run(self.sync.close)
         await self._events.aclose()
 
     async def __aenter__(self) -> "AsyncPruneStream":

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Literal, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator, Literal, Sequence, Union
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -252,7 +252,7 @@ CANCEL_TIMEOUT = 5.0
 
 def resume_pause(failures: int) -> float:
     """Seconds to wait before a lost connection is tried again."""
-    return min(0.1 * 2**failures, 5.0)
+    return min(0.1 * 2.0**failures, 5.0)
 
 
 def job_gone(job: "Job") -> NotFoundError:
@@ -511,7 +511,7 @@ class PruneStream:
         finally:
             self.close()
 
-    def _resume(self) -> Iterator[JobEvent]:
+    def _resume(self) -> Generator[JobEvent, None, None]:
         try:
             for event in self.job.watch(self._sequence):
                 yield self._seen(event)

@@ -363,7 +363,7 @@ class AsyncClient(_Async[Client]):
         finally:
             if not reading.done():
                 if stop is not None:
-                    stop()
+                    await self.run(stop)
                 reading.cancel()
 
     async def close(self) -> None:

@@ -255,6 +255,7 @@ static abl_code announce(ablated *self, abl_status *ret_status) {
         address_with_port(self->options->http, abl_web_server_port(self->web), http, sizeof http);
         (void)snprintf(self->server->http_address, sizeof self->server->http_address,
                        "http://%.70s", http);
+        self->server->dashboard_built = self->page.built;
     }
     if (abl_backend_blas_is_reference()) {
         abl_log(ABL_LOG_WARN, "slow_blas",

@@ -238,7 +238,8 @@ abl_code abl_page_open(const char *root, abl_page *ret_page, abl_status *ret_sta
     if (code == ABL_CODE_OK) {
         pairs_join(&page);
     }
-    if (code == ABL_CODE_OK && file_find(&page, "/index.html", strlen("/index.html")) == NULL) {
+    page.built = file_find(&page, "/index.html", strlen("/index.html")) != NULL;
+    if (code == ABL_CODE_OK && !page.built) {
         code = asked ? abl_fail(ret_status, ABL_CODE_NOT_FOUND, "WEB_ROOT_MISSING",
                                 "web-root: there is no index.html in '%.150s'", root)
                      : builtin_add(&page, ret_status);

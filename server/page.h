@@ -17,6 +17,7 @@ ABL_BEGIN_DECLS
 typedef struct abl_page {
     abl_web_file *files;
     size_t file_count;
+    bool built; /* the dashboard, not the page that says how to build it */
 } abl_page;
 
 /* Reads the folder that clients/web builds (index.html, and what lies beside it and in assets/)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_doctor.c -- `ablate doctor`: what is there, what is missing, and what to do about it.
  *
- * A finding is ok, warn (it works, but not well) or fail (it does not work). The machine is looked
- * at only where the daemon runs on this one, which its address tells. */
+ * A finding is ok, warn (it works, but not well) or fail (it does not work). What the daemon does
+ * not tell of its machine is looked at where that is this one, which its address tells. */
 #include "clients/cli/cli.h"
 
 #include <stdarg.h>
@@ -105,8 +105,32 @@ static void check_resident(doctor *it, const Ablate__V1__GetServerInfoResponse *
         find(it, WARN, "dashboard",
              "nowhere: the daemon was started with --http off, so browsers cannot reach it");
     } else {
-        find(it, OK, "dashboard", "%s; where it says that it is not built, run `make dashboard`",
-             info->http_address);
+        find(it, info->dashboard_built ? OK : WARN, "dashboard", "%s%s", info->http_address,
+             info->dashboard_built
+                 ? ""
+                 : " has none, as it is not built: run `make dashboard` beside the daemon's build, "
+                   "or start it with --web-root, the folder of a built one");
+    }
+}
+
+static void check_memory(doctor *it, const Ablate__V1__GetServerInfoResponse *info) {
+    char available[24];
+    char total[24];
+    char budget[24] = "";
+    abl_text_bytes(available, sizeof available, info->memory_available_bytes);
+    abl_text_bytes(total, sizeof total, info->memory_total_bytes);
+    if (info->limits != NULL && info->limits->memory_budget_bytes > 0) {
+        abl_text_bytes(budget, sizeof budget, info->limits->memory_budget_bytes);
+    }
+    if (info->memory_total_bytes == 0) {
+        find(it, WARN, "memory", "the daemon cannot tell: its machine has no /proc/meminfo");
+    } else if (info->memory_available_bytes < MEMORY_LOW_BYTES) {
+        find(it, WARN, "memory",
+             "%s of %s are free: unload models (`ablate models unload`), or load them in bfloat16",
+             available, total);
+    } else {
+        find(it, OK, "memory", "%s of %s are free%s%s", available, total,
+             budget[0] == '\0' ? "" : "; one request may take ", budget);
     }
 }
 
@@ -114,12 +138,33 @@ typedef struct files {
     doctor *doctor;
     size_t usable;
     size_t broken;
+    bool roots_seen; /* they are on every page */
 } files;
+
+static void check_root(doctor *it, const Ablate__V1__ModelRoot *root) {
+    const char *what = root->hub_cache ? "hub cache" : "model root";
+    if (root->problem[0] == '\0') {
+        find(it, OK, what, "%s", root->path);
+    } else if (root->hub_cache) {
+        find(it, OK, what, "%s %s, so it holds no models", root->path, root->problem);
+    } else {
+        find(it, WARN, what, "%s %s: put it right, or start ablated with another --model-root",
+             root->path, root->problem);
+    }
+}
 
 static bool on_files(const ProtobufCMessage *message, void *user_data) {
     files *found = user_data;
     const Ablate__V1__ListModelFilesResponse *list =
         (const Ablate__V1__ListModelFilesResponse *)message;
+    for (size_t i = 0; !found->roots_seen && i < list->n_roots; i++) {
+        check_root(found->doctor, list->roots[i]);
+    }
+    if (!found->roots_seen && (list->n_roots == 0 || list->roots[0]->hub_cache)) {
+        find(found->doctor, WARN, "model root",
+             "none: start ablated with --model-root, a folder that holds model folders");
+    }
+    found->roots_seen = true;
     for (size_t i = 0; i < list->n_models; i++) {
         bool usable = list->models[i]->problem[0] == '\0';
         found->usable += usable;
@@ -143,8 +188,7 @@ static void check_models(doctor *it) {
         find(it, FAIL, "models", "cannot be listed: %s", error.message);
     } else if (found.usable == 0) {
         find(it, WARN, "models",
-             "the daemon's model roots hold none that can be loaded: `python3 -m ablate.models "
-             "fetch smollm2-135m` gets one, or start ablated with another --model-root");
+             "none that can be loaded: `python3 -m ablate.models fetch smollm2-135m` gets one");
     } else {
         find(it, OK, "models", "%zu can be loaded%s", found.usable,
              found.broken == 0 ? "" : ", others not");
@@ -163,13 +207,10 @@ static bool is_local(const char *host) {
     return false;
 }
 
-/* The first line of a file that starts with `start`; false: there is none. */
-static bool read_line(const char *path, const char *start, char *line, int size) {
+/* The first line of a file; false: there is none. */
+static bool read_line(const char *path, char *line, int size) {
     FILE *file = fopen(path, "re");
-    bool found = false;
-    while (file != NULL && !found && fgets(line, size, file) != NULL) {
-        found = strncmp(line, start, strlen(start)) == 0;
-    }
+    bool found = file != NULL && fgets(line, size, file) != NULL;
     if (file != NULL) {
         (void)fclose(file);
     }
@@ -178,20 +219,7 @@ static bool read_line(const char *path, const char *start, char *line, int size)
 
 static void check_machine(doctor *it) {
     char line[256];
-    long long available = 0;
-    if (read_line("/proc/meminfo", "MemAvailable:", line, sizeof line) &&
-        sscanf(line, "MemAvailable: %lld kB", &available) == 1) {
-        char text[24];
-        abl_text_bytes(text, sizeof text, available * 1024);
-        if (available * 1024 < MEMORY_LOW_BYTES) {
-            find(it, WARN, "memory",
-                 "%s are free: unload models (`ablate models unload`), or load them in bfloat16",
-                 text);
-        } else {
-            find(it, OK, "memory", "%s are free", text);
-        }
-    }
-    if (read_line("/sys/kernel/mm/transparent_hugepage/enabled", "", line, sizeof line)) {
+    if (read_line("/sys/kernel/mm/transparent_hugepage/enabled", line, sizeof line)) {
         if (strstr(line, "[never]") != NULL) {
             find(it, WARN, "huge pages",
                  "switched off, which makes large products slower: as root, `echo madvise > "
@@ -232,6 +260,7 @@ int abl_cmd_doctor(abl_cli *cli) {
     find(&it, OK, "daemon", "ablated %s at %s", info->version, abl_rpc_host(cli->rpc));
     check_versions(&it, info);
     check_compute(&it, info);
+    check_memory(&it, info);
     check_models(&it);
     check_resident(&it, info);
     if (is_local(abl_rpc_host(cli->rpc))) {

@@ -57,8 +57,31 @@ static void info_rows(const abl_cli *cli, abl_table *table,
         bytes_row(table, "jobs", info->resident_bytes->jobs);
         bytes_row(table, "KV caches", info->resident_bytes->kv_caches);
     }
-    if (info->http_address != NULL && info->http_address[0] != '\0') {
-        text_row(table, "dashboard", info->http_address);
+    if (info->memory_total_bytes > 0) {
+        char available[24];
+        char total[24];
+        abl_text_bytes(available, sizeof available, info->memory_available_bytes);
+        abl_text_bytes(total, sizeof total, info->memory_total_bytes);
+        abl_table_add(table, "memory");
+        if (!cli->args->given[ABL_OPTION_WATCH] || cli->out.tty) {
+            abl_table_add(table, "%s of %s free", available, total);
+        } else {
+            abl_table_add(table, "%s", total); /* what is free changes each second */
+        }
+    }
+    for (size_t i = 0; i < info->n_model_roots; i++) {
+        abl_table_add(table, i == 0 ? "model root" : "model root %zu", i + 1);
+        abl_table_add(table, "%s", info->model_roots[i]);
+    }
+    if (info->hub_cache != NULL && info->hub_cache[0] != '\0') {
+        text_row(table, "hub cache", info->hub_cache);
+    }
+    if (info->http_address == NULL || info->http_address[0] == '\0') {
+        text_row(table, "dashboard", "none: --http off");
+    } else {
+        abl_table_add(table, "dashboard");
+        abl_table_add(table, "%s%s", info->http_address,
+                      info->dashboard_built ? "" : " (not built: `make dashboard`)");
     }
 }
 

@@ -67,6 +67,9 @@ typedef struct abl_model_list {
     bool truncated; /* there were more than ABL_MODEL_LIST_MAX */
 } abl_model_list;
 
+/* Why a root holds nothing that could be listed: "does not exist"; static, "" where it can be read. */
+const char *abl_model_root_problem(const char *path);
+
 /* Every model folder below the roots, two levels deep (name, org/name), and in the hub cache. */
 ABL_MUST_CHECK abl_code abl_model_list_create(const abl_model_roots *roots,
                                               abl_model_list **ret_list, abl_status *ret_status);

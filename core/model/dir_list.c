@@ -14,10 +14,12 @@
 #include "core/model/path.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 typedef struct walk {
     const abl_model_roots *roots;
@@ -56,6 +58,17 @@ abl_code abl_model_list_create(const abl_model_roots *roots, abl_model_list **re
     qsort(list->entries, list->count, sizeof *list->entries, by_name);
     *ret_list = list;
     return ABL_CODE_OK;
+}
+
+const char *abl_model_root_problem(const char *path) {
+    struct stat info;
+    if (stat(path, &info) != 0) {
+        return errno == ENOENT ? "does not exist" : "cannot be reached";
+    }
+    if (!S_ISDIR(info.st_mode)) {
+        return "is not a folder";
+    }
+    return access(path, R_OK | X_OK) == 0 ? "" : "must not be read by the daemon";
 }
 
 static void entry_finish(abl_model_list_entry *entry) {

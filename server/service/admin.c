@@ -35,13 +35,25 @@ static bool add_devices(abl_rpc *rpc, Ablate__V1__GetServerInfoResponse *respons
     return response->devices != NULL;
 }
 
+static bool add_roots(abl_rpc *rpc, Ablate__V1__GetServerInfoResponse *response) {
+    const abl_model_roots *roots = &rpc->server->options.roots;
+    response->model_roots = abl_rpc_alloc(rpc, (roots->count + 1) * sizeof(char *));
+    for (size_t i = 0; response->model_roots != NULL && i < roots->count; i++) {
+        response->model_roots[response->n_model_roots++] =
+            abl_convert_text(rpc->arena, roots->paths[i]);
+    }
+    response->hub_cache =
+        abl_convert_text(rpc->arena, roots->hub_cache == NULL ? "" : roots->hub_cache);
+    return response->model_roots != NULL;
+}
+
 static void get_server_info(abl_rpc *rpc, const ProtobufCMessage *request) {
     (void)request;
     abl_server *server = rpc->server;
     Ablate__V1__GetServerInfoResponse response = ABLATE__V1__GET_SERVER_INFO_RESPONSE__INIT;
     Ablate__V1__ResidentBytes bytes = ABLATE__V1__RESIDENT_BYTES__INIT;
     Ablate__V1__Limits limits = ABLATE__V1__LIMITS__INIT;
-    if (!add_devices(rpc, &response)) {
+    if (!add_devices(rpc, &response) || !add_roots(rpc, &response)) {
         abl_rpc_fail_status(rpc);
         return;
     }
@@ -79,6 +91,9 @@ static void get_server_info(abl_rpc *rpc, const ProtobufCMessage *request) {
     response.families = family_names;
     response.n_families = ABL_COUNT_OF(family_names);
     response.http_address = server->http_address;
+    response.dashboard_built = server->dashboard_built;
+    limits.memory_budget_bytes = (int64_t)server->options.memory_budget;
+    abl_server_memory(&response.memory_total_bytes, &response.memory_available_bytes);
     abl_rpc_reply(rpc, &response.base);
 }
 

@@ -259,7 +259,14 @@ static void list_hook_points(abl_rpc *rpc, const ProtobufCMessage *message) {
 typedef struct files_state {
     abl_page page;
     abl_model_list *list;
+    const char **problems; /* of the roots, the hub cache behind them */
 } files_state;
+
+/* The roots, and the hub cache behind them; NULL: there are no more. */
+static const char *files_root(const abl_rpc *rpc, size_t i) {
+    const abl_model_roots *roots = &rpc->server->options.roots;
+    return i < roots->count ? roots->paths[i] : i == roots->count ? roots->hub_cache : NULL;
+}
 
 static void files_end(abl_rpc *rpc) {
     abl_model_list_destroy(((files_state *)rpc->state)->list);
@@ -267,8 +274,29 @@ static void files_end(abl_rpc *rpc) {
 
 static abl_step files_read(abl_rpc *rpc) {
     files_state *state = rpc->state;
+    for (size_t i = 0; files_root(rpc, i) != NULL; i++) {
+        state->problems[i] = abl_model_root_problem(files_root(rpc, i));
+    }
     (void)!abl_model_list_create(&rpc->server->options.roots, &state->list, &rpc->status);
     return ABL_STEP_DONE;
+}
+
+static bool files_put_roots(abl_rpc *rpc, Ablate__V1__ListModelFilesResponse *response) {
+    const files_state *state = rpc->state;
+    size_t count = rpc->server->options.roots.count + 1;
+    Ablate__V1__ModelRoot *roots = abl_rpc_alloc(rpc, count * sizeof *roots);
+    response->roots = abl_rpc_alloc(rpc, count * sizeof *response->roots);
+    if (roots == NULL || response->roots == NULL) {
+        return false;
+    }
+    for (size_t i = 0; files_root(rpc, i) != NULL; i++) {
+        ablate__v1__model_root__init(&roots[i]);
+        roots[i].path = abl_convert_text(rpc->arena, files_root(rpc, i));
+        roots[i].problem = abl_convert_text(rpc->arena, state->problems[i]);
+        roots[i].hub_cache = i == count - 1;
+        response->roots[response->n_roots++] = &roots[i];
+    }
+    return true;
 }
 
 static void files_listed(abl_rpc *rpc) {
@@ -283,7 +311,8 @@ static void files_listed(abl_rpc *rpc) {
     if (from + count < state->list->count) {
         response.next_page_token = abl_arena_printf(rpc->arena, "%zu", from + count);
     }
-    if (files == NULL || response.models == NULL || response.next_page_token == NULL) {
+    if (files == NULL || response.models == NULL || response.next_page_token == NULL ||
+        !files_put_roots(rpc, &response)) {
         (void)abl_fail_oom(&rpc->status);
         abl_rpc_fail_status(rpc);
         return;
@@ -308,6 +337,12 @@ static void list_model_files(abl_rpc *rpc, const ProtobufCMessage *message) {
     files_state *state = abl_rpc_alloc(rpc, sizeof *state);
     if (state == NULL || abl_convert_page(request->page_size, request->page_token, &state->page,
                                           &rpc->status) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    state->problems =
+        abl_rpc_alloc(rpc, (rpc->server->options.roots.count + 1) * sizeof *state->problems);
+    if (state->problems == NULL) {
         abl_rpc_fail_status(rpc);
         return;
     }

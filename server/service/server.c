@@ -176,23 +176,22 @@ void abl_server_drop(const abl_device_slot *slot, void (*destroy_cb)(void *objec
     }
 }
 
-/* MemAvailable of /proc/meminfo, in bytes; UINT64_MAX where it cannot be read. */
-static uint64_t memory_available(void) {
-    uint64_t kib = UINT64_MAX;
+void abl_server_memory(int64_t *ret_total, int64_t *ret_available) {
+    *ret_total = 0;
+    *ret_available = 0;
     FILE *file = fopen("/proc/meminfo", "re");
-    if (file == NULL) {
-        return UINT64_MAX;
-    }
     char line[128];
-    while (fgets(line, sizeof line, file) != NULL) {
-        unsigned long long value = 0;
-        if (sscanf(line, "MemAvailable: %llu kB", &value) == 1) {
-            kib = value;
-            break;
+    long long kib = 0;
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        if (sscanf(line, "MemTotal: %lld kB", &kib) == 1) {
+            *ret_total = kib * 1024;
+        } else if (sscanf(line, "MemAvailable: %lld kB", &kib) == 1) {
+            *ret_available = kib * 1024;
         }
     }
-    (void)fclose(file);
-    return kib == UINT64_MAX ? UINT64_MAX : kib * 1024;
+    if (file != NULL) {
+        (void)fclose(file);
+    }
 }
 
 abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice,
@@ -200,7 +199,10 @@ abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice
     uint64_t budget = server->options.memory_budget;
     bool configured = budget != 0;
     if (!configured) {
-        budget = memory_available();
+        int64_t total = 0;
+        int64_t available = 0;
+        abl_server_memory(&total, &available);
+        budget = total == 0 ? UINT64_MAX : (uint64_t)available;
     }
     if (bytes <= budget) {
         return ABL_CODE_OK;
@@ -208,7 +210,7 @@ abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice
     return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "ESTIMATE_TOO_BIG",
                     "this needs about %.1f MiB of working memory, and %.1f MiB %s; %s",
                     (double)bytes / (1 << 20), (double)budget / (1 << 20),
-                    configured ? "are allowed (--memory-budget)" : "are free", advice);
+                    configured ? "are allowed (--memory-budget-mib)" : "are free", advice);
 }
 
 static const char *const kind_labels[ABL_OBJECT_KIND_COUNT] = {

@@ -54,6 +54,7 @@ typedef struct abl_server {
     size_t active_jobs;
     bool draining;
     char http_address[80]; /* "http://127.0.0.1:8080", or "" */
+    bool dashboard_built;  /* and what is there is the dashboard */
 } abl_server;
 
 /* Starts an executor for the CPU and for each CUDA device.
@@ -77,6 +78,9 @@ char *abl_server_metrics_text(void *user_data, size_t *ret_bytes);
 ABL_MUST_CHECK abl_code abl_server_device(abl_server *server, const char *name,
                                           abl_device_slot **ret_slot, abl_status *ret_status);
 abl_device_slot *abl_server_slot(abl_server *server, abl_device device);
+
+/* Of this machine, in bytes; 0: cannot be told. */
+void abl_server_memory(int64_t *ret_total, int64_t *ret_available);
 
 /* Whether work that takes `bytes` of memory may start.
  *   RESOURCE_EXHAUSTED  ESTIMATE_TOO_BIG  with both sizes; `advice` says how to need less */

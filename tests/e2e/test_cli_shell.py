@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from daemon import Daemon
+from daemon import ROOT, Daemon, goldens
 from test_cli import CLI, ablate, columns_of, discovered, environment, model, run  # noqa: F401 (fixtures)
 
 NOBODY = "127.0.0.1:1"
@@ -87,20 +87,50 @@ def test_help_takes_a_command_or_a_group():
 def test_doctor_finds_a_healthy_daemon(daemon, ablate):  # noqa: F811
     checks = json.loads(ablate("doctor", "--json")[0])["checks"]
     found = {check["what"]: check for check in checks}
-    assert set(found) >= {"client", "daemon", "protocol", "backend", "BLAS", "device", "models", "resident",
-                          "dashboard", "memory"}  # fmt: skip
+    assert set(found) >= {"client", "daemon", "protocol", "backend", "BLAS", "device", "model root", "hub cache",
+                          "models", "resident", "dashboard", "memory"}  # fmt: skip
     assert not [check for check in checks if check["state"] == "fail"]
-    assert found["protocol"]["state"] == found["models"]["state"] == found["dashboard"]["state"] == "ok"
+    assert found["protocol"]["state"] == found["models"]["state"] == "ok"
+    assert found["model root"]["words"] == str(goldens() / "models")
+    assert re.fullmatch(r"[\d.]+ [GTM]B of [\d.]+ [GTM]B are free.*", found["memory"]["words"])
     out, _ = ablate("doctor")
     assert len(out.splitlines()) == len(checks)
 
 
-def test_doctor_names_what_is_missing_and_what_to_do(tmp_path):
-    with Daemon("--http", "off", roots=[tmp_path]) as bare:
+def diagnosis(*flags, **options):
+    """What doctor finds of a daemon of its own, and the daemon's rows of `ablate status`."""
+    with Daemon(*flags, **options) as bare:
         checks = json.loads(run(bare.grpc, "doctor", "--json")[0])["checks"]
-    found = {check["what"]: check for check in checks}
-    assert found["models"]["state"] == "warn" and "fetch" in found["models"]["words"]
-    assert found["dashboard"]["state"] == "warn" and "--http off" in found["dashboard"]["words"]
+        rows, _ = run(bare.grpc, "status")
+    return [(check["what"], check["state"], check["words"]) for check in checks], rows
+
+
+def test_doctor_names_what_is_missing_and_what_to_do(tmp_path):
+    here, gone = tmp_path / "here", tmp_path / "gone"
+    here.mkdir()
+    found, rows = diagnosis("--http", "off", "--memory-budget-mib", "64", roots=[here, gone])
+    assert ("model root", "ok", str(here)) in found
+    assert ("model root", "warn", f"{gone} does not exist: put it right, or start ablated with another "
+            "--model-root") in found  # fmt: skip
+    by_name = {what: (state, words) for what, state, words in found}
+    assert by_name["models"][0] == "warn" and "fetch" in by_name["models"][1]
+    assert by_name["dashboard"][0] == "warn" and "--http off" in by_name["dashboard"][1]
+    assert by_name["memory"][1].endswith("one request may take 67.1 MB")
+    assert by_name["hub cache"][0] == "ok", "it need not be there"
+    assert re.search(rf"(?m)^model root +{here}$", rows) and re.search(r"(?m)^dashboard +none: --http off$", rows)
+
+
+def test_doctor_knows_whether_the_dashboard_is_built(tmp_path):
+    (tmp_path / "index.html").write_text("<!doctype html>")
+    found, rows = diagnosis("--web-root", str(tmp_path), roots=[])
+    by_name = {what: (state, words) for what, state, words in found}
+    assert by_name["dashboard"][0] == "ok" and by_name["dashboard"][1].startswith("http://127.0.0.1:")
+    assert by_name["model root"][0] == "warn" and "--model-root" in by_name["model root"][1]
+    assert re.search(r"(?m)^dashboard +http://[\d.:]+$", rows)
+    if not (ROOT / "clients" / "web" / "dist" / "index.html").exists():
+        found, rows = diagnosis(roots=[])
+        assert [state for what, state, words in found if what == "dashboard" and "make dashboard" in words] == ["warn"]
+        assert "(not built: `make dashboard`)" in " ".join(rows.split())
 
 
 def test_doctor_without_a_daemon_fails_with_3():

@@ -73,6 +73,11 @@ group("errors", () => {
     expect(describe(error)).toContain("does not answer");
     expect(isCancelled(error)).toBe(false);
   });
+  test("of this page's own making are kept as they are", () => {
+    const error = new Error("there is no dataset: upload one");
+    expect(isLost(error)).toBe(false);
+    expect(describe(error)).toBe("There is no dataset: upload one.");
+  });
   test("of a daemon that drains are worth another attempt", () => {
     expect(isLost(refusal(Code.Unavailable, "DRAINING", "the daemon stops"))).toBe(true);
   });

@@ -18,8 +18,15 @@ export function isCancelled(error: unknown): boolean {
   );
 }
 
+/** A sentence of this page's own. What a call ends with is a ConnectError, what fetch does a TypeError. */
+function isOwn(error: unknown): error is Error {
+  const calls = [ConnectError, TypeError, DOMException];
+  return error instanceof Error && !calls.some((kind) => error instanceof kind);
+}
+
 /** Whether nobody answered, so that trying again may help; a refusal of the daemon's is not that. */
 export function isLost(error: unknown): boolean {
+  if (isOwn(error)) return false;
   const known = ConnectError.from(error);
   if (reasonOf(error) !== "") return known.code === Code.Unavailable;
   return [Code.Unavailable, Code.DeadlineExceeded, Code.Unknown, Code.Aborted].includes(known.code);
@@ -27,6 +34,7 @@ export function isLost(error: unknown): boolean {
 
 /** One or two sentences for people. */
 export function describe(error: unknown): string {
+  if (isOwn(error)) return full(error.message);
   const known = ConnectError.from(error);
   const reason = reasonOf(error);
   if (reason === "" && isLost(error)) return LOST;

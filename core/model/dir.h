@@ -67,7 +67,7 @@ typedef struct abl_model_list {
     bool truncated; /* there were more than ABL_MODEL_LIST_MAX */
 } abl_model_list;
 
-/* Why a root holds nothing that could be listed: "does not exist"; static, "" where it can be read. */
+/* Why nothing in a root can be listed: "does not exist"; static, "" where it can be read. */
 const char *abl_model_root_problem(const char *path);
 
 /* Every model folder below the roots, two levels deep (name, org/name), and in the hub cache. */

@@ -87,13 +87,19 @@ static int32_t *read_like(const bench_args *args, const char *path, int64_t colu
 }
 
 void bench_parse(int argc, char **argv, bench_args *ret_args) {
-    static const struct option options[] = {
-        {"model", required_argument, NULL, 'm'},   {"tokens", required_argument, NULL, 't'},
-        {"corrupt", required_argument, NULL, 'c'}, {"answers", required_argument, NULL, 'a'},
-        {"out", required_argument, NULL, 'o'},     {"mask", required_argument, NULL, 'k'},
-        {"edges", required_argument, NULL, 'e'},   {"tau", required_argument, NULL, 'u'},
-        {"mode", required_argument, NULL, 'M'},    {"reps", required_argument, NULL, 'r'},
-        {"threads", required_argument, NULL, 'T'}, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"model", required_argument, NULL, 'm'},
+                                            {"tokens", required_argument, NULL, 't'},
+                                            {"corrupt", required_argument, NULL, 'c'},
+                                            {"answers", required_argument, NULL, 'a'},
+                                            {"out", required_argument, NULL, 'o'},
+                                            {"mask", required_argument, NULL, 'k'},
+                                            {"edges", required_argument, NULL, 'e'},
+                                            {"tau", required_argument, NULL, 'u'},
+                                            {"mode", required_argument, NULL, 'M'},
+                                            {"reps", required_argument, NULL, 'r'},
+                                            {"threads", required_argument, NULL, 'T'},
+                                            {"dtype", required_argument, NULL, 'd'},
+                                            {NULL, 0, NULL, 0}};
     bench_args args = {.mode = "hf", .reps = 5, .threads = 2, .tau = 0.01};
     int option = 0;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -124,6 +130,9 @@ void bench_parse(int argc, char **argv, bench_args *ret_args) {
             break;
         case 'M':
             args.mode = optarg;
+            break;
+        case 'd':
+            args.bfloat16 = strcmp(optarg, "bfloat16") == 0;
             break;
         case 'r':
             args.reps = number(optarg, "reps");
@@ -165,6 +174,9 @@ abl_model *bench_load_model(const bench_args *args) {
     abl_model_dir *dir = NULL;
     abl_model *model = NULL;
     abl_model_options options = {.processing = abl_model_processing_hf(), .dtype = ABL_DTYPE_F32};
+    if (args->bfloat16) {
+        options.dtype = ABL_DTYPE_BF16;
+    }
     if (strcmp(args->mode, "tl") == 0) {
         options.processing = abl_model_processing_tl();
     }

@@ -21,6 +21,7 @@ typedef struct bench_args {
     const char *out_path;
     double tau;       /* acdc */
     const char *mode; /* "hf" or "tl" */
+    bool bfloat16;    /* how weights are stored; else float32 */
     int reps;
     int threads;
     int32_t *tokens; /* (batch, seq) */

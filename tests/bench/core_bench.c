@@ -3,7 +3,8 @@
  * core_bench: times libablate without the daemon, one JSON object a line on standard output.
  *
  *   core_bench OP --model DIR --tokens FILE
- *              [--mode hf|tl] [--reps N] [--threads N] [--out FILE] [what prune_bench.c says]
+ *              [--mode hf|tl] [--dtype float32|bfloat16] [--reps N] [--threads N] [--out FILE]
+ *              [what prune_bench.c says]
  *
  * OP is forward, forward_last, cache, or one that prune_bench.c or prefix_bench.c explains.
  * FILE holds one prompt a line, ids separated by spaces, all of one length. --out writes what was

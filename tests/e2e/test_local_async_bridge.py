@@ -93,7 +93,9 @@ def test_the_async_client_gives_what_the_plain_one_gives(daemon, tiny, ioi_path,
             assert model.id == tiny.id and model.cfg == tiny.cfg
             names = ["blocks.1.attn.hook_z", "blocks.2.hook_resid_post"]
             logits, (_, cache), last = await asyncio.gather(
-                model.forward(TOKENS), model.run_with_cache(TOKENS, names), model.forward(TOKENS, slice_output="last_seq")
+                model.forward(TOKENS),
+                model.run_with_cache(TOKENS, names),
+                model.forward(TOKENS, slice_output="last_seq"),
             )
             made = await model.graph()
             async with await made.stream_prune_scores(ioi_path, "eap", batch_size=8, top_k=3) as stream:

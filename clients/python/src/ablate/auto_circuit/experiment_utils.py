@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._model import Model
+from ._missing import missing_from
 from ._session import client
 
 
@@ -17,3 +18,6 @@ def load_tl_model(name: str, device: Any) -> Model:
     Raises what :meth:`ablate.Client.load_model` raises.
     """
     return client().load_model(name, "tl")
+
+
+__getattr__ = missing_from(__name__)

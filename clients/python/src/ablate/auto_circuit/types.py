@@ -16,6 +16,7 @@ __all__ = [
     "AlgoKey",
     "AlgoMeasurements",
     "AlgoPruneScores",
+    "AutoencoderInput",
     "BatchKey",
     "BatchOutputs",
     "COLOR_PALETTE",
@@ -44,6 +45,8 @@ PatchWrapper = Wrapper
 
 MaskFn = Optional[Literal["hard_concrete", "sigmoid"]]
 """What masks go through before they interpolate; None: nothing."""
+AutoencoderInput = Literal["mlp_post_act", "resid_delta_mlp", "resid"]
+"""Where a task's sparse autoencoder would be; the daemon has none."""
 OutputSlice = Optional[Literal["last_seq", "not_first_seq"]]
 """Positions of the output that a task is about; None: all."""
 

@@ -10,20 +10,14 @@ from typing import Any, Collection, Dict, Iterable, List, Literal, Optional, Tup
 import numpy as np
 
 from .._arrays import to_numpy
+from ._missing import missing_from
+from ._plotly import plotly
 from .types import COLOR_PALETTE, Edge, PruneScores
 from .utils.misc import repo_path_to_abs_path
 from .utils.patchable_model import PatchableModel
 from .utils.tensor_ops import prune_scores_threshold
 
 _SIGNS = {1: "rgba(0,0,255,0.3)", -1: "rgba(255,0,0,0.3)", 0: "rgba(0,0,0,0.1)"}
-
-
-def _plotly() -> Any:
-    try:
-        from plotly import graph_objects
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("circuits are drawn by plotly: pip install plotly") from None
-    return graph_objects
 
 
 def show(figure: Any) -> None:
@@ -75,7 +69,7 @@ def net_viz(
     last = max(dest.layer for dest in model.dests)
     if layer_spacing:
         nodes["x"], nodes["y"] = _places(layers, last)
-    diagram = _plotly().Sankey(
+    diagram = plotly("circuits")[0].Sankey(
         arrangement="perpendicular",
         orientation=orientation,
         domain={"y": vert_interval},
@@ -121,7 +115,7 @@ def draw_seq_graph(
     ``display_ipython``: shown at once, in a notebook. ``file_path``: written there; ``.html`` needs
     nothing more, pictures need kaleido. Raises ModuleNotFoundError without plotly.
     """
-    go = _plotly()
+    go = plotly("circuits")[0]
     scores = _arrays(model, prune_scores)
     heights = _heights(model, scores, score_threshold, show_all_seq_pos)
     diagrams, layer_count = [], 0
@@ -185,3 +179,6 @@ def _intervals(heights: Dict[Optional[int], float]) -> Dict[Optional[int], Tuple
         intervals[position] = (max((top - height) / total, 0.0), min(top / total, 1.0))
         top -= height + margin
     return intervals
+
+
+__getattr__ = missing_from(__name__)

@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, Optional
+from typing import Any, Dict, Optional
 
+from .._plotly import plotly
+from ..prune_algos.prune_algos import PRUNE_ALGO_DICT, RANDOM_PRUNE_ALGO
+from ..tasks import TASK_DICT
 from ..types import (
+    COLOR_PALETTE,
     AlgoKey,
     AlgoMeasurements,
     Measurements,
@@ -73,3 +77,38 @@ def metric_measurements_auc(
     return {
         metric: task_measurements_auc(by_task, log_x, log_y, y_min) for metric, by_task in points.items()
     }
+
+
+def average_auc_plot(
+    task_measurements: TaskMeasurements, log_x: bool, log_y: bool, y_min: Optional[float], inverse: bool
+) -> Any:
+    """A plotly figure: for each algorithm a bar, the mean over tasks of its area as a share of random
+    scores'; ``inverse``: 2 minus that, so that longer is better.
+
+    Raises ValueError for a task without the curve of random scores, ModuleNotFoundError without plotly.
+    """
+    graph_objects, _ = plotly("areas under curves")
+    by_task = task_measurements_auc(task_measurements, log_x, log_y, y_min)
+    totals: Dict[str, float] = {}
+    bars = []
+    for number, (task, areas) in enumerate(by_task.items()):
+        if RANDOM_PRUNE_ALGO.key not in areas:
+            raise ValueError(f"the task {task!r} has no curve of {RANDOM_PRUNE_ALGO.key!r}, whose area is the unit")
+        names, lengths = [], []
+        for key, area in reversed(areas.items()):
+            share = area / areas[RANDOM_PRUNE_ALGO.key]
+            names.append(PRUNE_ALGO_DICT[key].name if key in PRUNE_ALGO_DICT else key)
+            lengths.append((2 - share if inverse else share) / len(by_task))
+            totals[names[-1]] = totals.get(names[-1], 0.0) + lengths[-1]
+        colour = COLOR_PALETTE[number % len(COLOR_PALETTE)]
+        bars.append(
+            graph_objects.Bar(name=TASK_DICT[task].name, y=names, x=lengths, orientation="h", marker={"color": colour})
+        )
+    figure = graph_objects.Figure(bars)
+    figure.add_scatter(
+        x=list(totals.values()), y=list(totals), mode="text", text=[f"{total:.2f}" for total in totals.values()],
+        textposition="middle right", showlegend=False,
+    )  # fmt: skip
+    title = "Normalized Inverse AUC" if inverse else "Normalized AUC"
+    figure.update_layout(barmode="stack", width=550, xaxis_title=title)
+    return figure

@@ -9,6 +9,7 @@ from typing import Any, Dict, List
 import numpy as np
 
 from ..._arrays import to_numpy
+from .._plotly import plotly
 from ..prune_algos.prune_algos import PRUNE_ALGO_DICT
 from ..tasks import TASK_DICT
 from ..types import AlgoKey, AlgoPruneScores, PruneScores, TaskKey, TaskPruneScores
@@ -61,10 +62,7 @@ def prune_score_similarities_plotly(
     """A plotly figure: a heat map of common edges for each task (rows) and size (columns). Raises
     ModuleNotFoundError without plotly.
     """
-    try:
-        from plotly import subplots
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("similarities are drawn by plotly: pip install plotly") from None
+    _, subplots = plotly("similarities")
     similar = task_prune_scores_similarities(task_prune_scores, edge_counts, ground_truths)
     columns = max((len(by_count) for by_count in similar.values()), default=1)
     titles = (["official size"] if ground_truths else []) + [f"{count} edges" for count in edge_counts]

@@ -19,6 +19,7 @@ mask_p, left, right, temp = 0.9, -0.1, 1.1, 2 / 3
 p = (mask_p - left) / (right - left)
 init_mask_val = math.log(p / (1 - p))
 regularize_const = temp * math.log(-left / right)
+SP = "Subnetwork Probing"
 SP_FAITHFULNESS_TARGET = Literal[
     "kl_div", "mse", "answer", "wrong_answer", "correct_percent", "logit_diff_percent"
 ]

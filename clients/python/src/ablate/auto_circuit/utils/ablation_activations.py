@@ -12,6 +12,7 @@ import numpy as np
 from ..._ablation import ResidentAblation
 from ..._arrays import Array, to_backend, to_numpy
 from ...errors import AblateError
+from .._missing import missing_from
 from ..data import BatchKey, PromptDataLoader
 from ..types import AblationType
 from .patchable_model import PatchableModel
@@ -142,3 +143,6 @@ def check_clean_corrupt(ablation_type: AblationType, clean_corrupt: Optional[str
         raise ValueError(f"{ablation_type.name} needs clean_corrupt: 'clean' or 'corrupt', the prompts that ablate")
     if not is_of_batch and clean_corrupt is not None:
         raise ValueError(f"{ablation_type.name} has no clean_corrupt: give None")
+
+
+__getattr__ = missing_from(__name__)

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..._patchable import PatchableModel as _PatchableModel
 from ..._patchable import edge_key, make_patchable
+from .._missing import missing_from
 from .._session import on_daemon
-from ..types import Edge, EdgeCounts, MaskFn, OutputSlice, PruneScores, TestEdges
+from ..types import DestNode, Edge, EdgeCounts, MaskFn, Node, OutputSlice, PruneScores, SrcNode, TestEdges
 from .ablation_activations import SrcAblations
 from .patchable_model import PatchableModel
 from .tensor_ops import flat_magnitudes
@@ -43,6 +44,24 @@ def patchable_model(
         raise ValueError("kv_caches stand for different prefixes; make one patchable model for each")
     caches = [resident.kv_cache([list(tokens)]) for tokens in prefixes]
     return make_patchable(PatchableModel, resident, factorized, slice_output, seq_len, separate_qkv, caches)
+
+
+def graph_edges(
+    model: Any,
+    factorized: bool,
+    separate_qkv: Optional[bool] = None,
+    seq_len: Optional[int] = None,
+) -> Tuple[
+    Set[Node], Set[SrcNode], Set[DestNode], Dict[Optional[int], List[Edge]], Set[Edge], int, Optional[int]
+]:
+    """Nodes and edges of a model's graph: ``(nodes, sources, destinations, edges by position, edges,
+    dimension of positions, seq_len)``. ``model`` and errors as :func:`patchable_model`.
+    """
+    made = patchable_model(model, factorized, None, seq_len, separate_qkv)
+    try:
+        return made.nodes, made.srcs, made.dests, made.edge_dict, made.edges, made.seq_dim, made.seq_len
+    finally:
+        made.graph.delete()
 
 
 @contextmanager
@@ -148,6 +167,7 @@ def edge_counts_util(
 
 __all__ = [
     "edge_counts_util",
+    "graph_edges",
     "mask_fn_mode",
     "patch_mode",
     "patchable_model",
@@ -155,3 +175,6 @@ __all__ = [
     "set_mask_batch_size",
     "train_mask_mode",
 ]
+
+
+__getattr__ = missing_from(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..._missing import missing_from
 from ...data import PromptDataLoader
 from ...types import CircuitOutputs, Measurements
 from ...utils.patchable_model import PatchableModel
@@ -24,3 +25,6 @@ def measure_answer_diff(
         (count, float(np.mean([batch_avg_answer_diff(of(outs[batch.key]), batch) for batch in test_loader])))
         for count, outs in circuit_outs.items()
     ]
+
+
+__getattr__ = missing_from(__name__)

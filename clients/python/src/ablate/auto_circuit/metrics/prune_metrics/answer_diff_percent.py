@@ -8,6 +8,7 @@ from typing import Any, List, Tuple
 import numpy as np
 
 from ...._arrays import to_backend, to_numpy
+from ..._missing import missing_from
 from ...data import PromptDataLoader
 from ...types import CircuitOutputs, Measurements
 from ...utils.patchable_model import PatchableModel
@@ -53,3 +54,6 @@ def answer_diff_percent(
         deviations.append((count, 0.0 if diff_of_means else float(by_prompt.std(ddof=1))))
         points.append((count, to_backend(by_prompt, "auto")))
     return means, deviations, points
+
+
+__getattr__ = missing_from(__name__)

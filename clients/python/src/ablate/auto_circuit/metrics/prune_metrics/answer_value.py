@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..._missing import missing_from
 from ...data import PromptDataLoader
 from ...types import CircuitOutputs, Measurements
 from ...utils.patchable_model import PatchableModel
@@ -30,3 +31,6 @@ def measure_answer_val(
         )
         for count, outs in circuit_outs.items()
     ]
+
+
+__getattr__ = missing_from(__name__)

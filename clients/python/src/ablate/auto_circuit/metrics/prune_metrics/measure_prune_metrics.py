@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, Dict, List, Optional, Tuple
 
+from ..._missing import missing_from
+from ..._plotly import plotly
 from ...prune import run_circuits
 from ...prune_algos.prune_algos import PRUNE_ALGO_DICT
 from ...tasks import TASK_DICT
@@ -57,11 +59,7 @@ def measurement_figs(measurements: AblationMeasurements, auc_plots: bool = False
     algorithm, a column a task; with ``auc_plots`` its areas behind it. Raises ModuleNotFoundError
     without plotly.
     """
-    try:
-        from plotly import graph_objects as go
-        from plotly import subplots
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("curves are drawn by plotly: pip install plotly") from None
+    go, subplots = plotly("curves")
     figures = []
     for kind, by_metric in measurements.items():
         for metric_key, by_task in by_metric.items():
@@ -95,3 +93,6 @@ def measurement_figs(measurements: AblationMeasurements, auc_plots: bool = False
                 ]  # fmt: skip
                 figures.append(go.Figure(bars, {"barmode": "stack", "xaxis": {"title": f"AUC of {metric.name}"}}))
     return tuple(figures)
+
+
+__getattr__ = missing_from(__name__)

@@ -82,6 +82,16 @@ Ablate__V1__GraphOptions *abl_convert_graph_options_back(abl_arena *arena,
     return message;
 }
 
+abl_code abl_convert_idle_timeout(int64_t idle_timeout_ms, abl_status *ret_status) {
+    if (idle_timeout_ms == 0 || (idle_timeout_ms >= ABL_IDLE_TIMEOUT_MS_MIN &&
+                                 idle_timeout_ms <= ABL_IDLE_TIMEOUT_MS_MAX)) {
+        return ABL_CODE_OK;
+    }
+    return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "IDLE_TIMEOUT_INVALID",
+                    "idle_timeout_ms is %lld; it must be %d to %d, or 0 for a graph that stays",
+                    (long long)idle_timeout_ms, ABL_IDLE_TIMEOUT_MS_MIN, ABL_IDLE_TIMEOUT_MS_MAX);
+}
+
 static Ablate__V1__GraphModule *convert_module(abl_arena *arena, const abl_graph *graph,
                                                int32_t index) {
     Ablate__V1__GraphModule *message = abl_arena_alloc(arena, sizeof *message);
@@ -122,6 +132,7 @@ Ablate__V1__Graph *abl_convert_graph(abl_arena *arena, const abl_resident_graph 
     message->mask_function = (Ablate__V1__MaskFunction)((int)graph->mask_function + 1);
     message->mask_dropout_p = graph->mask_dropout;
     message->mask_batch_size = graph->mask->batch;
+    message->idle_timeout_ms = graph->idle_timeout_ms;
     message->modules = modules;
     message->n_modules = count;
     return message->options == NULL ? NULL : message;

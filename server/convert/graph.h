@@ -24,6 +24,9 @@ ABL_MUST_CHECK abl_code abl_convert_graph_options(const Ablate__V1__GraphOptions
 ABL_MUST_CHECK Ablate__V1__GraphOptions *
 abl_convert_graph_options_back(abl_arena *arena, const abl_resident_graph *graph);
 
+/*   INVALID_ARGUMENT  IDLE_TIMEOUT_INVALID  neither 0 nor a second to a day */
+ABL_MUST_CHECK abl_code abl_convert_idle_timeout(int64_t idle_timeout_ms, abl_status *ret_status);
+
 ABL_MUST_CHECK Ablate__V1__Graph *abl_convert_graph(abl_arena *arena,
                                                     const abl_resident_graph *graph);
 

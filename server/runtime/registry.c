@@ -11,6 +11,7 @@
 
 #include "core/base/assert.h"
 #include "core/base/mem.h"
+#include "server/runtime/clock.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -102,12 +103,14 @@ void abl_object_unref(abl_object *object) {
 
 abl_object *abl_object_enter(abl_object *object) {
     object->call_count++;
+    object->last_use_ms = abl_time_us() / 1000;
     return abl_object_ref(object);
 }
 
 void abl_object_leave(abl_object *object) {
     ABL_ASSERT(object->call_count > 0);
     object->call_count--;
+    object->last_use_ms = abl_time_us() / 1000;
     abl_object_unref(object);
 }
 

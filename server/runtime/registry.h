@@ -53,7 +53,8 @@ struct abl_object {
     char id[ABL_ID_BYTES]; /* "model-3fa94c1e": to be copied into, never guessed */
     uint64_t serial;       /* grows in order of adding: pages are cut by it */
     uint32_t refs;
-    uint32_t call_count; /* calls that run on it now */
+    uint32_t call_count;  /* calls that run on it now */
+    uint64_t last_use_ms; /* when the last one began or ended; abl_time_us()'s clock */
     bool listed;
     abl_object *needs[ABL_OBJECT_NEEDS_MAX];
     abl_object *next; /* of the same kind, in order of adding */

@@ -51,6 +51,7 @@ typedef struct abl_resident_graph {
     abl_object object;
     abl_graph *graph;
     abl_out_slice out_slice;
+    int64_t idle_timeout_ms; /* deleted after so long without a use; 0: it stays */
     abl_values *mask;
     abl_mask_function mask_function; /* what it goes through in a pass, then dropout */
     float mask_dropout;

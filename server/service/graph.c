@@ -10,6 +10,7 @@
 
 #include "core/graph/scores.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define MESSAGE_COUNT_MAX 1000 /* nodes or edges in one message */
@@ -87,6 +88,36 @@ static abl_resident_graph *graph_make(abl_rpc *rpc, const graph_needs *needs,
     return resident;
 }
 
+#define IDLE_LOOK_MS 1000 /* how often the server looks for idle graphs, once there can be one */
+
+void abl_server_end_idle_graphs(void *user_data) {
+    abl_server *server = user_data;
+    uint64_t now_ms = abl_time_us() / 1000;
+    abl_object *next = NULL;
+    bool looking = false;
+    for (abl_object *object = abl_registry_first(server->registry, ABL_OBJECT_GRAPH);
+         object != NULL; object = next) {
+        next = object->next;
+        int64_t timeout_ms = ((abl_resident_graph *)object)->idle_timeout_ms;
+        looking = looking || timeout_ms > 0;
+        if (timeout_ms == 0 || object->call_count > 0 ||
+            now_ms < object->last_use_ms + (uint64_t)timeout_ms) {
+            continue;
+        }
+        char id[ABL_ID_BYTES];
+        (void)snprintf(id, sizeof id, "%s", object->id);
+        abl_status status;
+        if (abl_registry_remove(server->registry, object, &status) == ABL_CODE_OK) {
+            abl_log(ABL_LOG_INFO, "graph_deleted", "id=%s idle_ms=%lld", id, (long long)timeout_ms);
+        } else {
+            object->last_use_ms = now_ms; /* a job runs on it */
+        }
+    }
+    if (!looking) {
+        abl_timer_stop(server->idle_timer);
+    }
+}
+
 static void create_graph(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__CreateGraphRequest *request = (const Ablate__V1__CreateGraphRequest *)message;
     Ablate__V1__CreateGraphResponse response = ABLATE__V1__CREATE_GRAPH_RESPONSE__INIT;
@@ -102,12 +133,18 @@ static void create_graph(abl_rpc *rpc, const ProtobufCMessage *message) {
     graph_needs needs;
     if (abl_convert_graph_options(request->options, abl_model_get_config(model->model), &options,
                                   &out_slice, &rpc->status) == ABL_CODE_OK &&
+        abl_convert_idle_timeout(request->idle_timeout_ms, &rpc->status) == ABL_CODE_OK &&
         find_needs(rpc, model, request->options, &needs) == ABL_CODE_OK) {
         graph = graph_make(rpc, &needs, &options, out_slice);
     }
     if (graph == NULL) {
         abl_rpc_fail_status(rpc);
         return;
+    }
+    graph->object.last_use_ms = abl_time_us() / 1000;
+    graph->idle_timeout_ms = request->idle_timeout_ms;
+    if (graph->idle_timeout_ms > 0) {
+        abl_timer_start(rpc->server->idle_timer, IDLE_LOOK_MS, IDLE_LOOK_MS);
     }
     response.graph = abl_convert_graph(rpc->arena, graph);
     if (response.graph == NULL) {

@@ -47,9 +47,11 @@ abl_code abl_server_create(const abl_server_options *options, abl_server **ret_s
     server->started_ms = abl_time_us() / 1000;
     server->registry = abl_registry_create();
     server->metrics = abl_metrics_create();
-    abl_code code = server->registry == NULL || server->metrics == NULL
-                        ? abl_fail_oom(ret_status)
-                        : add_device(server, (abl_device){ABL_DEVICE_CPU, 0}, ret_status);
+    server->idle_timer = abl_timer_create(options->loop, abl_server_end_idle_graphs, server);
+    abl_code code =
+        server->registry == NULL || server->metrics == NULL || server->idle_timer == NULL
+            ? abl_fail_oom(ret_status)
+            : add_device(server, (abl_device){ABL_DEVICE_CPU, 0}, ret_status);
     int cuda_count = abl_device_cuda_count();
     for (int i = 0; i < cuda_count && i + 1 < ABL_DEVICE_COUNT_MAX && code == ABL_CODE_OK; i++) {
         code = add_device(server, (abl_device){ABL_DEVICE_CUDA, i}, ret_status);
@@ -68,6 +70,8 @@ abl_code abl_server_create(const abl_server_options *options, abl_server **ret_s
 }
 
 void abl_server_stop(abl_server *server) {
+    abl_timer_destroy(server->idle_timer);
+    server->idle_timer = NULL;
     for (size_t i = 0; i < server->device_count; i++) {
         abl_executor_destroy(server->devices[i].executor);
         server->devices[i].executor = NULL;

@@ -46,6 +46,7 @@ typedef struct abl_server {
     abl_metrics *metrics;
     abl_device_slot devices[ABL_DEVICE_COUNT_MAX];
     size_t device_count;
+    abl_timer *idle_timer; /* graph.c: looks for graphs that nobody used for long */
     abl_load *loads;
     uint64_t call_serial;
     uint64_t kv_cache_uses; /* kv_cache.c: the clock of last uses */
@@ -86,6 +87,9 @@ void abl_server_memory(int64_t *ret_total, int64_t *ret_available);
  *   RESOURCE_EXHAUSTED  ESTIMATE_TOO_BIG  with both sizes; `advice` says how to need less */
 ABL_MUST_CHECK abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice,
                                          abl_status *ret_status);
+
+/* Deletes the graphs whose idle time-out is over. `user_data` is the server. */
+void abl_server_end_idle_graphs(void *user_data);
 
 /* Ends what a device's executor made, on that executor; here and now when it takes no more. NULL
  * objects are allowed. */

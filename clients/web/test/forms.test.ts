@@ -2,7 +2,9 @@
 import { ScalarType, fromJson } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { AblationTypeSchema } from "#gen/ablate/v1/common_pb.js";
-import { CircuitProbingSchema, EapIgMethodSchema, EapIgSchema, MaskGradientSchema, PruneJobSpecSchema, RandomScoresSchema } from "#gen/ablate/v1/prune_pb.js";
+import {
+  CircuitProbingSchema, EapIgMethodSchema, EapIgSchema, MaskGradientSchema, PruneJobSpecSchema, RandomScoresSchema,
+} from "#gen/ablate/v1/prune_pb.js";
 import { choicesOf, commentOf, itemsOf, labelOf, parseList, parseScalar, pathOf, withValue } from "../src/forms/schema.js";
 
 test("a form has a message's members in order, a oneof as one of them", () => {
@@ -48,6 +50,8 @@ test("the ablation's field is found where an algorithm has it, and set there", (
   const set = withValue(content, ["training", "ablationType"], "ABLATION_TYPE_ZERO");
   expect(set).toEqual({ training: { epochs: 3, ablationType: "ABLATION_TYPE_ZERO" } });
   expect(withValue(set, ["training", "ablationType"], undefined)).toEqual(content);
-  expect(withValue({}, ["training", "ablationType"], "ABLATION_TYPE_ZERO")).toEqual({ training: { ablationType: "ABLATION_TYPE_ZERO" } });
-  expect(itemsOf(EapIgSchema, undefined, ["ablation_type"]).map((item) => item.kind === "field" && item.field.name)).not.toContain("ablation_type");
+  expect(withValue({}, ["training", "ablationType"], "ABLATION_TYPE_ZERO"))
+    .toEqual({ training: { ablationType: "ABLATION_TYPE_ZERO" } });
+  const left = itemsOf(EapIgSchema, undefined, ["ablation_type"]);
+  expect(left).toHaveLength(itemsOf(EapIgSchema).length - 1);
 });

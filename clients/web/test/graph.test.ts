@@ -10,6 +10,7 @@ import { pointAt } from "../src/graph/layout.js";
 import { buildScene } from "../src/graph/scene.js";
 import { nonzeroCount, place, ranking, scale } from "../src/graph/scores.js";
 import { buildTopology, eapName, edgeIndex, edgeName, edgeTitle } from "../src/graph/topology.js";
+import { formatCut, parseCut } from "../src/patch/bench.js";
 import { sizeAt, stepOf } from "../src/discover/size.js";
 import { mibProblem, toMib } from "../src/export/mib.js";
 import { toSafetensors } from "../src/export/safetensors.js";
@@ -55,6 +56,18 @@ group("the topology", () => {
     ]);
     expect(eapName(topology, 1)).toBe("input->a0.h1<q>");
     expect(edgeIndex(topology)("A0.1->MLP 0", 0)).toBe(8);
+  });
+  test("what is ablated goes into an address and comes back, but for names of other graphs", () => {
+    const topology = tiny(3);
+    const index = edgeIndex(topology);
+    const edges = [index("A0.1->MLP 0", 1)!, index("Resid Start->A0.0.Q", 3)!];
+    const text = formatCut(topology, [topology.places.findIndex(({ name }) => name === "MLP 0")], edges);
+    expect(text).toBe("MLP 0,A0.1->MLP 0@0,Resid Start->A0.0.Q@2");
+    const back = parseCut(topology, `${text},A9.9,A0.1->MLP 7@0,A0.1->MLP 0@9,`);
+    expect([...back.edges]).toEqual(edges);
+    expect([...back.places].map((place) => topology.places[place]!.name)).toEqual(["MLP 0"]);
+    expect([...parseCut(tiny(), "A0.1->MLP 0").edges]).toEqual([8]);
+    expect(parseCut(tiny(), "").edges.size).toBe(0);
   });
   test("shows a head and its inputs as one place", () => {
     expect(tiny().places.map(({ name }) => name).sort()).toEqual(["A0.0", "A0.1", "MLP 0", "Resid End", "Resid Start"]);

@@ -9,7 +9,9 @@ import type { FormContent } from "../forms/schema.js";
 export const DEFAULT_METRICS = [Metric.KL_DIV, Metric.ANSWER_DIFF, Metric.CORRECT_ANSWER_PERCENT];
 
 /** Members of CircuitSweep that are asked for as they are. */
-export const SWEEP_OPTIONS = ["patch_type", "reverse_clean_corrupt", "batch_size", "prompt_count", "tail_divergence", "signed_scores"];
+export const SWEEP_OPTIONS = [
+  "patch_type", "reverse_clean_corrupt", "batch_size", "prompt_count", "tail_divergence", "signed_scores",
+];
 
 const WORDS: Partial<Record<Metric, string>> = {
   [Metric.KL_DIV]: "KL, nats",

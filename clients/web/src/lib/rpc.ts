@@ -24,6 +24,12 @@ export const models = createClient(ModelService, transport);
 export const prune = createClient(PruneService, transport);
 export const run = createClient(RunService, transport);
 
+/** For what a page says when it goes: such a request is sent though nobody waits for the answer. */
+export const leaving = createClient(GraphService, createGrpcWebTransport({
+  baseUrl: globalThis.location?.origin ?? "",
+  fetch: (input, init) => fetch(input, { ...init, keepalive: true }),
+}));
+
 /** The protocol that this page was built for; GetServerInfo says what the daemon speaks. */
 export const PROTOCOL = "ablate.v1";
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Graphs over resident models: a model cannot be unloaded while it has one. Each view that patches by
-// hand has a graph of its own.
+// hand has a graph of its own, which goes with it.
 import { useSignal } from "@preact/signals";
 import { GraphKind, type GraphOptions } from "#gen/ablate/v1/common_pb.js";
 import { describe } from "../lib/errors.js";
-import { count } from "../lib/format.js";
+import { count, duration } from "../lib/format.js";
 import { usePolled } from "../lib/poll.js";
 import { QUICK, graphs, models } from "../lib/rpc.js";
 import { Notice } from "../ui/notice.js";
@@ -58,7 +58,10 @@ export function Graphs() {
             <tr key={graph.graphId}>
               <th scope="row">{graph.graphId}</th>
               <td>{model}</td>
-              <td>{optionWords(graph.options)}</td>
+              <td>
+                {optionWords(graph.options)}
+                {graph.idleTimeoutMs > 0n && <small class="quiet">; goes when unused for {duration(graph.idleTimeoutMs)}</small>}
+              </td>
               <td class="num">{count(graph.edgeCount)}</td>
               <td class="actions">
                 <button type="button" aria-label={`Delete ${graph.graphId}`} onClick={() => void remove(graph.graphId)}>Delete</button>

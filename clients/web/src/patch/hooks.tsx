@@ -9,6 +9,7 @@ import { InterventionSchema, type Hook } from "#gen/ablate/v1/hooks_pb.js";
 import { describe } from "../lib/errors.js";
 import { QUICK, models, run } from "../lib/rpc.js";
 import { Notice } from "../ui/notice.js";
+import { keepHooks } from "./kepthooks.js";
 
 const OPERATIONS = { zero: "Zero", scale: "Scale by", steer: "Steer: add × (corrupt − clean)" } as const;
 type Operation = keyof typeof OPERATIONS;
@@ -74,6 +75,7 @@ export function Hooks({ modelId, graphId, clean, corrupt, changed }: Props) {
     try {
       await work();
       hooks.value = (await run.listHooks({ graphId }, QUICK)).hooks;
+      keepHooks(modelId, hooks.value);
       changed();
     } catch (failure) {
       error.value = describe(failure);

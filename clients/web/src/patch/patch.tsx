@@ -16,10 +16,10 @@ import { isActive, jobTitle } from "../lib/jobs.js";
 import { ablationHandle, fetchKept } from "../lib/kept.js";
 import { usePolled } from "../lib/poll.js";
 import { route, setParams } from "../lib/route.js";
-import { QUICK, prune } from "../lib/rpc.js";
+import { QUICK, graphs, prune } from "../lib/rpc.js";
 import { PromptInputs, promptOf, useModel, useSettled } from "../prompt/inputs.js";
 import { Notice } from "../ui/notice.js";
-import { edgesFrom, openBench, type Bench } from "./bench.js";
+import { TOUCH_MS, closeBench, edgesFrom, formatCut, openBench, parseCut, type Bench } from "./bench.js";
 import { Hooks } from "./hooks.js";
 import { Latest } from "./latest.js";
 import { measure, type Outcome } from "./outcome.js";
@@ -37,12 +37,38 @@ function useBench(modelId: string | undefined, job: Job | undefined) {
     error.value = "";
     if (modelId === undefined) return undefined;
     const controller = new AbortController();
+    let graphId = "";
     openBench(modelId, job, controller.signal)
-      .then((opened) => (bench.value = opened))
+      .then((opened) => {
+        ({ graphId } = opened);
+        if (controller.signal.aborted) closeBench(graphId);
+        else bench.value = opened;
+      })
       .catch((failure: unknown) => {
         if (!controller.signal.aborted && !isCancelled(failure)) error.value = describe(failure);
       });
-    return () => controller.abort();
+    const leave = () => {
+      if (graphId !== "") closeBench(graphId);
+    };
+    const back = (event: PageTransitionEvent) => {
+      if (event.persisted) again.value++; // out of the browser's cache: the graph went with the page
+    };
+    const touch = () => {
+      if (graphId === "") return;
+      graphs.getGraph({ graphId }, QUICK).catch((failure: unknown) => {
+        if (reasonOf(failure) === "GRAPH_UNKNOWN") again.value++;
+      });
+    };
+    const timer = setInterval(touch, TOUCH_MS);
+    addEventListener("pagehide", leave);
+    addEventListener("pageshow", back);
+    return () => {
+      clearInterval(timer);
+      removeEventListener("pagehide", leave);
+      removeEventListener("pageshow", back);
+      controller.abort();
+      leave();
+    };
   }, [modelId, job?.jobId, epoch.value, again.value]);
   return { bench, error, reopen: () => again.value++ };
 }
@@ -55,8 +81,9 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
   const ablation = useSignal<FormContent>({});
   const kept = usePolled(fetchKept, 5);
   const ablations = (kept.value.value?.ablations ?? []).filter((one) => one.modelId === modelId).map(ablationHandle);
-  const edges = useSignal<ReadonlySet<number>>(new Set());
-  const places = useSignal<ReadonlySet<number>>(new Set());
+  const asked = useMemo(() => parseCut(topology, route.value.params["cut"] ?? ""), [topology]);
+  const edges = useSignal<ReadonlySet<number>>(asked.edges);
+  const places = useSignal<ReadonlySet<number>>(asked.places);
   const pointed = useSignal(-1);
   const name = useSignal("");
   const error = useSignal("");
@@ -74,6 +101,7 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
     return scene;
   });
   useEffect(() => () => latest.clear(), []);
+  useEffect(() => setParams({ cut: formatCut(topology, places.value, edges.value) }), [places.value, edges.value]);
   useEffect(() => {
     fresh.value = false;
     latest.ask(async () => {

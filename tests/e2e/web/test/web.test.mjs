@@ -264,3 +264,24 @@ test("metrics are served as text", async () => {
   assert.match(response.headers["content-type"], /^text\/plain/);
   assert.match(response.body.toString(), /^ablate_build_info\{.*\} 1$/m);
 });
+
+test("a graph with an idle time-out goes when nobody names it, and a job keeps it", async () => {
+  await prepare();
+  const make = async (idleTimeoutMs) => (await graphs.createGraph({ modelId: model.modelId, idleTimeoutMs })).graph;
+  const known = async ({ graphId }) => (await graphs.listGraphs({})).graphs.some((one) => one.graphId === graphId);
+  for (const bad of [-1n, 999n, 86_400_001n]) {
+    await assert.rejects(make(bad), (error) => {
+      assert.equal(ConnectError.from(error).findDetails(ErrorInfoSchema)[0].reason, "IDLE_TIMEOUT_INVALID");
+      return true;
+    });
+  }
+  const [left, named, busy, lasting] = [await make(1000n), await make(4000n), await make(1000n), await make(0n)];
+  assert.equal(left.idleTimeoutMs, 1000n);
+  const { job } = await prune.submitJob({ spec: { ...longJob(), graphId: busy.graphId } });
+  while (await known(left)) await graphs.getGraph({ graphId: named.graphId });
+  assert.deepEqual([await known(named), await known(busy), await known(lasting)], [true, true, true]);
+  await prune.cancelJob({ jobId: job.jobId });
+  while (await known(busy)) await new Promise((done) => setTimeout(done, 50));
+  await graphs.deleteGraph({ graphId: named.graphId });
+  await graphs.deleteGraph({ graphId: lasting.graphId });
+});

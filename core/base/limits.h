@@ -59,7 +59,7 @@
 #define ABL_JOB_GRACE_MS_MAX 600000            /* of a streamed job whose client is gone */
 #define ABL_KV_CACHE_COUNT_MAX 1024
 #define ABL_ACTIVATIONS_COUNT_MAX 1024         /* passes whose activations are kept */
-#define ABL_IDLE_TIMEOUT_MS_MIN 1000             /* of a graph that is deleted when nobody uses it */
+#define ABL_IDLE_TIMEOUT_MS_MIN 1000             /* of a graph that goes when nobody uses it */
 #define ABL_IDLE_TIMEOUT_MS_MAX 86400000         /* a day */
 #define ABL_GRAPH_KV_CACHE_MAX 4               /* KV caches that one graph uses */
 #define ABL_JOB_COUNT_MAX 4096

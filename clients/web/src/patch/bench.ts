@@ -59,8 +59,6 @@ export function edgesFrom(topology: Topology, place: number): number[] {
   return out;
 }
 
-const PLACE = /^[^>]*$/;
-
 /** What is ablated as an address has it: "A0.3,MLP 0->A1.2.Q,A0.1->MLP 1@4". */
 export function formatCut(topology: Topology, places: Iterable<number>, edges: Iterable<number>): string {
   const position = (edge: number) => (topology.edgePosition[edge]! >= 0 ? `@${topology.edgePosition[edge]}` : "");
@@ -76,8 +74,9 @@ export function parseCut(topology: Topology, text: string): { places: Set<number
   const indexOf = edgeIndex(topology);
   for (const part of text.split(",").filter(Boolean)) {
     const [name = "", position = "-1"] = part.split("@");
-    const found = PLACE.test(name) ? topology.places.findIndex((place) => place.name === name) : indexOf(name, Number(position) + 1);
-    if (found !== undefined && found >= 0) (PLACE.test(name) ? places : edges).add(found);
+    const isPlace = !name.includes("->");
+    const found = isPlace ? topology.places.findIndex((place) => place.name === name) : indexOf(name, Number(position) + 1);
+    if (found !== undefined && found >= 0) (isPlace ? places : edges).add(found);
   }
   return { places, edges };
 }

@@ -26,7 +26,6 @@ import { measure, type Outcome } from "./outcome.js";
 import { Output } from "./output.js";
 
 const SHOWN = 60;
-const RESAMPLED = "RESAMPLE: what the source gives for the corrupt prompt.";
 
 function useBench(modelId: string | undefined, job: Job | undefined) {
   const bench = useSignal<Bench | undefined>(undefined);
@@ -137,7 +136,7 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
     <div class="bench">
       <section class="stage" aria-label="Graph">
         <div class="row tight">
-          <AblationField content={ablation} kept={ablations} standard={RESAMPLED} />
+          <AblationField content={ablation} kept={ablations} />
           <button type="button" disabled={cut.value.length === 0} onClick={() => {
             edges.value = new Set();
             places.value = new Set();

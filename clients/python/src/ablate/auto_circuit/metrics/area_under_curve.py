@@ -110,5 +110,9 @@ def average_auc_plot(
         textposition="middle right", showlegend=False,
     )  # fmt: skip
     title = "Normalized Inverse AUC" if inverse else "Normalized AUC"
-    figure.update_layout(barmode="stack", width=550, xaxis_title=title)
+    figure.update_xaxes(title=title, range=[0, 1.15 * max(totals.values(), default=1.0)])
+    figure.update_layout(
+        barmode="stack", width=600, height=200 + 45 * len(totals),
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+    )  # fmt: skip
     return figure

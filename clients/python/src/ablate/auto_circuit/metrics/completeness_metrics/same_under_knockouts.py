@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Tuple
 
-from ..._plotly import plotly
+from ..._plotly import Legend, plotly
 from ...prune_algos.prune_algos import PRUNE_ALGO_DICT
 from ...tasks import TASK_DICT, Task
 from ...types import AlgoKey, PruneScores, TaskKey, TaskPruneScores
@@ -70,6 +70,7 @@ def same_under_knockouts_fig(task_completeness_scores: TaskCompletenessScores) -
     _, subplots = plotly("measures of completeness")
     titles = [TASK_DICT[task].name for task in task_completeness_scores]
     figure = subplots.make_subplots(rows=1, cols=len(titles), subplot_titles=titles)
+    legend = Legend()
     for column, by_algo in enumerate(task_completeness_scores.values(), start=1):
         ends = [0.0]
         for algo, rows in by_algo.items():
@@ -77,15 +78,16 @@ def same_under_knockouts_fig(task_completeness_scores: TaskCompletenessScores) -
                 same = (normal + knocked) / 2
                 ends += [normal, knocked]
                 figure.add_scatter(
-                    x=[normal, same], y=[knocked, same], mode="lines+markers", showlegend=column == 1,
-                    name=PRUNE_ALGO_DICT[algo].name if algo in PRUNE_ALGO_DICT else algo,
+                    x=[normal, same], y=[knocked, same], mode="lines+markers",
+                    **legend.entry(PRUNE_ALGO_DICT[algo].name if algo in PRUNE_ALGO_DICT else algo),
                     hovertext=f"{size} edges, {knockouts} of them knocked out", row=1, col=column,
                 )  # fmt: skip
         line = [min(ends), max(ends)]
         figure.add_scatter(
-            x=line, y=line, name="y=x", mode="lines", line={"dash": "dash"}, showlegend=column == 1, row=1, col=column
-        )
+            x=line, y=line, name="y=x", mode="lines", line={"dash": "dash", "color": "grey"},
+            showlegend=column == 1, row=1, col=column,
+        )  # fmt: skip
     figure.update_xaxes(title="KL Div")
     figure.update_yaxes(title="Knockout KL Div")
-    figure.update_layout(title="Same Under Knockouts", width=max(500, 450 * len(titles)))
+    figure.update_layout(title="Same Under Knockouts", width=max(500, 450 * len(titles)), height=450)
     return figure

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from ..._plotly import plotly
+from ..._plotly import Legend, plotly
 from ...prune_algos.prune_algos import PRUNE_ALGO_DICT
 from ...tasks import TASK_DICT
-from ...types import COLOR_PALETTE, Measurements, TaskMeasurements
+from ...types import Measurements, TaskMeasurements
 
 
 def task_roc_plot(task_measurements: TaskMeasurements) -> Any:
@@ -31,14 +31,14 @@ def roc_plot(taskname_measurements: Dict[str, Dict[str, Measurements]], variable
     _, subplots = plotly("ROC curves")
     tasks = sorted(taskname_measurements.items())
     figure = subplots.make_subplots(rows=1, cols=len(tasks), subplot_titles=[name for name, _ in tasks])
+    legend = Legend()
     for column, (_, by_algo) in enumerate(tasks, start=1):
         for number, (algo, points) in enumerate(by_algo.items()):
             figure.add_scatter(
-                x=[x for x, _ in points], y=[y for _, y in points], name=algo, legendgroup=algo,
-                showlegend=column == 1, mode="markers+text" if len(points) == 1 else "lines", text=algo,
-                line={"width": 4 + 8 * (len(by_algo) - 1 - number) if variable_width else 2},
-                textposition="middle right", marker={"color": COLOR_PALETTE[number % len(COLOR_PALETTE)]},
-                row=1, col=column,
+                x=[x for x, _ in points], y=[y for _, y in points], **legend.entry(algo),
+                mode="markers+text" if len(points) == 1 else "lines", text=algo,
+                line_width=4 + 8 * (len(by_algo) - 1 - number) if variable_width else 2,
+                textposition="middle right", row=1, col=column,
             )  # fmt: skip
     figure.update_xaxes(title="False Positive Rate", range=[-0.02, 1.02])
     figure.update_yaxes(range=[-0.02, 1.02])

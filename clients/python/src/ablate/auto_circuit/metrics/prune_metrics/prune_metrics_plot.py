@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional
 
-from ..._plotly import plotly
+from ..._plotly import Legend, plotly
 from ...prune_algos.prune_algos import PRUNE_ALGO_DICT
-from ...types import COLOR_PALETTE, AblationType, TaskMeasurements
+from ...types import AblationType, TaskMeasurements
 
 
 def edge_patching_plot(
@@ -31,22 +31,22 @@ def edge_patching_plot(
     figure = subplots.make_subplots(
         rows=1, cols=max(len(titles), len(task_measurements), 1), subplot_titles=titles, shared_yaxes=y_axes_match
     )
+    legend = Legend()
     for column, title in enumerate(titles, start=1):
-        for number, algo in enumerate(algos):
+        for algo in algos:
             points = sorted((row["X"], row["Y"]) for row in data if (row["Task"], row["Algorithm"]) == (title, algo))
             if points:
                 figure.add_scatter(
-                    x=[x for x, _ in points], y=[y for _, y in points], name=algo, legendgroup=algo,
-                    showlegend=column == 1, mode="lines+markers", row=1, col=column,
-                    line={"color": COLOR_PALETTE[number % len(COLOR_PALETTE)]},
+                    x=[x for x, _ in points], y=[y for _, y in points], mode="lines+markers", row=1, col=column,
+                    **legend.entry(algo),
                 )  # fmt: skip
     for column, (_, by_algo) in enumerate(sorted(task_measurements.items()), start=1):
         for key, curve in by_algo.items():
             if len(curve) == 1:
                 name = PRUNE_ALGO_DICT[key].short_name if key in PRUNE_ALGO_DICT else key
                 figure.add_scatter(
-                    x=[curve[0][0]], y=[curve[0][1]], name=name, text=name, mode="markers+text", showlegend=column == 1,
-                    textposition="middle right", marker={"size": 10, "symbol": "x"}, row=1, col=column,
+                    x=[curve[0][0]], y=[curve[0][1]], text=name, mode="markers+text", **legend.entry(name),
+                    textposition="middle right", marker_size=10, marker_symbol="x", row=1, col=column,
                 )  # fmt: skip
     figure.update_xaxes(title="Circuit Edges", type="log" if log_x else "linear")
     figure.update_yaxes(type="log" if log_y else "linear")

@@ -62,7 +62,8 @@ class EdgeCounts(str, Enum):
 
 class ResidentAblation:
     """An ablation on the daemon, from :meth:`Model.create_ablation`: passes, jobs and sweeps take it
-    as their ``ablation`` instead of making their own.
+    as their ``ablation`` instead of making their own. Calls raise :class:`ablate.NotFoundError`
+    (``ABLATION_UNKNOWN``) once it is deleted or its model unloaded.
     """
 
     def __init__(self, client: "Client", proto: cache_pb2.ResidentAblation):

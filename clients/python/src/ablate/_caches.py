@@ -41,7 +41,7 @@ class KvCache:
         """Graphs and jobs that hold on to it."""
 
     def refresh(self) -> "KvCache":
-        """Asks the daemon how it stands; returns itself. KeyError if it is gone."""
+        """Asks the daemon how it stands; returns itself. Raises KeyError if it is gone."""
         request = cache_pb2.ListKvCachesRequest(model_id=self.model_id)
         for proto in self.client._pages("ListKvCaches", request, "kv_caches"):
             if proto.kv_cache_id == self.id:

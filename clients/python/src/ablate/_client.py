@@ -55,7 +55,12 @@ def connect(
 
 
 class Client:
-    """A connection to a daemon, from :func:`connect`. Any thread may use it."""
+    """A connection to a daemon, from :func:`connect`. Any thread may use it.
+
+    Every call raises :class:`ablate.UnavailableError` when the daemon is gone or drains, and
+    :class:`ablate.ResourceExhaustedError` (``TOO_MANY_CALLS``) when it has too many; what a call raises
+    besides is said there. :class:`ablate.NotFoundError` is for handles of what is no longer resident.
+    """
 
     def __init__(self, host: str, *, arrays: Backend = "auto", timeout: float | None = 10.0):
         self.host = host

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Graph(GraphScores, PatchMask, MaskModes, GraphHooks):
     """A graph, from :meth:`Model.graph`. Its topology never changes; its patch mask is its state.
 
-    A mask of 1 means ablated, 0 kept; fractions interpolate. All masks start at 0.
+    A mask of 1 means ablated, 0 kept; fractions interpolate. All masks start at 0. Calls raise
+    :class:`ablate.NotFoundError` (``GRAPH_UNKNOWN``) once it is deleted.
     """
 
     def __init__(self, model: "Model", proto: graph_pb2.Graph):

@@ -176,7 +176,9 @@ class Hook:
 
 
 class GraphHooks:
-    """A graph's interventions. They belong to the graph: others over the same model do not see them."""
+    """The part of :class:`Graph` that intervenes. Interventions belong to the graph: others over the same
+    model do not see them.
+    """
 
     client: "Client"
     id: str

@@ -282,7 +282,7 @@ class PruneScores(dict[str, Array]):
         return cls(dict(collect_chunks(chunks, job.client.arrays)), job, top)
 
     def flat(self) -> np.ndarray:
-        """All scores in one numpy array, module after module."""
+        """All scores in one numpy array, module after module: float32 ``[edges]``."""
         if not self:
             return np.zeros(0, np.float32)
         return np.concatenate([to_numpy(array).reshape(-1) for array in self.values()])
@@ -298,7 +298,10 @@ class PruneScores(dict[str, Array]):
 
 
 class Job:
-    """A job on the daemon. It outlives the call and the notebook that made it."""
+    """A job on the daemon. It outlives the call and the notebook that made it.
+
+    Calls raise :class:`ablate.NotFoundError` (``JOB_UNKNOWN``) once the daemon has forgotten it.
+    """
 
     def __init__(self, client: "Client", proto: prune_pb2.Job):
         self.client = client
@@ -554,7 +557,7 @@ class PruneStream:
         return self._scores
 
     def close(self) -> None:
-        """Cancels the job unless it has ended."""
+        """Cancels the job unless it has ended; raises nothing."""
         if not self._done:
             self._stream.cancel()
             # Without a connection, the daemon does it after the grace; ValueError: a closed channel.

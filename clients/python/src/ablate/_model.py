@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 class Model:
     """A resident model, from :meth:`Client.model` or :meth:`Client.load_model`.
 
-    The daemon holds the weights; this object is a handle and may be copied freely.
+    The daemon holds the weights; this object is a handle and may be copied freely. Calls raise
+    :class:`ablate.NotFoundError` (``MODEL_UNKNOWN``) once the model is unloaded; those with text
+    :class:`ablate.FailedPreconditionError` (``TOKENIZER_MISSING``) where it has no tokenizer.
     """
 
     def __init__(self, client: "Client", proto: model_pb2.Model):
@@ -164,7 +166,7 @@ class Model:
         return self._parameters
 
     def state_dict(self) -> dict[str, Array]:
-        """All weights, fetched."""
+        """All weights, fetched, in TransformerLens's shapes: ``W_Q`` is ``[n_heads, d_model, d_head]``."""
         return dict(self.parameters())
 
     @property

@@ -228,7 +228,7 @@ class PatchableModel:
 
     @property
     def patch_masks(self) -> dict[str, Array]:
-        """The masks by destination module, as they are now: copies."""
+        """The masks by destination module, as they are now: copies, ``[seq?, heads?, sources]``."""
         return self.graph.get_patch_mask()
 
     def set_patch_masks(self, masks: Mapping[Any, Any] | float) -> int:

@@ -49,12 +49,14 @@ def call_error(error: grpc.RpcError, target: str) -> AblateError:
 
 
 class Calls:
-    """The calls of one piece of work, which another thread may end: those under way and those to come."""
+    """The calls of one piece of work, which another thread may end: those under way, or, between two
+    calls, the next. What the work then does to clean up goes through.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calls: list[Any] = []
-        self._cancelled = False
+        self._cancel_next = False
 
     def during(self, work: Callable[[], Result]) -> Result:
         """Does the work, whose calls in this thread are then these."""
@@ -68,15 +70,13 @@ class Calls:
         """A call has begun."""
         with self._lock:
             self._calls = [other for other in self._calls if not other.done()] + [call]
-            if self._cancelled:
-                call.cancel()
+            if self._cancel_next:
+                self._cancel_next = not call.cancel()
 
     def cancel(self) -> None:
         """Ends them; may be called from any thread."""
         with self._lock:
-            self._cancelled = True
-            for call in self._calls:
-                call.cancel()
+            self._cancel_next = not any([call.cancel() for call in self._calls if not call.done()])
 
 
 _CALLS: ContextVar[Calls | None] = ContextVar("ablate calls", default=None)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 def convert(assembled: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """config.json and the tensors of a `tracr` AssembledTransformerModel, in TransformerLens's names.
+    """config.json and the tensors of a `tracr` AssembledTransformerModel, in TransformerLens's names and
+    shapes, float32.
 
     Raises ValueError for a model compiled with layer norms (Tracr itself compiles none).
     """

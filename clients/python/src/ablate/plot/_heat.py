@@ -30,7 +30,8 @@ class Heat:
 
     @property
     def shades(self) -> np.ndarray:
-        """From -1 to 1: the signed square root of score / limit, for a few edges dwarf the rest."""
+        """From -1 to 1, shaped as the values: the signed square root of score / limit, for a few edges dwarf
+        the rest."""
         share = np.clip(self.values / self.limit, -1, 1)
         return np.sign(share) * np.sqrt(np.abs(share))
 

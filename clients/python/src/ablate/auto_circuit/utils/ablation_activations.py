@@ -43,10 +43,11 @@ class SrcAblations:
 
     @property
     def ndim(self) -> int:
+        """How many dimensions it has."""
         return len(self.shape)
 
     def tensor(self) -> Array:
-        """The array itself, fetched from the daemon."""
+        """The array itself, fetched from the daemon: float32 ``[sources, batch, positions, d_model]``."""
         if isinstance(self.ablation, str):
             return to_backend(np.zeros(self.shape, np.float32), self._arrays)
         array = to_numpy(self.ablation.tensor())

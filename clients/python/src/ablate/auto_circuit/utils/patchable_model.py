@@ -48,9 +48,11 @@ class PatchableModel(_PatchableModel):
     __call__ = forward
 
     def run_with_cache(self, input: Any, names_filter: Any = None, **options: Any) -> tuple[Any, Any]:
+        """(logits, activations), as :meth:`ablate.Graph.run_with_cache`; prompts without their prefix."""
         return super().run_with_cache(self.whole(input), names_filter, **options)
 
     def input_to_embed(self, input: Any, **options: Any) -> Any:
+        """As :meth:`ablate.Model.input_to_embed`; prompts without their prefix."""
         return super().input_to_embed(self.whole(input), **options)
 
     @property
@@ -62,6 +64,9 @@ class PatchableModel(_PatchableModel):
         return {name: MaskView(self, name) for name in self.graph.modules}
 
     def set_patch_masks(self, masks: Mapping[Any, Any] | float) -> int:
+        """As :meth:`ablate.PatchableModel.set_patch_masks`; in ``train_mask_mode`` one number, for the
+        parameters. Raises ValueError for a mapping there.
+        """
         trained = self.graph._trained
         if trained is None:
             return super().set_patch_masks(masks)
@@ -98,10 +103,12 @@ class MaskView:
 
     @property
     def ndim(self) -> int:
+        """How many dimensions it has."""
         return len(self.shape)
 
     @property
     def data(self) -> "MaskView":
+        """Itself; what is assigned goes to the daemon."""
         return self
 
     @data.setter
@@ -109,7 +116,7 @@ class MaskView:
         self[...] = values
 
     def detach(self) -> Array:
-        """The array as it is now, a copy: torch's where torch is importable."""
+        """The array as it is now, a copy of :attr:`shape`: torch's where torch is importable."""
         return to_backend(self.__array__(), self._model.client.arrays)
 
     clone = detach

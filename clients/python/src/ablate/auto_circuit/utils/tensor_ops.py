@@ -18,23 +18,23 @@ def _out(values: Any) -> Array:
 
 
 def flat_magnitudes(prune_scores: PruneScores) -> np.ndarray:
-    """|score| of all edges in one numpy array."""
+    """|score| of all edges in one numpy array, ``[edges]``."""
     flat: np.ndarray = np.concatenate([to_numpy(scores).reshape(-1) for scores in prune_scores.values()])
     return np.asarray(np.abs(flat))
 
 
 def flat_prune_scores(prune_scores: PruneScores) -> Array:
-    """All scores in one array, module after module."""
+    """All scores in one array, module after module: ``[edges]``."""
     return _out(np.concatenate([to_numpy(scores).reshape(-1) for scores in prune_scores.values()]))
 
 
 def desc_prune_scores(prune_scores: PruneScores) -> Array:
-    """|score| of all edges, descending."""
+    """|score| of all edges, descending: ``[edges]``."""
     return _out(np.sort(flat_magnitudes(prune_scores))[::-1].copy())
 
 
 def prune_scores_threshold(prune_scores: Union[PruneScores, Array], edge_count: int) -> Array:
-    """The smallest |score| of the ``edge_count`` largest, inf for 0. An array is taken as descending."""
+    """The smallest |score| of the ``edge_count`` largest, a scalar; inf for 0. An array is taken as descending."""
     if edge_count == 0:
         return _out(np.float32(math.inf))
     descending = desc_prune_scores(prune_scores) if isinstance(prune_scores, dict) else prune_scores
@@ -55,7 +55,7 @@ def sample_hard_concrete(mask: Array, batch_size: int, mask_expanded: bool = Fal
 
 
 def log_softmax(logits: Any) -> np.ndarray:
-    """Over the last dimension, in double precision."""
+    """Over the last dimension, in double precision; shaped as ``logits``."""
     values: np.ndarray = to_numpy(logits).astype(np.float64)
     values = values - values.max(axis=-1, keepdims=True)
     return np.asarray(values - np.log(np.exp(values).sum(axis=-1, keepdims=True)))
@@ -67,17 +67,17 @@ def _means(values: np.ndarray, answers: Any) -> np.ndarray:
 
 
 def indices_vals(vals: Array, indices: Array) -> Array:
-    """``vals`` at ``indices`` along the last dimension."""
+    """``vals`` at ``indices`` along the last dimension; shaped as ``indices``."""
     return _out(np.take_along_axis(to_numpy(vals), to_numpy(indices), axis=-1))
 
 
 def vocab_avg_val(vals: Array, indices: Array) -> Array:
-    """Their mean."""
+    """The mean of :func:`indices_vals`, a scalar."""
     return indices_vals(vals, indices).mean()
 
 
 def batch_avg_answer_val(vals: Array, batch: PromptPairBatch, wrong_answer: bool = False) -> Array:
-    """The mean value of the (wrong) answers."""
+    """The mean value of the (wrong) answers, a scalar."""
     return _out(_means(to_numpy(vals), batch.wrong_answers if wrong_answer else batch.answers).mean())
 
 
@@ -106,19 +106,21 @@ def _only(answers: Any) -> list[int]:
 
 
 def correct_answer_proportion(logits: Array, batch: PromptPairBatch) -> Array:
-    """How often the answer is the largest of all logits."""
+    """How often the answer is the largest of all logits, a scalar. Raises ValueError for several answers."""
     return _out((to_numpy(logits).argmax(axis=-1) == _only(batch.answers)).mean(dtype=np.float32))
 
 
 def correct_answer_greater_than_incorrect_proportion(logits: Array, batch: PromptPairBatch) -> Array:
-    """How often the answer's logit is at least that of every wrong answer."""
+    """How often the answer's logit is at least that of every wrong answer, a scalar. Raises ValueError for
+    several answers."""
     rows = zip(to_numpy(logits), _only(batch.answers), batch.wrong_answers)
     right = [row[answer] >= row[to_numpy(wrong)].max() for row, answer, wrong in rows]
     return _out(np.mean(right, dtype=np.float32))
 
 
 def multibatch_kl_div(input_logprobs: Array, target_logprobs: Array) -> Array:
-    """KL(target || input): summed over the last dimension, averaged over the others."""
+    """KL(target || input): summed over the last dimension, averaged over the others, a scalar. Raises
+    ValueError for arrays of different shapes."""
     inputs, targets = to_numpy(input_logprobs), to_numpy(target_logprobs)
     if inputs.shape != targets.shape:
         raise ValueError(f"the shapes differ: {inputs.shape} and {targets.shape}")

@@ -11,34 +11,34 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PROMPTS = 6, SEQ_MAX = 6, EDGES_MAX = 128 };
+enum { PROMPTS_MAX = 81, SEQ_MAX = 6, EDGES_MAX = 128 };
 
 typedef struct task {
     const char *name;
     int64_t edge_count;
+    int32_t prompt_count;
     int32_t seq;
     abl_answer_function answer_function;
-    int32_t clean[PROMPTS * SEQ_MAX];
-    int32_t corrupt[PROMPTS * SEQ_MAX];
-    int32_t answers[PROMPTS];
-    int32_t wrong[PROMPTS];
+    abl_faithfulness faithfulness; /* of trained masks: what keeps the output as it is */
+    int32_t clean[PROMPTS_MAX * SEQ_MAX];
+    int32_t corrupt[PROMPTS_MAX * SEQ_MAX];
+    int32_t answers[PROMPTS_MAX];
+    int32_t wrong[PROMPTS_MAX];
     const char *truth[2][12]; /* by ablation: resample, zero */
 } task;
 
 /* Ids are the encoders' (config.json): reverse 1 2 3 BOS are 0 1 2 3, xproportion BOS w x y z are
  * 0 2 3 4 5. The last position gives reverse's first token, and the share of x in all. Reverse's
- * prompts are ACDC's, the permutations of its alphabet: the longest prompts would not do, for MLP 0
+ * prompts, by reverse_fill(), are one token shorter than the longest: those would not do, for MLP 0
  * takes an ablated length for the longest. */
-static const task TASKS[] = {
+static task TASKS[] = {
     {
         .name = "families/tracr-reverse",
         .edge_count = 77,
-        .seq = 4,
+        .prompt_count = 81,
+        .seq = 5,
         .answer_function = ABL_ANSWER_AVG_DIFF,
-        .clean = {3, 0, 1, 2, 3, 0, 2, 1, 3, 1, 0, 2, 3, 1, 2, 0, 3, 2, 0, 1, 3, 2, 1, 0},
-        .corrupt = {3, 1, 2, 0, 3, 2, 0, 1, 3, 2, 1, 0, 3, 0, 1, 2, 3, 0, 2, 1, 3, 1, 0, 2},
-        .answers = {0, 0, 1, 1, 2, 2},
-        .wrong = {1, 2, 2, 0, 0, 1},
+        .faithfulness = ABL_FAITHFULNESS_KL_DIV,
         .truth = {{"Resid Start->A3.0.V", "A3.0->Resid End"},
                   {"A3.0->Resid End", "MLP 2->A3.0.Q", "Resid Start->A3.0.K", "Resid Start->A3.0.V",
                    "MLP 1->MLP 2", "MLP 0->MLP 1", "Resid Start->MLP 1", "A0.0->MLP 0",
@@ -47,8 +47,10 @@ static const task TASKS[] = {
     {
         .name = "families/tracr-xproportion",
         .edge_count = 23,
+        .prompt_count = 6,
         .seq = 6,
         .answer_function = ABL_ANSWER_AVG_VAL,
+        .faithfulness = ABL_FAITHFULNESS_ANSWER,
         .clean = {0, 2, 3, 3, 4, 5, 0, 3, 3, 3, 2, 3, 0, 3, 5, 3, 3, 4,
                   0, 3, 3, 2, 4, 3, 0, 5, 3, 3, 3, 2, 0, 3, 4, 3, 3, 3},
         .corrupt = {0, 2, 4, 3, 4, 5, 0, 2, 5, 3, 2, 4, 0, 4, 5, 2, 3, 4,
@@ -58,6 +60,21 @@ static const task TASKS[] = {
                    "Resid Start->MLP 0"}},
     },
 };
+
+/* All words of four tokens, BOS before them; in the corrupt prompt each token is the next one. */
+static void reverse_fill(task *t) {
+    for (int32_t row = 0; row < t->prompt_count; row++) {
+        int32_t *clean = t->clean + (size_t)row * (size_t)t->seq;
+        int32_t *corrupt = t->corrupt + (size_t)row * (size_t)t->seq;
+        clean[0] = corrupt[0] = 3;
+        for (int32_t i = 1, rest = row; i < t->seq; i++, rest /= 3) {
+            clean[i] = rest % 3;
+            corrupt[i] = (clean[i] + 1) % 3;
+        }
+        t->answers[row] = clean[1];
+        t->wrong[row] = corrupt[1];
+    }
+}
 
 typedef struct subject {
     const task *task;
@@ -99,7 +116,8 @@ static float auc_of(const subject *s, int ablation, const float *scores) {
 static void scores_of(const subject *s, abl_prune_options options, float *ret_scores) {
     options.model = s->model;
     options.graph = s->graph;
-    options.batches = (abl_batches){.dataset = s->dataset, .count = PROMPTS, .batch_size = PROMPTS};
+    options.batches = (abl_batches){
+        .dataset = s->dataset, .count = s->task->prompt_count, .batch_size = s->task->prompt_count};
     abl_prune *prune = edges_run(&options);
     memcpy(ret_scores, abl_prune_scores(prune), (size_t)s->task->edge_count * sizeof *ret_scores);
     abl_prune_destroy(prune);
@@ -136,10 +154,10 @@ static void recover_all(const subject *s) {
         abl_prune_options options = {.ablation = (abl_ablation)ablation,
                                      .grad_function = ABL_GRAD_LOGIT,
                                      .answer_function = s->task->answer_function};
-        /* Zeros push reverse's steps of ReLUs into saturation: a first order cannot see all of it,
-         * nor training, for which one of the ten edges is dispensable at the last position. */
+        /* Zeros push reverse's steps of ReLUs into saturation, where a first order is 0, and without
+         * the input's positions A3.0.Q's other source would gain: docs/autocircuit.md. */
         bool saturated = ablation == ABL_ABLATION_ZERO && s->task->edge_count == 77;
-        const float estimate = saturated ? 0.89F : 1;
+        const float estimate = saturated ? 0.93F : 1;
         options.algorithm = ABL_PRUNE_GROUND_TRUTH;
         recover(s, "exact", &options, 1);
         options.exact_metric = ABL_EXACT_MSE;
@@ -161,19 +179,20 @@ static void recover_all(const subject *s) {
         options.algorithm = ABL_PRUNE_SUBNETWORK_PROBING;
         options.subnetwork_probing =
             (abl_mask_training_options){.learning_rate = 0.1F,
-                                        .epochs = 200,
-                                        .regularize_lambda = 0.1F,
+                                        .epochs = 500,
+                                        .regularize_lambda = 1e-3F,
                                         .mask_function = ABL_MASK_HARD_CONCRETE,
                                         .init_value = -ABL_MASK_INIT_DEFAULT,
                                         .tree_optimisation = true,
-                                        .faithfulness_target = ABL_FAITHFULNESS_MSE,
+                                        .faithfulness_target = s->task->faithfulness,
                                         .seed = 1};
-        recover(s, "subnetwork probing", &options, estimate);
+        recover(s, "subnetwork probing", &options, 1);
     }
 }
 
 int main(void) {
     golden_init("tracr_golden");
+    reverse_fill(&TASKS[0]);
     for (size_t i = 0; i < ABL_COUNT_OF(TASKS); i++) {
         const task *t = &TASKS[i];
         char path[2048];
@@ -182,14 +201,14 @@ int main(void) {
         const abl_model_config *c = abl_model_get_config(s.model);
         const abl_graph_options options = {
             .layer_count = c->n_layers, .head_count = c->n_heads, .kv_head_count = c->n_kv_heads};
-        int32_t offsets[PROMPTS + 1];
-        for (int32_t k = 0; k <= PROMPTS; k++) {
+        int32_t offsets[PROMPTS_MAX + 1];
+        for (int32_t k = 0; k <= t->prompt_count; k++) {
             offsets[k] = k;
         }
         bool pairs = t->answer_function == ABL_ANSWER_AVG_DIFF;
         const abl_dataset_tokens tokens = {.clean = t->clean,
                                            .corrupt = t->corrupt,
-                                           .prompt_count = PROMPTS,
+                                           .prompt_count = t->prompt_count,
                                            .seq_len = t->seq,
                                            .answers = t->answers,
                                            .answer_offsets = offsets,

@@ -123,25 +123,36 @@ static void remember(abl_job_view *view, const Ablate__V1__JobEvent *event) {
     }
 }
 
+/* "  tau 0.01: 41 removed, effect 0.0123  kept A1.0->MLP 1 at 0.53", the last edge decided. */
+static void acdc_found(const Ablate__V1__JobEvent *event, char *buffer, size_t size) {
+    const Ablate__V1__AcdcTau *tau = event->acdc[event->n_acdc - 1];
+    char last[128] = "";
+    if (event->n_acdc_decisions > 0) {
+        const Ablate__V1__AcdcDecision *of = event->acdc_decisions[event->n_acdc_decisions - 1];
+        (void)snprintf(last, sizeof last, "  %s %.64s at %.3g", of->removed ? "removed" : "kept",
+                       of->edge, of->effect);
+    }
+    (void)snprintf(buffer, size, "  tau %.3g: %lld removed, effect %.3g%s", tau->tau,
+                   (long long)tau->removed_edges, tau->effect, last);
+}
+
 void abl_job_view_event(abl_job_view *view, const Ablate__V1__JobEvent *event) {
     remember(view, event);
     char eta[24];
     char edges[512];
-    char tail[640];
+    char tail[832];
     abl_text_duration(eta, sizeof eta, event->eta_ms);
     abl_cli_edges_tail(edges, sizeof edges, event->top_edges, event->n_top_edges);
     bool queued = event->state == ABLATE__V1__JOB_STATE__JOB_STATE_QUEUED;
     bool running = event->state == ABLATE__V1__JOB_STATE__JOB_STATE_RUNNING;
     double fraction =
         event->total_units > 0 ? (double)event->done_units / (double)event->total_units : -1;
-    char found[96] = "";
+    char found[224] = "";
     if (event->n_training > 0) {
         (void)snprintf(found, sizeof found, "  loss %.4g",
                        (double)event->training[event->n_training - 1]->loss);
     } else if (event->n_acdc > 0) {
-        const Ablate__V1__AcdcTau *tau = event->acdc[event->n_acdc - 1];
-        (void)snprintf(found, sizeof found, "  tau %.3g: %lld removed, effect %.3g", tau->tau,
-                       (long long)tau->removed_edges, tau->effect);
+        acdc_found(event, found, sizeof found);
     }
     (void)snprintf(tail, sizeof tail, "%lld/%lld%s%s%s  %s", (long long)event->done_units,
                    (long long)event->total_units, running && event->eta_ms >= 0 ? "  ETA " : "",

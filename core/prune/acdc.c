@@ -37,6 +37,8 @@ typedef struct acdc_run {
     int32_t group;   /* trials worth making at once, by how the last walks went */
     int64_t trial_count;
     int64_t pass_count;
+    int64_t decision_count;
+    abl_acdc_decision decisions[ABL_ACDC_DECISIONS_KEPT]; /* number i is at i modulo that */
 } acdc_run;
 
 #define GROUP_START 8
@@ -287,6 +289,8 @@ static abl_code walk(abl_prune *prune, acdc_run *run, const acdc_group *group,
         kept = !(effect - tau->effect < tau->tau);
         tau->margin_min = margin < tau->margin_min ? margin : tau->margin_min;
         run->effects[run->at++] = effect;
+        run->decisions[run->decision_count++ % ABL_ACDC_DECISIONS_KEPT] =
+            (abl_acdc_decision){.edge = edge, .tau = tau->tau, .effect = effect, .removed = !kept};
         tau->decided++;
         prune->scored[edge] = 1;
         prune->progress.done++;
@@ -357,14 +361,27 @@ bool abl_prune_acdc_report(const abl_prune *prune, abl_acdc_report *ret_report) 
                                     .order_count = run->count,
                                     .effects = run->effects,
                                     .trial_count = run->trial_count,
-                                    .pass_count = run->pass_count};
+                                    .pass_count = run->pass_count,
+                                    .decision_count = run->decision_count};
     return true;
+}
+
+void abl_prune_acdc_decisions(const abl_prune *prune, int64_t first, int32_t count,
+                              abl_acdc_decision *ret_decisions) {
+    ABL_ASSERT(prune->options.algorithm == ABL_PRUNE_ACDC);
+    const acdc_run *run = prune->state;
+    ABL_ASSERT(first >= 0 && first >= run->decision_count - ABL_ACDC_DECISIONS_KEPT);
+    ABL_ASSERT(first + count <= run->decision_count);
+    for (int32_t i = 0; i < count; i++) {
+        ret_decisions[i] = run->decisions[(first + i) % ABL_ACDC_DECISIONS_KEPT];
+    }
 }
 
 static int64_t acdc_bytes(const abl_prune_options *o) {
     int64_t count = o->edges == NULL ? abl_graph_edge_count(o->graph) : o->edge_count;
     return evaluator_of(o)->bytes_estimate(o) + abl_prune_ablated_bytes(o, true) +
-           count * (int64_t)(sizeof(int64_t) + sizeof(double)) + 6 * abl_graph_edge_count(o->graph);
+           (int64_t)sizeof(acdc_run) + count * (int64_t)(sizeof(int64_t) + sizeof(double)) +
+           6 * abl_graph_edge_count(o->graph);
 }
 
 const abl_prune_vtable abl_prune_acdc = {

@@ -208,6 +208,16 @@ typedef struct abl_acdc_tau {
     double margin_min; /* the smallest |growth of the effect - tau|; INFINITY before any */
 } abl_acdc_tau;
 
+/* One edge that an ACDC has decided. */
+typedef struct abl_acdc_decision {
+    int64_t edge;
+    double tau;
+    double effect; /* of it and all that was removed before, were it removed */
+    bool removed;
+} abl_acdc_decision;
+
+#define ABL_ACDC_DECISIONS_KEPT 1000 /* the newest */
+
 /* What an ACDC has decided, borrowed until the next step. Decisions whose margin is about 1e-6 or
  * less are rounding in any implementation. */
 typedef struct abl_acdc_report {
@@ -216,13 +226,17 @@ typedef struct abl_acdc_report {
     int32_t tau;          /* in hand */
     const int64_t *order; /* edges, as they are decided */
     int64_t order_count;
-    const double *effects; /* of the tau in hand, after each edge decided, were it removed */
-    int64_t trial_count;   /* evaluated, those thrown away included */
-    int64_t pass_count;    /* in which they were */
+    const double *effects;  /* of the tau in hand, after each edge decided, were it removed */
+    int64_t trial_count;    /* evaluated, those thrown away included */
+    int64_t pass_count;     /* in which they were */
+    int64_t decision_count; /* at all taus */
 } abl_acdc_report;
 
 /* False unless the algorithm is acdc. */
 bool abl_prune_acdc_report(const abl_prune *prune, abl_acdc_report *ret_report);
+/* Copies `count` decisions from number `first` on (from 0), which must be among those kept. */
+void abl_prune_acdc_decisions(const abl_prune *prune, int64_t first, int32_t count,
+                              abl_acdc_decision *ret_decisions);
 
 /* Working memory that the prune will take on the device beyond the model, at most. For admission:
  * needs model, graph, batches and the algorithm's fields. */

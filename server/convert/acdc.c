@@ -5,6 +5,7 @@
 
 #include "core/base/limits.h"
 #include "server/convert/common.h"
+#include "server/convert/graph.h"
 
 #define CANDIDATE_COUNT_MAX 128
 
@@ -68,5 +69,30 @@ bool abl_convert_acdc_taus(abl_arena *arena, const abl_acdc_tau *taus, size_t co
         list[i] = &values[i];
     }
     *ret_taus = list;
+    return true;
+}
+
+bool abl_convert_acdc_decisions(abl_arena *arena, const abl_graph *graph,
+                                const abl_acdc_decision *decisions, size_t count,
+                                Ablate__V1__AcdcDecision ***ret_decisions) {
+    Ablate__V1__AcdcDecision *values = abl_arena_alloc(arena, count * sizeof *values);
+    Ablate__V1__AcdcDecision **list = abl_arena_alloc(arena, count * sizeof *list);
+    if (values == NULL || list == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        abl_edge edge = abl_graph_edge_at(graph, decisions[i].edge);
+        ablate__v1__acdc_decision__init(&values[i]);
+        values[i].edge = abl_convert_edge_name(arena, graph, edge, ABL_DIALECT_AUTOCIRCUIT);
+        values[i].seq_number = abl_convert_seq_number(graph, edge);
+        values[i].tau = decisions[i].tau;
+        values[i].effect = decisions[i].effect;
+        values[i].removed = decisions[i].removed;
+        list[i] = &values[i];
+        if (values[i].edge == NULL) {
+            return false;
+        }
+    }
+    *ret_decisions = list;
     return true;
 }

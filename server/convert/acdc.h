@@ -25,6 +25,9 @@ void abl_convert_acdc_json(const abl_prune_options *options, json_t *root);
 
 ABL_MUST_CHECK bool abl_convert_acdc_taus(abl_arena *arena, const abl_acdc_tau *taus, size_t count,
                                           Ablate__V1__AcdcTau ***ret_taus);
+ABL_MUST_CHECK bool abl_convert_acdc_decisions(abl_arena *arena, const abl_graph *graph,
+                                               const abl_acdc_decision *decisions, size_t count,
+                                               Ablate__V1__AcdcDecision ***ret_decisions);
 
 ABL_END_DECLS
 #endif

@@ -400,6 +400,11 @@ Ablate__V1__JobEvent *abl_convert_job_event(abl_arena *arena, const abl_job *job
     if (!abl_convert_acdc_taus(arena, event->found.acdc, message->n_acdc, &message->acdc)) {
         return NULL;
     }
+    message->n_acdc_decisions = (size_t)event->found.decision_count;
+    if (!abl_convert_acdc_decisions(arena, graph, event->found.decisions, message->n_acdc_decisions,
+                                    &message->acdc_decisions)) {
+        return NULL;
+    }
     message->n_training = (size_t)event->found.training_count;
     if (!abl_convert_training_points(arena, event->found.training, message->n_training,
                                      &message->training)) {

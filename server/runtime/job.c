@@ -57,6 +57,7 @@ static void findings_finish(abl_job_findings *found) {
     abl_free(found->top);
     abl_free(found->training);
     abl_free(found->acdc);
+    abl_free(found->decisions);
 }
 
 static void job_destroy(abl_object *object) {
@@ -139,7 +140,8 @@ static int64_t job_bytes(const abl_job *job) {
            job->event_capacity * (int64_t)sizeof(abl_job_event) +
            job->event_count * job->top_k * (int64_t)sizeof(abl_job_edge) +
            job->training_count * (int64_t)sizeof(abl_training_point) +
-           job->acdc_count * (int64_t)sizeof(abl_acdc_tau) + (int64_t)job->spec_bytes;
+           job->acdc_count * (int64_t)sizeof(abl_acdc_tau) +
+           job->decision_count * (int64_t)sizeof(abl_acdc_decision) + (int64_t)job->spec_bytes;
 }
 
 /* Appends an event of the job as it stands, taking `found` over. Without memory the event is lost,
@@ -171,6 +173,7 @@ static void add_event(abl_job *job, abl_job_findings found) {
                                                       .found = found};
     job->training_count += found.training_count;
     job->acdc_count += found.acdc_count;
+    job->decision_count += found.decision_count;
     abl_object_set_bytes(&job->object, job_bytes(job));
     notify(job);
 }
@@ -285,11 +288,33 @@ static abl_acdc_tau *acdc_take(abl_job *job, int32_t *ret_count) {
     return taus;
 }
 
+/* An ACDC's decisions since the last report, the newest of them; none without memory. */
+static abl_acdc_decision *decisions_take(abl_job *job, int32_t *ret_count) {
+    abl_acdc_report of;
+    if (!abl_prune_acdc_report(job->prune, &of)) {
+        return NULL;
+    }
+    int64_t begin = of.decision_count - ABL_ACDC_DECISIONS_KEPT;
+    begin = begin > job->decisions_reported ? begin : job->decisions_reported;
+    int32_t count = (int32_t)(of.decision_count - begin);
+    job->decisions_reported = of.decision_count;
+    abl_acdc_decision *decisions = NULL;
+    if (count > 0) {
+        decisions = abl_calloc((size_t)count, sizeof *decisions);
+    }
+    if (decisions != NULL) {
+        abl_prune_acdc_decisions(job->prune, begin, count, decisions);
+        *ret_count = count;
+    }
+    return decisions;
+}
+
 static abl_job_findings findings_take(abl_job *job) {
     abl_job_findings found = {0};
     found.top = top_edges(job, &found.top_count);
     found.training = training_take(job, &found.training_count);
     found.acdc = acdc_take(job, &found.acdc_count);
+    found.decisions = decisions_take(job, &found.decision_count);
     return found;
 }
 

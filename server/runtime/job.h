@@ -47,6 +47,8 @@ typedef struct abl_job_findings {
     abl_training_point *training; /* steps since the findings before, the newest of them */
     int32_t acdc_count;
     abl_acdc_tau *acdc; /* those begun */
+    int32_t decision_count;
+    abl_acdc_decision *decisions; /* an ACDC's since the findings before, the newest of them */
 } abl_job_findings;
 
 #define ABL_JOB_TRAINING_MAX 1000 /* points in one event */
@@ -118,6 +120,8 @@ typedef struct abl_job {
     int64_t training_reported;  /* the executor's: points of the curve in reports so far */
     int64_t training_count;     /* in events */
     int64_t acdc_count;         /* taus in events */
+    int64_t decisions_reported; /* the executor's: decisions in reports so far, or passed over */
+    int64_t decision_count;     /* in events */
     uint64_t run_us;            /* the executor's */
     uint64_t reported_us;       /* the executor's: run_us at its last report */
     int64_t report_count;       /* the executor's */

@@ -90,6 +90,21 @@ def test_events_tell_what_is_removed_so_far(rand_graph, ioi):
             assert 0 <= tau.removed_edges <= tau.decided_edges and tau.min_margin >= 0
 
 
+@pytest.mark.parametrize("name", RUNS)
+def test_every_decision_is_told_with_its_effect(rand_graph, ioi, name):
+    run = recorded("proc_fact_qkv")["runs"][name]
+    algo = ablate.ACDC(taus=[run["tau"]], faithfulness_target=name.split("/")[0])
+    with rand_graph.stream_prune_scores(ioi, algo, batch_size=4, prompt_count=4) as stream:
+        told = [decision for event in stream for decision in event.acdc_decisions]
+    names = [edge.name for edge in rand_graph.edges]
+    order = recorded("proc_fact_qkv")["order"]
+    assert [decision.edge for decision in told] == [names[i] for i in order]
+    assert {decision.tau for decision in told} == {run["tau"]}
+    np.testing.assert_allclose([decision.effect for decision in told], run["faith_per_step"], atol=1e-5)
+    gone = [decision.edge for decision in told if decision.removed]
+    assert gone == [names[i] for i in run["removed_in_order"]]
+
+
 def test_only_the_edges_named_are_decided_in_their_order(rand_graph, ioi):
     edges = ["A1.0->Resid End", "MLP 0->A1.2.Q", "Resid Start->A1.2.Q", "Resid Start->A0.1.K"]
     algo = ablate.ACDC(taus=[100], edges=edges)

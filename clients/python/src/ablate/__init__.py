@@ -14,7 +14,7 @@ A mask of 1 means ablated. Errors are :class:`ablate.AblateError`, one subclass 
 
 from . import aio, hooked, micro, tracr, transformer_lens
 from ._ablation import AblationType, EdgeCounts, PatchType, ResidentAblation
-from ._acdc import ACDC, AcdcTau
+from ._acdc import ACDC, AcdcDecision, AcdcTau
 from ._cache import ActivationCache
 from ._caches import KvCache
 from ._client import Client, connect
@@ -61,6 +61,7 @@ __all__ = [
     "load_scores",
     "save_scores",
     "ACDC",
+    "AcdcDecision",
     "AcdcTau",
     "ActivationCache",
     "ActivationMagnitude",

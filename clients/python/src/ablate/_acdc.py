@@ -63,3 +63,30 @@ class AcdcTau:
         return cls(
             proto.tau, proto.decided_edges, proto.removed_edges, proto.effect, proto.min_margin
         )
+
+
+@dataclass(frozen=True)
+class AcdcDecision:
+    """An edge that an ACDC has tried, at one tau."""
+
+    edge: str
+    seq_idx: int | None
+    """Position in a token-specific graph; None without."""
+    tau: float
+    effect: float
+    """The faithfulness target's value with this edge ablated beside those removed before it."""
+    removed: bool
+    """Whether it went; False: it stays."""
+
+    @classmethod
+    def _from_proto(cls, proto: prune_pb2.AcdcDecision) -> "AcdcDecision":
+        position = proto.seq_number - 1 if proto.seq_number else None
+        return cls(proto.edge, position, proto.tau, proto.effect, proto.removed)
+
+
+def found(tau: AcdcTau, decisions: Sequence[AcdcDecision]) -> str:
+    """A tau and the newest decision in a line: ``tau 0.01: 41 removed, effect 0.012, kept A1.0->MLP 1``."""
+    line = f"tau {tau.tau:.3g}: {tau.removed_edges} removed, effect {tau.effect:.3g}"
+    for last in decisions[-1:]:
+        line += f", {'removed' if last.removed else 'kept'} {last.edge} at {last.effect:.3g}"
+    return line

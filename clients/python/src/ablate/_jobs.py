@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ._ablation import AblationLike, ablation_id
-from ._acdc import ACDC, AcdcTau
+from ._acdc import ACDC, AcdcDecision, AcdcTau, found
 from ._arrays import Array, bos_policy, collect_chunks, to_numpy
 from ._enums import ablation_value, enum_value
 from ._rpc import Stream
@@ -220,6 +220,8 @@ class JobEvent:
     """Trainings: the optimizer steps since the event before, at most the newest 1000."""
     acdc: tuple[AcdcTau, ...] = ()
     """ACDC: its taus as far as they are decided, those not begun left out."""
+    acdc_decisions: tuple[AcdcDecision, ...] = ()
+    """ACDC: the edges decided since the event before, in order, at most the newest 1000."""
 
     @classmethod
     def _from_proto(cls, proto: prune_pb2.JobEvent) -> "JobEvent":
@@ -234,6 +236,7 @@ class JobEvent:
             error=proto.error,
             training=tuple(TrainingPoint._from_proto(point) for point in proto.training),
             acdc=tuple(AcdcTau._from_proto(tau) for tau in proto.acdc),
+            acdc_decisions=tuple(AcdcDecision._from_proto(one) for one in proto.acdc_decisions),
         )
 
 
@@ -452,11 +455,7 @@ def follow(
             bar.total = event.total_units or None
             bar.update(event.done_units - bar.n)
             if event.acdc:
-                tau = event.acdc[-1]
-                bar.set_postfix_str(
-                    f"tau {tau.tau:.3g}: {tau.removed_edges} removed, effect {tau.effect:.3g}",
-                    refresh=False,
-                )
+                bar.set_postfix_str(found(event.acdc[-1], event.acdc_decisions), refresh=False)
             elif top:
                 # A narrow terminal keeps its bar; a notebook has room.
                 width = getattr(bar, "ncols", None)

@@ -154,8 +154,8 @@ static void recover_all(const subject *s) {
         abl_prune_options options = {.ablation = (abl_ablation)ablation,
                                      .grad_function = ABL_GRAD_LOGIT,
                                      .answer_function = s->task->answer_function};
-        /* Zeros push reverse's steps of ReLUs into saturation, where a first order is 0 and rounding
-         * ranks two of the edges: docs/autocircuit.md has AutoCircuit's numbers, which are no better. */
+        /* Zeros push reverse's steps of ReLUs into saturation, where a first order is 0 and
+         * rounding ranks two of the edges. AutoCircuit's are no better: docs/autocircuit.md. */
         bool saturated = ablation == ABL_ABLATION_ZERO && s->task->edge_count == 77;
         const float first_order = saturated ? 0.83F : 1;
         options.algorithm = ABL_PRUNE_GROUND_TRUTH;

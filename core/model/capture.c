@@ -63,7 +63,8 @@ static bool strip_suffix(const char *name, char *ret_stem, size_t stem_bytes) {
 
 bool abl_forward_wants_gradients(const abl_forward_options *options) {
     char stem[ABL_NAME_BYTES_MAX];
-    bool wanted = options->incl_bwd && (options->capture_all || options->hook_count > 0);
+    bool wanted = options->scalar.kind == ABL_SCALAR_CALLBACK ||
+                  (options->incl_bwd && (options->capture_all || options->hook_count > 0));
     for (size_t i = 0; i < options->hook_count && !wanted; i++) {
         wanted = strip_suffix(options->hooks[i], stem, sizeof stem);
     }
@@ -203,7 +204,10 @@ static abl_code check_selection(const abl_captures *c, abl_status *ret_status) {
 
 abl_code abl_captures_plan(const abl_forward_options *options, abl_forward_result *result,
                            abl_captures *ret_captures, abl_status *ret_status) {
-    abl_captures c = {.options = options, .seq = options->seq, .result = result};
+    abl_captures c = {.options = options,
+                      .gradients = options->scalar.kind == ABL_SCALAR_CALLBACK,
+                      .seq = options->seq,
+                      .result = result};
     size_t rows = (size_t)abl_model_get_config(options->model)->n_layers + 1;
     c.wanted = abl_calloc(2 * rows, ABL_HOOK_POINT_COUNT);
     if (c.wanted == NULL) {

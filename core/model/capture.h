@@ -17,7 +17,7 @@ typedef struct abl_captures {
     bool *wanted; /* (2, n_layers + 1, points): activations, then gradients; row 0 of each: outside
                      the layers, row l + 1: layer l */
     size_t wanted_count;
-    bool gradients; /* is any wanted? */
+    bool gradients; /* does the pass go back? */
     int64_t seq;
     abl_forward_result *result;
 } abl_captures;

@@ -318,6 +318,20 @@ abl_code abl_forward(const abl_forward_options *options, abl_forward_result *ret
     return ABL_CODE_OK;
 }
 
+abl_code abl_forward_check(const abl_forward_options *options, abl_status *ret_status) {
+    abl_forward_result result = {.logits = NULL};
+    abl_captures captures;
+    abl_code code = abl_captures_plan(options, &result, &captures, ret_status);
+    if (code != ABL_CODE_OK) {
+        abl_forward_result_finish(&result);
+        return code;
+    }
+    code = abl_hooked_is_needed(&captures) ? abl_hooked_check(&captures, ret_status) : code;
+    abl_captures_finish(&captures);
+    abl_forward_result_finish(&result);
+    return code;
+}
+
 void abl_forward_result_finish(abl_forward_result *result) {
     for (size_t i = 0; i < result->entry_count; i++) {
         abl_tensor_release(result->entries[i].tensor);

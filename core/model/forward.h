@@ -32,11 +32,17 @@ typedef enum abl_out_slice {
 /* Asked between layers; true stops the pass with CANCELLED (RUN_CANCELLED). */
 typedef bool (*abl_cancelled_cb)(void *user_data);
 
+/* The last position's logits (batch, d_vocab_out), on the device, to d loss / d logits of the same
+ * shape, made in `scope`. A failure is put in the scope. */
+typedef abl_tensor *(*abl_logits_loss_cb)(abl_scope *scope, const abl_tensor *logits,
+                                          void *user_data);
+
 /* What gradients are of: one number that is made of the logits. */
 typedef enum abl_scalar_kind {
     ABL_SCALAR_LOSS = 0,  /* the mean over rows and positions of minus the log probability of the
                              next token: TransformerLens's return_type="loss" */
     ABL_SCALAR_LOGIT_SUM, /* the sum of weight * logit at the last position */
+    ABL_SCALAR_CALLBACK,  /* what loss_cb says: then the pass goes back whatever is captured */
 } abl_scalar_kind;
 
 typedef struct abl_scalar {
@@ -45,6 +51,8 @@ typedef struct abl_scalar {
     const int64_t *columns;
     const float *weights;
     int32_t width;
+    abl_logits_loss_cb loss_cb; /* CALLBACK; with ABL_OUT_SLICE_LAST */
+    void *loss_data;
 } abl_scalar;
 
 /* What a patched pass puts between the residual stream and those that read it; core/patch fills it
@@ -135,7 +143,7 @@ typedef struct abl_forward_result {
     abl_tensor *residual;     /* with stop_at_layer: (batch, pos, d_model), else NULL */
     abl_cache_entry *entries; /* in firing order, each name once */
     size_t entry_count;
-    double scalar; /* with gradients: what they are of */
+    double scalar; /* with gradients: what they are of; not told by a callback */
 } abl_forward_result;
 
 /*   INVALID_ARGUMENT  TOKEN_OUT_OF_RANGE  names the row, the position, the id and d_vocab
@@ -151,12 +159,15 @@ typedef struct abl_forward_result {
 ABL_MUST_CHECK abl_code abl_forward(const abl_forward_options *options,
                                     abl_forward_result *ret_result, abl_status *ret_status);
 void abl_forward_result_finish(abl_forward_result *result);
+/* That pass's hook points, captures and interventions, checked without it: not its tokens. */
+ABL_MUST_CHECK abl_code abl_forward_check(const abl_forward_options *options,
+                                          abl_status *ret_status);
 
 /* The checks of abl_forward() on tokens alone, for others that take tokens. */
 ABL_MUST_CHECK abl_code abl_tokens_check(const abl_model_config *config, const int32_t *tokens,
                                          int64_t batch, int64_t seq, abl_status *ret_status);
 
-/* Whether gradients are asked for: by incl_bwd, or by a name. */
+/* Whether gradients are asked for: by incl_bwd, by a name, or by a loss of the caller's. */
 bool abl_forward_wants_gradients(const abl_forward_options *options);
 /* What such a pass computes in. */
 abl_dtype abl_forward_dtype(const abl_forward_options *options);

@@ -37,18 +37,21 @@ static bool wants_gradient(const abl_hooked_pass *p, abl_hook_point point, int l
     return abl_captures_want_gradient(p->captures, point, layer);
 }
 
-static abl_tensor *intervene(abl_hooked_pass *p, abl_hook_point point, int layer, abl_tensor *x) {
-    if (p->options->interventions.count == 0) {
+/* `firing`: which of the times that the point fires in its layer. */
+static abl_tensor *intervene(abl_hooked_pass *p, abl_hook_point point, int layer, int firing,
+                             abl_tensor *x) {
+    const size_t count = p->options->interventions.count;
+    if (count == 0) {
         return x;
     }
     abl_hook_layout layout = abl_hook_layout_of(p->config, point, &p->shape);
     return abl_interventions_apply(p->scope, p->options->interventions,
                                    (abl_hook){.point = point, .layer = layer}, &layout, x,
-                                   p->saved);
+                                   p->saved + (size_t)firing * count);
 }
 
 static abl_tensor *at(abl_hooked_pass *p, abl_hook_point point, int layer, abl_tensor *x) {
-    x = intervene(p, point, layer, x);
+    x = intervene(p, point, layer, 0, x);
     abl_captures_keep(p->captures, p->scope, point, layer, x);
     return x;
 }
@@ -118,10 +121,6 @@ static abl_code check_norm1(const abl_hooked_pass *p, int layer, bool split,
             return cannot_fire(points[i], layer,
                                "it fires for q, k and v, whose numbers of heads differ",
                                ret_status);
-        }
-        if (split && touches(p, points[i], layer) && p->captures->gradients) {
-            return cannot_fire(points[i], layer,
-                               "it fires three times, which gradients cannot pass", ret_status);
         }
     }
     return ABL_CODE_OK;
@@ -216,13 +215,17 @@ typedef struct norm_place {
     abl_hook_point scale;
     abl_hook_point normalized;
     int hook_layer;
+    int firing; /* ln1's: which of q, k and v */
     bool shown; /* its captures are this one's */
 } norm_place;
 
 static abl_tensor *norm_point(abl_hooked_pass *p, const norm_place *place, abl_hook_point point,
                               abl_tensor *x) {
-    return place->shown ? at(p, point, place->hook_layer, x)
-                        : intervene(p, point, place->hook_layer, x);
+    x = intervene(p, point, place->hook_layer, place->firing, x);
+    if (place->shown) {
+        abl_captures_keep(p->captures, p->scope, point, place->hook_layer, x);
+    }
+    return x;
 }
 
 /* x (batch, pos, heads?, d_model), computed in float32 as TransformerLens does. For RMS norms
@@ -258,6 +261,7 @@ static abl_tensor *run_norm1(abl_hooked_pass *p, int layer, int which, bool show
                               .scale = ABL_HOOK_LN1_SCALE,
                               .normalized = ABL_HOOK_LN1_NORMALIZED,
                               .hook_layer = layer,
+                              .firing = which,
                               .shown = shown};
     return run_norm(p, &place, &p->layers[layer].norm1[which], x);
 }
@@ -601,7 +605,7 @@ static abl_tensor *run_unembed(abl_hooked_pass *p, abl_tensor *resid) {
     normed = all && !all_logits ? sliced(p, normed) : normed;
     abl_tensor *logits =
         abl_block_unembed_normed(p->scope, p->model, normed, weights->unembed, weights->b_unembed);
-    logits = intervene(p, ABL_HOOK_UNEMBED, -1, logits);
+    logits = intervene(p, ABL_HOOK_UNEMBED, -1, 0, logits);
     p->all_logits = logits;
     logits = all_logits ? sliced(p, logits) : logits;
     if (p->options->out_slice == ABL_OUT_SLICE_LAST) {
@@ -638,7 +642,7 @@ static abl_code run(abl_hooked_pass *p, abl_status *ret_status) {
     return abl_scope_status(p->scope, ret_status);
 }
 
-abl_code abl_hooked_run(abl_captures *captures, abl_status *ret_status) {
+static abl_hooked_pass pass_of(abl_captures *captures) {
     const abl_forward_options *o = captures->options;
     const bool own = abl_forward_patches_inputs(o->patch);
     abl_hooked_pass p = {.captures = captures,
@@ -651,13 +655,24 @@ abl_code abl_hooked_run(abl_captures *captures, abl_status *ret_status) {
                                .prefix = abl_prefix_length(o->prefix),
                                .kv_heads = own ? o->patch->kv_heads : p.config->n_kv_heads,
                                .per_head_inputs = o->per_head_inputs || own};
+    return p;
+}
+
+abl_code abl_hooked_check(abl_captures *captures, abl_status *ret_status) {
+    const abl_hooked_pass p = pass_of(captures);
+    return check(&p, ret_status);
+}
+
+abl_code abl_hooked_run(abl_captures *captures, abl_status *ret_status) {
+    const size_t count = captures->options->interventions.count;
+    abl_hooked_pass p = pass_of(captures);
     abl_code code = check(&p, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
-    p.saved = abl_calloc(o->interventions.count + 1, sizeof *p.saved);
+    p.saved = abl_calloc(3 * count + 1, sizeof *p.saved);
     p.layers = abl_calloc((size_t)p.config->n_layers, sizeof *p.layers);
-    p.scope = abl_scope_create(abl_model_device(o->model));
+    p.scope = abl_scope_create(abl_model_device(p.model));
     code = p.saved == NULL || p.layers == NULL || p.scope == NULL ? abl_fail_oom(ret_status)
                                                                   : run(&p, ret_status);
     abl_scope_destroy(p.scope);

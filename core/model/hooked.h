@@ -14,6 +14,8 @@ ABL_BEGIN_DECLS
 
 /* Whether the fused pass of forward.c does not do. */
 bool abl_hooked_is_needed(const abl_captures *captures);
+/* What abl_hooked_run() fails with before any work. */
+ABL_MUST_CHECK abl_code abl_hooked_check(abl_captures *captures, abl_status *ret_status);
 /* Fills the captures' result: logits or residual, entries, scalar. */
 ABL_MUST_CHECK abl_code abl_hooked_run(abl_captures *captures, abl_status *ret_status);
 

@@ -12,15 +12,22 @@
 #include "core/base/assert.h"
 #include "core/base/mem.h"
 
-static abl_tensor *at(abl_hooked_pass *p, abl_hook_point point, int layer, abl_tensor *grad) {
+/* `firing`: as hooked.c's intervene(). */
+static abl_tensor *at_firing(abl_hooked_pass *p, abl_hook_point point, int layer, int firing,
+                             abl_tensor *grad) {
+    const size_t count = p->options->interventions.count;
     abl_captures_keep_gradient(p->captures, p->scope, point, layer, grad);
-    if (p->options->interventions.count == 0) {
+    if (count == 0) {
         return grad;
     }
     abl_hook_layout layout = abl_hook_layout_of(p->config, point, &p->shape);
     return abl_interventions_backward(p->scope, p->options->interventions,
                                       (abl_hook){.point = point, .layer = layer}, &layout, grad,
-                                      p->saved);
+                                      p->saved + (size_t)firing * count);
+}
+
+static abl_tensor *at(abl_hooked_pass *p, abl_hook_point point, int layer, abl_tensor *grad) {
+    return at_firing(p, point, layer, 0, grad);
 }
 
 static abl_tensor *transposed(abl_hooked_pass *p, const abl_tensor *w) {
@@ -40,7 +47,13 @@ typedef struct norm_place {
     abl_hook_point scale;
     abl_hook_point normalized;
     int hook_layer;
+    int firing; /* ln1's: which of q, k and v */
 } norm_place;
+
+static abl_tensor *norm_point(abl_hooked_pass *p, const norm_place *place, abl_hook_point point,
+                              abl_tensor *grad) {
+    return at_firing(p, point, place->hook_layer, place->firing, grad);
+}
 
 /* From the gradient at what the norm gave to the one at x:
  *   y = gain n + bias, n = centred / scale, scale = sqrt(mean(centred^2) + eps)
@@ -57,12 +70,12 @@ static abl_tensor *norm_backward(abl_hooked_pass *p, const norm_place *place,
     if (p->config->norm == ABL_NORM_NONE) {
         return grad;
     }
-    grad = rms ? grad : at(p, place->normalized, place->hook_layer, grad);
+    grad = rms ? grad : norm_point(p, place, place->normalized, grad);
     grad = gain == NULL ? grad : abl_tensor_mul(scope, grad, gain);
-    grad = rms ? at(p, place->normalized, place->hook_layer, grad) : grad;
+    grad = rms ? norm_point(p, place, place->normalized, grad) : grad;
     abl_tensor *along = abl_tensor_sum(scope, abl_tensor_mul(scope, grad, saved->n), last, 1, true);
     abl_tensor *at_scale = abl_tensor_neg(scope, abl_tensor_div(scope, along, saved->scale));
-    at_scale = at(p, place->scale, place->hook_layer, at_scale);
+    at_scale = norm_point(p, place, place->scale, at_scale);
     abl_tensor *factor = abl_tensor_scale(scope, abl_tensor_div(scope, at_scale, saved->raw_scale),
                                           1.0 / (double)p->config->d_model);
     grad = abl_tensor_add(scope, abl_tensor_div(scope, grad, saved->scale),
@@ -75,7 +88,8 @@ static abl_tensor *norm1_backward(abl_hooked_pass *p, int layer, int which, abl_
                               .which = ABL_BLOCK_NORM_1,
                               .scale = ABL_HOOK_LN1_SCALE,
                               .normalized = ABL_HOOK_LN1_NORMALIZED,
-                              .hook_layer = layer};
+                              .hook_layer = layer,
+                              .firing = which};
     return norm_backward(p, &place, &p->layers[layer].norm1[which], grad);
 }
 
@@ -146,15 +160,40 @@ static abl_tensor *logit_sum_backward(abl_hooked_pass *p) {
     return grad;
 }
 
+/* The caller's, of the last position's logits. */
+static abl_tensor *callback_backward(abl_hooked_pass *p) {
+    abl_scope *scope = p->scope;
+    const abl_forward_options *o = p->options;
+    const int64_t all[] = {o->batch, o->seq, p->config->d_vocab_out};
+    abl_tensor *last = abl_tensor_select(scope, p->all_logits, 1, o->seq - 1);
+    abl_tensor *given =
+        abl_scope_failed(scope)
+            ? NULL
+            : o->scalar.loss_cb(scope, abl_tensor_contiguous(scope, last), o->scalar.loss_data);
+    abl_tensor *grad = abl_tensor_zeros(scope, ABL_DTYPE_F32, 3, all);
+    abl_tensor_copy_into(scope, abl_tensor_select(scope, grad, 1, o->seq - 1), given);
+    return grad;
+}
+
+static abl_tensor *scalar_backward(abl_hooked_pass *p) {
+    switch (p->options->scalar.kind) {
+    case ABL_SCALAR_LOGIT_SUM:
+        return logit_sum_backward(p);
+    case ABL_SCALAR_CALLBACK:
+        return callback_backward(p);
+    case ABL_SCALAR_LOSS:
+        break;
+    }
+    return loss_backward(p);
+}
+
 static abl_tensor *end_backward(abl_hooked_pass *p) {
     const abl_model_weights *weights = abl_model_get_weights(p->model);
     const norm_place place = {.which = ABL_BLOCK_NORM_FINAL,
                               .scale = ABL_HOOK_LN_FINAL_SCALE,
                               .normalized = ABL_HOOK_LN_FINAL_NORMALIZED,
                               .hook_layer = -1};
-    abl_tensor *grad =
-        p->options->scalar.kind == ABL_SCALAR_LOSS ? loss_backward(p) : logit_sum_backward(p);
-    grad = at(p, ABL_HOOK_UNEMBED, -1, grad);
+    abl_tensor *grad = at(p, ABL_HOOK_UNEMBED, -1, scalar_backward(p));
     grad = abl_tensor_linear(p->scope, grad, transposed(p, weights->unembed), NULL);
     return norm_backward(p, &place, &p->norm_final, grad);
 }

@@ -49,7 +49,8 @@ typedef struct abl_hooked_pass {
     abl_scope *scope;
     abl_pass_shape shape;
     abl_tensor *mask;   /* (query, key): 0, or minus infinity */
-    abl_tensor **saved; /* an intervention: abl_interventions_apply()'s */
+    abl_tensor **saved; /* (3, interventions): abl_interventions_apply()'s, at ln1's points one for
+                           q, k and v each; elsewhere the first */
     abl_hooked_layer *layers;
     abl_hooked_norm norm_final;
     abl_tensor *all_logits; /* (batch, pos, vocab), with gradients */

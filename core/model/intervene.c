@@ -412,6 +412,18 @@ bool abl_interventions_touch(abl_interventions list, abl_hook_point point, int l
     return false;
 }
 
+bool abl_interventions_by_row(abl_interventions list) {
+    for (size_t i = 0; i < list.count; i++) {
+        const abl_intervention *item = &list.items[i];
+        bool value = item->values != NULL && item->value_rank >= 3 && item->value_shape[0] != 1;
+        bool cached = item->cached != NULL && abl_tensor_size(item->cached, 0) != 1;
+        if (item->rows.count > 0 || item->over_rows || value || cached) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static abl_tensor *index_tensor(abl_scope *scope, abl_index_list list, int64_t size) {
     int64_t few[64];
     int64_t *indices = few;

@@ -108,6 +108,8 @@ ABL_MUST_CHECK abl_code abl_interventions_check(const abl_model_config *config,
                                                 abl_status *ret_status);
 
 bool abl_interventions_touch(abl_interventions list, abl_hook_point point, int layer);
+/* Whether what is done to a row depends on which row of which batch it is. */
+bool abl_interventions_by_row(abl_interventions list);
 
 /* `x` after what is to be done at that point; x itself where that is nothing. x is not written.
  * `saved` has list.count slots: what the derivative will want, borrowed from the scope. */

@@ -14,6 +14,7 @@
 #include "core/base/mem.h"
 #include "core/model/forward.h"
 #include "core/model/prefix.h"
+#include "core/patch/hooked.h"
 #include "core/patch/sources.h"
 
 static const char *const NAMES[ABL_ABLATION_COUNT] = {
@@ -165,13 +166,13 @@ static abl_code run_reduce(const abl_model *model, abl_ablation ablation, abl_so
     return code;
 }
 
-abl_code abl_ablation_create(abl_model *model, const abl_prefix *prefix, abl_ablation ablation,
-                             const int32_t *tokens, int32_t batch, int32_t seq,
+abl_code abl_ablation_create(const abl_patch_options *run, abl_ablation ablation,
                              abl_sources **ret_sources, abl_status *ret_status) {
     ABL_ASSERT(ablation != ABL_ABLATION_ZERO);
-    abl_sources *run = NULL;
-    abl_code code = abl_sources_run(model, prefix, tokens, batch, seq, true, &run, ret_status);
-    return code == ABL_CODE_OK ? run_reduce(model, ablation, run, ret_sources, ret_status) : code;
+    abl_sources *sources = NULL;
+    abl_code code = abl_patch_hooked_sources(run, true, &sources, ret_status);
+    return code == ABL_CODE_OK ? run_reduce(run->model, ablation, sources, ret_sources, ret_status)
+                               : code;
 }
 
 /* ---- over a dataset -------------------------------------------------------------------------- */
@@ -252,14 +253,26 @@ static abl_code build_add(abl_ablation_build *build, abl_sources *run, const abl
     return sources_map(o->model, run, 1, mean_tensor, &args, &build->sources, ret_status);
 }
 
+/* A run of one side of a batch. */
+static abl_code prompts_run(const abl_ablation_options *o, const abl_batch *batch, bool clean,
+                            abl_sources **ret_sources, abl_status *ret_status) {
+    const abl_patch_options run = {.model = o->model,
+                                   .graph = o->graph,
+                                   .prefix = batch->prefix,
+                                   .tokens = clean ? batch->clean : batch->corrupt,
+                                   .batch = batch->size,
+                                   .seq = batch->seq_len,
+                                   .interventions = o->interventions};
+    return abl_patch_hooked_sources(&run, o->residuals, ret_sources, ret_status);
+}
+
 abl_code abl_ablation_build_step(abl_ablation_build *build, abl_status *ret_status) {
     const abl_ablation_options *o = &build->options;
     ABL_ASSERT(build->steps_done < build->step_count);
     abl_batch batch = abl_batches_at(&o->batches, build->steps_done / build->sides);
     bool clean = build->sides == 2 ? build->steps_done % 2 == 0 : uses_clean(o);
     abl_sources *run = NULL;
-    abl_code code = abl_sources_run(o->model, batch.prefix, clean ? batch.clean : batch.corrupt,
-                                    batch.size, batch.seq_len, o->residuals, &run, ret_status);
+    abl_code code = prompts_run(o, &batch, clean, &run, ret_status);
     if (code == ABL_CODE_OK) {
         code = build_add(build, run, &batch, ret_status);
     }
@@ -384,9 +397,7 @@ abl_code abl_ablator_step(abl_ablator *ablator, abl_status *ret_status) {
 static abl_code batch_run(abl_ablator *ablator, const abl_batch *batch, abl_status *ret_status) {
     const abl_ablation_options *o = &ablator->options.of;
     abl_sources *run = NULL;
-    abl_code code =
-        abl_sources_run(o->model, batch->prefix, o->clean ? batch->clean : batch->corrupt,
-                        batch->size, batch->seq_len, o->residuals, &run, ret_status);
+    abl_code code = prompts_run(o, batch, o->clean, &run, ret_status);
     return code == ABL_CODE_OK
                ? run_reduce(o->model, o->ablation, run, &ablator->current, ret_status)
                : code;

@@ -14,11 +14,14 @@
 #define ABLATE_CORE_PATCH_ABLATION_H
 
 #include "core/data/dataset.h"
+#include "core/graph/graph.h"
+#include "core/model/intervene.h"
 
 ABL_BEGIN_DECLS
 
 struct abl_model;
-struct abl_prefix; /* core/model/prefix.h: what tokens stand behind; NULL: nothing */
+struct abl_prefix;        /* core/model/prefix.h: what tokens stand behind; NULL: nothing */
+struct abl_patch_options; /* patch.h */
 
 typedef enum abl_ablation {
     ABL_ABLATION_RESAMPLE = 0, /* the other prompt's activations, same row */
@@ -55,12 +58,12 @@ int32_t abl_sources_prefix_length(const abl_sources *sources); /* tokens in fron
 ABL_MUST_CHECK abl_code abl_sources_read(const struct abl_model *model, const abl_sources *sources,
                                          float *ret_values, size_t count, abl_status *ret_status);
 
-/* From prompts in hand, (batch, seq): RESAMPLE theirs row by row, any mean over all of them. ZERO
- * has nothing to make. As abl_sources_create(). */
-ABL_MUST_CHECK abl_code abl_ablation_create(struct abl_model *model,
-                                            const struct abl_prefix *prefix, abl_ablation ablation,
-                                            const int32_t *tokens, int32_t batch, int32_t seq,
-                                            abl_sources **ret_sources, abl_status *ret_status);
+/* From prompts in hand, the run's tokens behind its prefix and under its interventions (the rest of
+ * the options is not looked at): RESAMPLE theirs row by row, any mean over all of them. ZERO has
+ * nothing to make. As abl_sources_create(). */
+ABL_MUST_CHECK abl_code abl_ablation_create(const struct abl_patch_options *run,
+                                            abl_ablation ablation, abl_sources **ret_sources,
+                                            abl_status *ret_status);
 
 /* ---- over a dataset -------------------------------------------------------------------------- */
 
@@ -70,6 +73,9 @@ typedef struct abl_ablation_options {
     abl_batches batches;
     bool clean; /* the prompts that ablate are the clean ones; for TOKENWISE_MEAN_* the kind says */
     bool residuals; /* kept too: for destinations whose sources are all ablated (sources.h) */
+    /* What ablates is emitted under these, too; with any, the graph whose runs have them. */
+    abl_interventions interventions;
+    const abl_graph *graph;
 } abl_ablation_options;
 
 /* An ablation over all batches in the making: means have one row (BATCH_* ones too: the dataset is

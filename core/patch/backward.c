@@ -27,6 +27,7 @@
 #include "core/model/forward.h"
 #include "core/model/prefix.h"
 #include "core/patch/folded.h"
+#include "core/patch/hooked.h"
 #include "core/patch/mask_function.h"
 #include "core/patch/mix.h"
 #include "core/patch/patcher.h"
@@ -216,28 +217,13 @@ static abl_tensor *forward(pass *p) {
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-/* Writes products (planes, rows, sources) of planes that are `stride` apart, the first at `plane`,
- * to the gradient. */
+/* Writes products (planes, rows, sources) of planes that are `stride` positions apart, the first at
+ * `plane`, to the gradient. */
 static void gradient_write(pass *p, const abl_graph_module *module, const abl_tensor *products,
                            int64_t plane, int64_t stride) {
-    if (abl_scope_failed(p->scope)) {
-        return;
-    }
-    const int64_t planes = abl_tensor_size(products, 0);
-    const int64_t block = abl_tensor_size(products, 1) * abl_tensor_size(products, 2);
-    ABL_CLEANUP(abl_freep) float *values = abl_calloc((size_t)(planes * block), sizeof *values);
-    if (values == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(p->scope, &status);
-        return;
-    }
-    abl_tensor_to_floats(p->scope, products, values, (size_t)(planes * block));
-    for (int64_t i = 0; i < planes; i++) {
-        memcpy(p->gradient + module->edge_offset +
-                   (plane + i * stride) * abl_graph_edges_per_position(p->owner->graph),
-               values + i * block, (size_t)block * sizeof *values);
-    }
+    const int64_t per = abl_graph_edges_per_position(p->owner->graph);
+    abl_mix_products_write(p->scope, products, p->gradient + module->edge_offset + plane * per,
+                           stride * per);
 }
 
 /* From the gradients g (rows, batch, pos, d_model) at a module's inputs: those at its mask, and
@@ -427,13 +413,6 @@ abl_code abl_backward_create(const abl_model *model, const abl_graph *graph,
     backward->model = model;
     backward->config = abl_model_get_config(model);
     backward->graph = graph;
-    if (!abl_graph_options_of(graph)->simple) {
-        code = abl_folded_create(model, graph, true, &backward->folded, ret_status);
-    }
-    if (code != ABL_CODE_OK) {
-        abl_backward_destroy(backward);
-        return code;
-    }
     *ret_backward = backward;
     return ABL_CODE_OK;
 }
@@ -447,12 +426,15 @@ void abl_backward_destroy(abl_backward *backward) {
     abl_free(backward);
 }
 
-/* Arenas of this batch's shape; the last ones when those fit. */
+/* Folded weights, and arenas of this batch's shape; the last ones when those fit. */
 static abl_code arenas_prepare(abl_backward *b, int64_t batch, int64_t seq,
                                abl_status *ret_status) {
     abl_differences *d = &b->differences;
-    if (abl_graph_options_of(b->graph)->simple) {
-        return ABL_CODE_OK;
+    if (b->folded == NULL) {
+        abl_code code = abl_folded_create(b->model, b->graph, true, &b->folded, ret_status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
     }
     if (b->scope != NULL && d->batch == batch && d->seq == seq) {
         return ABL_CODE_OK;
@@ -483,10 +465,14 @@ static abl_code values_backward(abl_backward *backward, const abl_patch_options 
                                 void *user_data, float *ret_logits, float *ret_gradient,
                                 abl_status *ret_status) {
     const abl_graph_options *g = abl_graph_options_of(backward->graph);
+    abl_patch_options plain = *o;
+    plain.mask = sample->values;
+    plain.mask_batch = (int32_t)sample->rows;
+    if (o->interventions.count > 0) {
+        const abl_patch_hooked_loss loss = {.loss_cb = loss_cb, .user_data = user_data};
+        return abl_patch_hooked_gradient(&plain, &loss, ret_logits, ret_gradient, ret_status);
+    }
     if (g->simple) {
-        abl_patch_options plain = *o;
-        plain.mask = sample->values;
-        plain.mask_batch = (int32_t)sample->rows;
         return abl_simple_backward(&plain, loss_cb, user_data, ret_logits, ret_gradient,
                                    ret_status);
     }
@@ -534,7 +520,8 @@ abl_code abl_backward_run(abl_backward *backward, const abl_patch_options *o,
         code = abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SLICE_INVALID",
                         "gradients at masks are of the last position's logits");
     }
-    if (code == ABL_CODE_OK) {
+    bool own = o->interventions.count == 0 && !abl_graph_options_of(o->graph)->simple;
+    if (code == ABL_CODE_OK && own) {
         code = arenas_prepare(backward, o->batch, o->seq, ret_status);
     }
     if (code != ABL_CODE_OK) {
@@ -574,6 +561,9 @@ abl_code abl_patch_backward(const abl_patch_options *options, abl_patch_loss_cb 
 int64_t abl_patch_backward_bytes(const abl_patch_options *options) {
     const abl_model_config *c = abl_model_get_config(options->model);
     const abl_graph_options *o = abl_graph_options_of(options->graph);
+    if (options->interventions.count > 0) {
+        return abl_patch_hooked_run_bytes(options, true);
+    }
     if (o->simple) {
         return abl_simple_bytes(options, true) + abl_block_widened_bytes(options->model);
     }

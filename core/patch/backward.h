@@ -12,15 +12,13 @@
 #ifndef ABLATE_CORE_PATCH_BACKWARD_H
 #define ABLATE_CORE_PATCH_BACKWARD_H
 
+#include "core/model/forward.h"
 #include "core/patch/patch.h"
 #include "core/tensor/tensor.h"
 
 ABL_BEGIN_DECLS
 
-/* logits (batch, vocab), on the device, to d loss / d logits of the same shape, made in `scope`.
- * A failure is put in the scope. */
-typedef abl_tensor *(*abl_patch_loss_cb)(abl_scope *scope, const abl_tensor *logits,
-                                         void *user_data);
+typedef abl_logits_loss_cb abl_patch_loss_cb;
 
 /* ret_logits (batch, vocab) may be NULL. ret_gradient has the mask's shape, and is overwritten.
  * options->slice must be ABL_PATCH_LAST_SEQ; a mask must be given.

@@ -10,6 +10,7 @@
 #include "core/base/limits.h"
 #include "core/base/mem.h"
 #include "core/graph/scores.h"
+#include "core/patch/hooked.h"
 #include "core/patch/patcher.h"
 
 #include <math.h>
@@ -137,7 +138,9 @@ static abl_ablator_options ablator_options(const abl_circuits_options *o) {
                                         .ablation = o->ablation,
                                         .batches = o->batches,
                                         .clean = !input_is_clean(o),
-                                        .residuals = true},
+                                        .residuals = true,
+                                        .interventions = o->interventions,
+                                        .graph = o->graph},
                                  .resident = o->resident,
                                  .resident_first = o->resident_first};
 }
@@ -149,7 +152,20 @@ static abl_patch_options patch_options(const abl_circuits *circuits, const abl_b
                                .prefix = batch->prefix,
                                .batch = batch->size,
                                .seq = batch->seq_len,
+                               .interventions = o->interventions,
                                .slice = o->slice};
+}
+
+/* That the interventions can be done in each batch: the last may be smaller. */
+static abl_code interventions_check(const abl_circuits *circuits, abl_status *ret_status) {
+    const abl_batches *batches = &circuits->options.batches;
+    abl_code code = ABL_CODE_OK;
+    for (int32_t i = 0; code == ABL_CODE_OK && i < abl_batches_count(batches); i++) {
+        abl_batch batch = abl_batches_at(batches, i);
+        abl_patch_options patch = patch_options(circuits, &batch);
+        code = abl_patch_hooked_check(&patch, false, ret_status);
+    }
+    return code;
 }
 
 static abl_code buffers_alloc(abl_circuits *circuits, abl_status *ret_status) {
@@ -177,7 +193,10 @@ abl_code abl_circuits_create(const abl_circuits_options *options, abl_circuits *
     }
     circuits->options = *options;
     circuits->unpatched_batch[0] = circuits->unpatched_batch[1] = -1;
-    code = buffers_alloc(circuits, ret_status);
+    code = interventions_check(circuits, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = buffers_alloc(circuits, ret_status);
+    }
     if (code == ABL_CODE_OK) {
         code = circuits_fill(circuits, ret_status);
     }
@@ -333,6 +352,7 @@ int64_t abl_circuits_bytes_estimate(const abl_circuits_options *options) {
                                .batch = batches->batch_size < batches->count ? batches->batch_size
                                                                              : batches->count,
                                .seq = abl_dataset_seq_len(batches->dataset),
+                               .interventions = options->interventions,
                                .slice = options->slice};
     const abl_ablator_options ablator = ablator_options(options);
     return abl_patch_bytes_estimate(&patch) + abl_ablator_bytes_estimate(&ablator) +

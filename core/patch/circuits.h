@@ -34,7 +34,8 @@ typedef struct abl_circuits_options {
     int32_t resident_first;
     bool reverse_clean_corrupt; /* swaps the two inputs */
     abl_patch_slice slice;
-    const float *scores; /* with sizes: circuits by score ... */
+    abl_interventions interventions; /* of every pass, those that ablate included; borrowed */
+    const float *scores;             /* with sizes: circuits by score ... */
     const int64_t *sizes;
     const abl_edge_set *sets; /* ... or, scores NULL, circuits as sets */
     int32_t circuit_count;    /* of sizes, or of sets */

@@ -18,6 +18,7 @@
 
 #include "core/base/assert.h"
 #include "core/base/mem.h"
+#include "core/model/prefix.h"
 #include "core/patch/folded.h"
 #include "core/patch/mask_function.h"
 #include "core/patch/mix.h"
@@ -41,7 +42,10 @@ typedef struct between {
     abl_scope *scope; /* of the arenas */
     abl_differences differences;
     abl_tensor
-        *gradients; /* (sources, batch, pos, d_model): at what they emitted; NULL: unwanted */
+        *gradients;       /* (sources, batch, pos, d_model): at what they emitted; NULL: unwanted */
+    float *mask_gradient; /* like values; NULL: unwanted */
+    const abl_sources *current; /* another run's, for the differences; NULL: this pass's */
+    abl_sources *keep;          /* what sources emit goes there; NULL: nowhere */
 } between;
 
 /* ---- The mask ---------------------------------------------------------------------------- */
@@ -120,6 +124,12 @@ static abl_tensor *inputs_backward(between *b, abl_scope *scope, const abl_graph
     if (b->values != NULL && g != NULL) {
         abl_mask_rows mask = rows_of(b, module, rows);
         abl_tensor *matrix = abl_tensor_transpose(scope, matrix_of(scope, &mask), 1, 2);
+        if (b->mask_gradient != NULL) {
+            abl_tensor *stack =
+                sources_below(scope, b->differences.arena, ABL_SLOT_SOURCES, module);
+            abl_mix_products_write(scope, abl_mix_products(scope, &b->shape, g, stack),
+                                   b->mask_gradient + module->edge_offset, mask.stride);
+        }
         abl_mix_apply(scope, &b->shape, sources_below(scope, b->gradients, 0, module), matrix, g, 1,
                       -1);
     }
@@ -148,7 +158,11 @@ static void start_cb(void *user_data, abl_scope *scope, abl_tensor *start) {
     between *b = user_data;
     b->differences.scope = scope;
     if (b->values != NULL) {
-        abl_differences_start(&b->differences, b->ablated, start);
+        abl_differences_start(&b->differences, b->ablated,
+                              b->current == NULL ? start : b->current->start);
+    }
+    if (b->keep != NULL) {
+        b->keep->start = abl_tensor_keep(start);
     }
 }
 
@@ -184,11 +198,21 @@ static abl_tensor *node_cb(void *user_data, abl_scope *scope, int layer, bool mi
         scope, inputs(b, scope, module, 1, mid ? layer : layer + 1, mid, resid), 0, 0);
 }
 
+static void node_keep(abl_sources *keep, int layer, bool mid, abl_tensor *resid) {
+    abl_tensor **slot = mid                             ? &keep->mid[layer]
+                        : layer + 1 < keep->layer_count ? &keep->pre[layer + 1]
+                                                        : &keep->end;
+    *slot = abl_tensor_keep(resid);
+}
+
 /* In a simple graph, what the stream emits: its next reader is above the last block's. */
 static void node_emitted_cb(void *user_data, abl_scope *scope, int layer, bool mid,
                             abl_tensor *resid) {
     between *b = user_data;
     bool last = !mid && layer + 1 == b->config->n_layers;
+    if (b->keep != NULL && b->keep->pre != NULL) {
+        node_keep(b->keep, layer, mid, resid);
+    }
     if (!b->simple || b->values == NULL || last) {
         return;
     }
@@ -202,8 +226,16 @@ static void heads_cb(void *user_data, abl_scope *scope, int layer, abl_tensor *z
                      abl_tensor *change) {
     between *b = user_data;
     int64_t slot = ABL_SLOT_SOURCES + head_source(b, layer);
+    if (b->keep != NULL) {
+        b->keep->z[layer] = abl_tensor_keep(z);
+        b->keep->change[layer] = change == NULL ? NULL : abl_tensor_keep(change);
+    }
     if (b->values == NULL) {
         return;
+    }
+    if (b->current != NULL) {
+        z = b->current->z[layer];
+        change = b->current->change[layer];
     }
     abl_differences_heads(scope, &b->differences, b->model, b->ablated, layer, slot, z);
     if (change != NULL) {
@@ -217,7 +249,11 @@ static void mlp_cb(void *user_data, abl_scope *scope, int layer, abl_tensor *out
     between *b = user_data;
     if (b->values != NULL) {
         abl_differences_mlp(scope, &b->differences, b->ablated, layer,
-                            ABL_SLOT_SOURCES + mlp_source(b, layer), out);
+                            ABL_SLOT_SOURCES + mlp_source(b, layer),
+                            b->current == NULL ? out : b->current->mlp_out[layer]);
+    }
+    if (b->keep != NULL) {
+        b->keep->mlp_out[layer] = abl_tensor_keep(out);
     }
 }
 
@@ -294,6 +330,7 @@ static abl_forward_options forward_options(const abl_patch_options *options,
     forward.batch = options->batch;
     forward.seq = options->seq;
     forward.prefix = options->prefix;
+    forward.interventions = options->interventions;
     forward.out_slice = out_slice_of(options->slice);
     return forward;
 }
@@ -318,48 +355,70 @@ static abl_code arenas_open(between *b, bool gradients, abl_status *ret_status) 
     return abl_scope_status(b->scope, ret_status);
 }
 
-static abl_code run(const abl_patch_options *options, const abl_forward_options *hooks,
-                    const float *values, int64_t mask_batch, abl_forward_result *ret_result,
-                    abl_status *ret_status) {
+/* The callbacks between the stream and its readers, and how the graph has them. */
+static abl_forward_patch patch_of(between *b) {
+    const abl_graph_options *graph = abl_graph_options_of(b->graph);
+    bool expanded = graph->joined_qkv || graph->gqa == ABL_GQA_EXPANDED;
+    return (abl_forward_patch){.user_data = b,
+                               .joined = graph->joined_qkv,
+                               .kv_heads = expanded ? b->config->n_heads : b->config->n_kv_heads,
+                               .start_cb = start_cb,
+                               .heads_input_cb = graph->simple ? NULL : heads_input_cb,
+                               .mlp_input_cb = graph->simple ? NULL : mlp_input_cb,
+                               .node_cb = node_cb,
+                               .node_emitted_cb = node_emitted_cb,
+                               .heads_cb = heads_cb,
+                               .mlp_cb = mlp_cb,
+                               .heads_input_backward_cb = heads_input_backward_cb,
+                               .mlp_input_backward_cb = mlp_input_backward_cb,
+                               .node_backward_cb = node_backward_cb,
+                               .node_emitted_backward_cb = node_emitted_backward_cb,
+                               .heads_backward_cb = heads_backward_cb,
+                               .mlp_backward_cb = mlp_backward_cb,
+                               .start_backward_cb = start_backward_cb};
+}
+
+/* What else a pass is for; all NULL: its result. */
+typedef struct wanted {
+    float *mask_gradient;
+    const abl_sources *current;
+    abl_sources *keep;
+} wanted;
+
+static between between_of(const abl_patch_options *options, const abl_forward_options *hooks,
+                          const wanted *want) {
     const abl_graph_options *graph = abl_graph_options_of(options->graph);
     const abl_model_config *config = abl_model_get_config(options->model);
-    bool gradients = abl_forward_wants_gradients(hooks);
-    int kv_heads =
-        graph->joined_qkv || graph->gqa == ABL_GQA_EXPANDED ? config->n_heads : config->n_kv_heads;
-    between b = {.model = options->model,
-                 .config = config,
-                 .graph = options->graph,
-                 .ablated = options->ablated,
-                 .values = values,
-                 .shape = {.batch = options->batch,
-                           .seq = options->seq,
-                           .width = config->d_model,
-                           .mask_batch = mask_batch > 1 ? mask_batch : 1,
-                           .positions = graph->seq_len != 0 ? options->seq : 1},
-                 .parts = graph->joined_qkv ? 1 : 3,
-                 .heads = config->n_heads + (graph->joined_qkv ? 0 : 2 * kv_heads),
-                 .simple = graph->simple,
-                 .as_it_stands = graph->simple || gradients || hooks->interventions.count > 0};
-    const abl_forward_patch patch = {.user_data = &b,
-                                     .joined = graph->joined_qkv,
-                                     .kv_heads = kv_heads,
-                                     .start_cb = start_cb,
-                                     .heads_input_cb = graph->simple ? NULL : heads_input_cb,
-                                     .mlp_input_cb = graph->simple ? NULL : mlp_input_cb,
-                                     .node_cb = node_cb,
-                                     .node_emitted_cb = node_emitted_cb,
-                                     .heads_cb = heads_cb,
-                                     .mlp_cb = mlp_cb,
-                                     .heads_input_backward_cb = heads_input_backward_cb,
-                                     .mlp_input_backward_cb = mlp_input_backward_cb,
-                                     .node_backward_cb = node_backward_cb,
-                                     .node_emitted_backward_cb = node_emitted_backward_cb,
-                                     .heads_backward_cb = heads_backward_cb,
-                                     .mlp_backward_cb = mlp_backward_cb,
-                                     .start_backward_cb = start_backward_cb};
+    bool expanded = graph->joined_qkv || graph->gqa == ABL_GQA_EXPANDED;
+    int kv_heads = expanded ? config->n_heads : config->n_kv_heads;
+    return (between){.model = options->model,
+                     .config = config,
+                     .graph = options->graph,
+                     .ablated = options->ablated,
+                     .values = options->mask,
+                     .shape = {.batch = options->batch,
+                               .seq = options->seq,
+                               .width = config->d_model,
+                               .mask_batch = options->mask_batch > 1 ? options->mask_batch : 1,
+                               .positions = graph->seq_len != 0 ? options->seq : 1},
+                     .parts = graph->joined_qkv ? 1 : 3,
+                     .heads = config->n_heads + (graph->joined_qkv ? 0 : 2 * kv_heads),
+                     .simple = graph->simple,
+                     .as_it_stands = graph->simple || abl_forward_wants_gradients(hooks) ||
+                                     options->interventions.count > 0,
+                     .mask_gradient = want->mask_gradient,
+                     .current = want->current,
+                     .keep = want->keep};
+}
+
+/* The mask is taken as it is. */
+static abl_code run(const abl_patch_options *options, const abl_forward_options *hooks,
+                    const wanted *want, abl_forward_result *ret_result, abl_status *ret_status) {
+    between b = between_of(options, hooks, want);
+    const abl_forward_patch patch = patch_of(&b);
     abl_forward_options forward = forward_options(options, hooks);
     forward.patch = &patch;
-    abl_code code = arenas_open(&b, gradients, ret_status);
+    abl_code code = arenas_open(&b, abl_forward_wants_gradients(hooks), ret_status);
     if (code == ABL_CODE_OK) {
         code = abl_forward(&forward, ret_result, ret_status);
     }
@@ -379,13 +438,16 @@ abl_code abl_patch_hooked(const abl_patch_options *options, const abl_forward_op
     }
     if (options->mask_function == ABL_MASK_NONE &&
         (options->mask == NULL || options->mask_dropout == 0.0F)) {
-        return run(options, hooks, options->mask, options->mask_batch, ret_result, ret_status);
+        return run(options, hooks, &(wanted){.keep = NULL}, ret_result, ret_status);
     }
     const abl_mask_sample_options function = abl_patch_mask_function(options);
     abl_mask_sample sample;
     code = abl_mask_sample_init(&function, &sample, ret_status);
     if (code == ABL_CODE_OK) {
-        code = run(options, hooks, sample.values, sample.rows, ret_result, ret_status);
+        abl_patch_options sampled = *options;
+        sampled.mask = sample.values;
+        sampled.mask_batch = (int32_t)sample.rows;
+        code = run(&sampled, hooks, &(wanted){.keep = NULL}, ret_result, ret_status);
         abl_mask_sample_finish(&sample);
     }
     return code;
@@ -398,7 +460,9 @@ uint64_t abl_patch_hooked_bytes(const abl_patch_options *options,
     uint64_t tokens = (uint64_t)options->batch * (uint64_t)options->seq;
     uint64_t inputs = 4 * tokens * (uint64_t)c->d_model * (uint64_t)c->n_heads;
     uint64_t slots = ABL_SLOT_SOURCES + (uint64_t)abl_graph_src_count(options->graph);
-    uint64_t arena = (uint64_t)abl_patch_bytes_estimate(options);
+    abl_patch_options plain = *options;
+    plain.interventions.count = 0;
+    uint64_t arena = (uint64_t)abl_patch_bytes_estimate(&plain);
     if (abl_graph_options_of(options->graph)->simple) { /* whose plain passes have none */
         arena += 4 * tokens * (uint64_t)c->d_model * slots;
     }
@@ -406,4 +470,94 @@ uint64_t abl_patch_hooked_bytes(const abl_patch_options *options,
     /* Of each head's input: itself, its square, its norm, what is between; for q, k and v. */
     return (gradients ? 2 : 1) * arena + 15 * inputs * (gradients ? (uint64_t)c->n_layers : 1) +
            abl_forward_bytes(&forward);
+}
+
+/* ---- for those whose options may have interventions ------------------------------------------ */
+
+static const abl_forward_options PLAIN = {.stop_at_layer = -1};
+
+abl_code abl_patch_hooked_check(const abl_patch_options *options, bool gradient,
+                                abl_status *ret_status) {
+    abl_forward_options hooks = PLAIN;
+    hooks.scalar.kind = gradient ? ABL_SCALAR_CALLBACK : ABL_SCALAR_LOSS;
+    if (options->interventions.count == 0) {
+        return ABL_CODE_OK;
+    }
+    between b = between_of(options, &hooks, &(wanted){.keep = NULL});
+    const abl_forward_patch patch = patch_of(&b);
+    abl_forward_options forward = forward_options(options, &hooks);
+    forward.patch = &patch;
+    return abl_forward_check(&forward, ret_status);
+}
+
+/* The result's logits to the host, and the result's end. */
+static abl_code logits_take(const abl_patch_options *options, abl_forward_result *result,
+                            float *ret_logits, abl_status *ret_status) {
+    abl_scope *scope = abl_scope_create(abl_model_device(options->model));
+    abl_code code = scope == NULL ? abl_fail_oom(ret_status) : ABL_CODE_OK;
+    if (code == ABL_CODE_OK && ret_logits != NULL) {
+        abl_tensor_to_floats(scope, result->logits, ret_logits,
+                             (size_t)abl_patch_logit_count(options));
+        code = abl_scope_status(scope, ret_status);
+    }
+    abl_scope_destroy(scope);
+    abl_forward_result_finish(result);
+    return code;
+}
+
+abl_code abl_patch_hooked_logits(const abl_patch_options *options, float *ret_logits,
+                                 abl_status *ret_status) {
+    abl_forward_result result;
+    abl_code code = run(options, &PLAIN, &(wanted){.keep = NULL}, &result, ret_status);
+    return code == ABL_CODE_OK ? logits_take(options, &result, ret_logits, ret_status) : code;
+}
+
+abl_code abl_patch_hooked_gradient(const abl_patch_options *options,
+                                   const abl_patch_hooked_loss *loss, float *ret_logits,
+                                   float *ret_gradient, abl_status *ret_status) {
+    abl_forward_options hooks = PLAIN;
+    hooks.scalar = (abl_scalar){
+        .kind = ABL_SCALAR_CALLBACK, .loss_cb = loss->loss_cb, .loss_data = loss->user_data};
+    ABL_ASSERT(options->mask != NULL && options->slice == ABL_PATCH_LAST_SEQ);
+    const wanted want = {.mask_gradient = ret_gradient, .current = loss->current};
+    abl_forward_result result;
+    abl_code code = run(options, &hooks, &want, &result, ret_status);
+    return code == ABL_CODE_OK ? logits_take(options, &result, ret_logits, ret_status) : code;
+}
+
+abl_code abl_patch_hooked_sources(const abl_patch_options *options, bool residuals,
+                                  abl_sources **ret_sources, abl_status *ret_status) {
+    if (options->interventions.count == 0) {
+        return abl_sources_run(options->model, options->prefix, options->tokens, options->batch,
+                               options->seq, residuals, ret_sources, ret_status);
+    }
+    const abl_model_config *config = abl_model_get_config(options->model);
+    abl_sources *sources =
+        abl_sources_alloc(options->batch, options->seq, config->n_layers, residuals);
+    if (sources == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    abl_patch_options plain = *options;
+    plain.mask = NULL;
+    plain.slice = ABL_PATCH_LAST_SEQ;
+    abl_forward_result result;
+    abl_code code = run(&plain, &PLAIN, &(wanted){.keep = sources}, &result, ret_status);
+    if (code != ABL_CODE_OK) {
+        abl_sources_destroy(sources);
+        return code;
+    }
+    abl_forward_result_finish(&result);
+    if (residuals) {
+        sources->pre[0] = abl_tensor_keep(sources->start);
+    }
+    sources->prefix_length = (int32_t)abl_prefix_length(options->prefix);
+    sources->prefix = options->prefix;
+    *ret_sources = sources;
+    return ABL_CODE_OK;
+}
+
+int64_t abl_patch_hooked_run_bytes(const abl_patch_options *options, bool gradient) {
+    abl_forward_options hooks = PLAIN;
+    hooks.scalar.kind = gradient ? ABL_SCALAR_CALLBACK : ABL_SCALAR_LOSS;
+    return (int64_t)abl_patch_hooked_bytes(options, &hooks);
 }

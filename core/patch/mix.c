@@ -7,6 +7,7 @@
 #include "core/patch/sources.h"
 
 #include <math.h>
+#include <string.h>
 
 /* One mask row (columns) as a row of the matrix (2 + columns). */
 static void matrix_row_write(float *to, const float *mask, int32_t columns) {
@@ -104,4 +105,24 @@ abl_tensor *abl_mix_products(abl_scope *scope, const abl_mix_shape *shape, const
                              columns, beta, 1);
     }
     return out;
+}
+
+void abl_mix_products_write(abl_scope *scope, const abl_tensor *products, float *ret_values,
+                            int64_t stride) {
+    if (abl_scope_failed(scope)) {
+        return;
+    }
+    const int64_t planes = abl_tensor_size(products, 0);
+    const int64_t block = abl_tensor_size(products, 1) * abl_tensor_size(products, 2);
+    ABL_CLEANUP(abl_freep) float *values = abl_calloc((size_t)(planes * block), sizeof *values);
+    if (values == NULL) {
+        abl_status status;
+        (void)abl_fail_oom(&status);
+        abl_scope_fail(scope, &status);
+        return;
+    }
+    abl_tensor_to_floats(scope, products, values, (size_t)(planes * block));
+    for (int64_t i = 0; i < planes; i++) {
+        memcpy(ret_values + i * stride, values + i * block, (size_t)block * sizeof *values);
+    }
 }

@@ -39,6 +39,9 @@ void abl_mix_apply(abl_scope *scope, const abl_mix_shape *shape, abl_tensor *out
  * width): the gradient of abl_mix_apply() at its matrix. */
 abl_tensor *abl_mix_products(abl_scope *scope, const abl_mix_shape *shape, const abl_tensor *x,
                              const abl_tensor *stack);
+/* Such products to the host, plane after plane, `stride` floats apart. */
+void abl_mix_products_write(abl_scope *scope, const abl_tensor *products, float *ret_values,
+                            int64_t stride);
 
 ABL_END_DECLS
 #endif

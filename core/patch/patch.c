@@ -6,6 +6,7 @@
 #include "core/base/mem.h"
 #include "core/model/forward.h"
 #include "core/model/prefix.h"
+#include "core/patch/hooked.h"
 #include "core/patch/patcher.h"
 #include "core/patch/simple.h"
 
@@ -109,7 +110,9 @@ abl_code abl_patch_forward(const abl_patch_options *options, float *ret_logits,
         return code;
     }
     abl_patcher *patcher = NULL;
-    code = abl_patcher_create(options->model, options->graph, &patcher, ret_status);
+    if (options->interventions.count == 0) { /* else it is not looked at */
+        code = abl_patcher_create(options->model, options->graph, &patcher, ret_status);
+    }
     if (code == ABL_CODE_OK) {
         bool plain = options->mask_function == ABL_MASK_NONE &&
                      (options->mask == NULL || options->mask_dropout == 0.0F);
@@ -131,6 +134,9 @@ int64_t abl_patch_logit_count(const abl_patch_options *options) {
 int64_t abl_patch_bytes_estimate(const abl_patch_options *options) {
     const abl_model_config *c = abl_model_get_config(options->model);
     const abl_graph_options *o = abl_graph_options_of(options->graph);
+    if (options->interventions.count > 0) {
+        return abl_patch_hooked_run_bytes(options, false);
+    }
     if (o->simple) {
         return abl_simple_bytes(options, false) + abl_block_widened_bytes(options->model);
     }

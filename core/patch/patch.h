@@ -15,6 +15,7 @@
 
 #include "core/data/dataset.h"
 #include "core/graph/graph.h"
+#include "core/model/intervene.h"
 #include "core/patch/ablation.h"
 
 ABL_BEGIN_DECLS
@@ -52,7 +53,8 @@ typedef struct abl_patch_options {
     float mask_dropout;      /* [0, 1): the chance that a value is dropped (the rest is scaled) */
     uint64_t seed;           /* of what hard_concrete and dropout draw */
     const float *mask_draws; /* hard_concrete's u itself, (batch, edges); NULL: from the seed */
-    const abl_sources *ablated; /* one row, or as many as batch; as long as seq; NULL: ZERO */
+    const abl_sources *ablated;      /* one row, or as many as batch; as long as seq; NULL: ZERO */
+    abl_interventions interventions; /* with any, the pass goes by hooked.h: slower, and exact */
     abl_patch_slice slice;
 } abl_patch_options;
 

@@ -25,6 +25,7 @@
 #include "core/base/assert.h"
 #include "core/base/mem.h"
 #include "core/model/prefix.h"
+#include "core/patch/hooked.h"
 #include "core/patch/idle.h"
 #include "core/patch/mask_rows.h"
 #include "core/patch/mix.h"
@@ -448,6 +449,9 @@ static void run(pass *p, float *ret_logits) {
 
 abl_code abl_patcher_run(abl_patcher *patcher, const abl_patch_options *options, float *ret_logits,
                          abl_status *ret_status) {
+    if (options->interventions.count > 0) {
+        return abl_patch_hooked_logits(options, ret_logits, ret_status);
+    }
     if (abl_graph_options_of(patcher->graph)->simple) {
         return abl_simple_forward(options, ret_logits, ret_status);
     }

@@ -30,6 +30,7 @@ void abl_sources_destroy(abl_sources *sources) {
     abl_tensor_release(sources->start);
     abl_tensor_release(sources->end);
     layers_release(sources->z, sources->layer_count);
+    layers_release(sources->change, sources->layer_count);
     layers_release(sources->mlp_out, sources->layer_count);
     layers_release(sources->pre, sources->layer_count);
     layers_release(sources->mid, sources->layer_count);
@@ -37,24 +38,25 @@ void abl_sources_destroy(abl_sources *sources) {
 }
 
 int32_t abl_sources_tensor_count(const abl_sources *sources) {
-    return sources->pre == NULL ? 1 + 2 * sources->layer_count : 2 + 4 * sources->layer_count;
+    return sources->pre == NULL ? 1 + 3 * sources->layer_count : 2 + 5 * sources->layer_count;
 }
 
 static abl_tensor **layer_slot(const abl_sources *sources, int32_t index) {
     const int32_t n = sources->layer_count;
-    abl_tensor **const layers[] = {sources->z, sources->mlp_out, sources->pre, sources->mid};
+    abl_tensor **const layers[] = {sources->z, sources->change, sources->mlp_out, sources->pre,
+                                   sources->mid};
     return &layers[(index - 1) / n][(index - 1) % n];
 }
 
 abl_tensor *abl_sources_tensor_at(const abl_sources *sources, int32_t index) {
     return index == 0                              ? sources->start
-           : index == 1 + 4 * sources->layer_count ? sources->end
+           : index == 1 + 5 * sources->layer_count ? sources->end
                                                    : *layer_slot(sources, index);
 }
 
 abl_tensor **abl_sources_slot_at(abl_sources *sources, int32_t index) {
     return index == 0                              ? &sources->start
-           : index == 1 + 4 * sources->layer_count ? &sources->end
+           : index == 1 + 5 * sources->layer_count ? &sources->end
                                                    : layer_slot(sources, index);
 }
 
@@ -91,8 +93,9 @@ abl_sources *abl_sources_alloc(int32_t batch, int32_t seq, int32_t layer_count, 
     sources->seq = seq;
     sources->layer_count = layer_count;
     sources->z = abl_calloc(n, sizeof *sources->z);
+    sources->change = abl_calloc(n, sizeof *sources->change);
     sources->mlp_out = abl_calloc(n, sizeof *sources->mlp_out);
-    bool ok = sources->z != NULL && sources->mlp_out != NULL;
+    bool ok = sources->z != NULL && sources->change != NULL && sources->mlp_out != NULL;
     if (residuals) {
         sources->pre = abl_calloc(n, sizeof *sources->pre);
         sources->mid = abl_calloc(n, sizeof *sources->mid);
@@ -216,6 +219,14 @@ static void heads_into(abl_scope *scope, const abl_model *model, int layer, cons
     (void)abl_block_head_results(scope, model, layer, z, out);
 }
 
+/* out (heads, batch, pos, d_model) += factor * change, which may be NULL. */
+static void change_add(abl_scope *scope, abl_tensor *out, const abl_tensor *change, double factor) {
+    if (change != NULL) {
+        const int64_t heads_first[] = {2, 0, 1, 3};
+        abl_tensor_add_(scope, out, abl_tensor_permute(scope, change, 4, heads_first), factor);
+    }
+}
+
 abl_tensor *abl_sources_expand(abl_scope *scope, const abl_model *model, const abl_sources *sources,
                                int32_t batch) {
     const abl_model_config *c = abl_model_get_config(model);
@@ -226,8 +237,9 @@ abl_tensor *abl_sources_expand(abl_scope *scope, const abl_model *model, const a
     abl_tensor_copy_into(scope, abl_tensor_select(scope, out, 0, 0), sources->start);
     for (int layer = 0; layer < c->n_layers; layer++) {
         const int64_t slot = 1 + layer * per_layer;
-        heads_into(scope, model, layer, sources->z[layer],
-                   abl_tensor_slice(scope, out, 0, slot, slot + heads));
+        abl_tensor *results = abl_tensor_slice(scope, out, 0, slot, slot + heads);
+        heads_into(scope, model, layer, sources->z[layer], results);
+        change_add(scope, results, sources->change[layer], 1);
         if (!c->attn_only) {
             abl_tensor_copy_into(scope, abl_tensor_select(scope, out, 0, slot + heads),
                                  sources->mlp_out[layer]);
@@ -273,8 +285,9 @@ void abl_differences_heads(abl_scope *scope, abl_differences *differences, const
     const abl_model_config *c = abl_model_get_config(model);
     abl_tensor *other = ablated == NULL ? NULL : ablated->z[layer];
     abl_tensor *dz = other == NULL ? abl_tensor_neg(scope, z) : abl_tensor_sub(scope, other, z);
-    heads_into(scope, model, layer, dz,
-               abl_tensor_slice(scope, differences->arena, 0, slot, slot + c->n_heads));
+    abl_tensor *out = abl_tensor_slice(scope, differences->arena, 0, slot, slot + c->n_heads);
+    heads_into(scope, model, layer, dz, out);
+    change_add(scope, out, ablated == NULL ? NULL : ablated->change[layer], 1);
 }
 
 void abl_differences_mlp(abl_scope *scope, abl_differences *differences, const abl_sources *ablated,

@@ -26,14 +26,16 @@ struct abl_sources {
     const struct abl_prefix *prefix; /* of that run: compared, never looked at */
     abl_tensor *start;               /* (batch, pos, d_model): Resid Start */
     abl_tensor **z;                  /* a layer: (batch, pos, head, d_head) */
+    abl_tensor **change;  /* a layer: what interventions at hook_result added to the heads' outputs,
+                             (batch, pos, head, d_model); NULL: nothing */
     abl_tensor **mlp_out; /* a layer: (batch, pos, d_model); NULL where blocks have no MLP */
     abl_tensor **pre;     /* a layer: the residual before it; NULL when not asked for */
     abl_tensor **mid;     /* a layer: after attention; likewise */
     abl_tensor *end;      /* the last residual; likewise */
 };
 
-/* Its tensors one after another, for what treats them all alike: start, then z, mlp_out, pre, mid,
- * and end. Those that are NULL when not asked for are not counted. */
+/* Its tensors one after another, for what treats them all alike: start, then z, change, mlp_out,
+ * pre, mid, and end. Residuals are not counted when they were not asked for; others may be NULL. */
 int32_t abl_sources_tensor_count(const abl_sources *sources);
 abl_tensor *abl_sources_tensor_at(const abl_sources *sources, int32_t index);
 abl_tensor **abl_sources_slot_at(abl_sources *sources, int32_t index);

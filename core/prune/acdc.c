@@ -161,7 +161,8 @@ static abl_loss loss_of(const abl_prune_options *o) {
 }
 
 static const abl_acdc_vtable *evaluator_of(const abl_prune_options *o) {
-    bool masked = o->acdc.whole_passes || abl_graph_options_of(o->graph)->simple;
+    bool masked = o->acdc.whole_passes || abl_graph_options_of(o->graph)->simple ||
+                  o->interventions.count > 0;
     return masked ? &abl_acdc_masked : &abl_acdc_delta;
 }
 
@@ -223,11 +224,15 @@ typedef struct acdc_group {
     int64_t length; /* in the order, inert ones included */
 } acdc_group;
 
+abl_effect abl_acdc_effect_of(const abl_prune *prune, const abl_batch *batch) {
+    const abl_prune_options *o = &prune->options;
+    return (abl_effect){
+        .model = o->model, .metric = o->exact_metric, .loss = loss_of(o), .batch = *batch};
+}
+
 void abl_acdc_effect(abl_scope *scope, const abl_prune *prune, const abl_batch *batch,
                      const abl_tensor *end, abl_effect *ret_effect) {
-    const abl_prune_options *o = &prune->options;
-    *ret_effect = (abl_effect){
-        .model = o->model, .metric = o->exact_metric, .loss = loss_of(o), .batch = *batch};
+    *ret_effect = abl_acdc_effect_of(prune, batch);
     abl_tensor *last = abl_tensor_select(scope, end, 1, batch->seq_len - 1);
     abl_effect_open(scope, ret_effect, abl_tensor_contiguous(scope, last));
 }

@@ -47,6 +47,9 @@ static int32_t trials_max(const abl_prune_options *o, const abl_batch *batch) {
     int32_t most = TOKENS_PER_PASS / (batch->size * batch->seq_len);
     int64_t by_mask = (64LL << 20) / (4 * batch->size * abl_graph_edge_count(o->graph));
     most = by_mask < most ? (int32_t)by_mask : most;
+    if (abl_interventions_by_row(o->interventions)) {
+        return 1; /* rows of several trials would not be the batch's */
+    }
     return most < 1 ? 1 : most > ABL_ACDC_TRIALS_MAX ? ABL_ACDC_TRIALS_MAX : most;
 }
 
@@ -102,9 +105,32 @@ static abl_code buffers_alloc(acdc_masked *self, abl_status *ret_status) {
     return ABL_CODE_OK;
 }
 
+/* What effects compare with, from a clean run that is intervened in: its logits. */
+static abl_code hooked_open(acdc_masked *self, abl_status *ret_status) {
+    const abl_prune_options *o = &self->prune->options;
+    const abl_patch_options pass = abl_prune_pass(o, &self->batch);
+    abl_code code = abl_patch_forward(&pass, self->logits, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
+    }
+    self->scope = abl_scope_create(abl_model_device(o->model));
+    if (self->scope == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    const int64_t shape[] = {1, self->batch.size, abl_model_get_config(o->model)->d_vocab_out};
+    self->effect = abl_acdc_effect_of(self->prune, &self->batch);
+    abl_effect_open_logits(
+        self->scope, &self->effect,
+        abl_tensor_from_host(self->scope, ABL_DTYPE_F32, 3, shape, self->logits));
+    return abl_scope_status(self->scope, ret_status);
+}
+
 /* The clean run, for what effects compare with. */
 static abl_code clean_open(acdc_masked *self, abl_status *ret_status) {
     const abl_batch *batch = &self->batch;
+    if (self->prune->options.interventions.count > 0) {
+        return hooked_open(self, ret_status);
+    }
     abl_sources *clean = NULL;
     abl_code code = abl_sources_run(self->prune->options.model, batch->prefix, batch->clean,
                                     batch->size, batch->seq_len, true, &clean, ret_status);
@@ -159,13 +185,14 @@ static bool masked_is_inert(abl_acdc_evaluator *evaluator, int64_t edge) {
     return false;
 }
 
-/* The masks of `count` trials, each one edge more than the last, for every row of its batch. */
-static void masks_fill(acdc_masked *self, const int64_t *edges, int32_t count) {
+/* The masks of `count` trials, each one edge more than the last, or than what is removed for good,
+ * for every row of its batch. */
+static void masks_fill(acdc_masked *self, const int64_t *edges, int32_t count, bool each) {
     const int64_t batch = self->batch.size;
     const size_t row_bytes = (size_t)self->edge_count * sizeof(float);
     for (int32_t k = 0; k < count; k++) {
         float *first = self->masks + k * batch * self->edge_count;
-        memcpy(first, k == 0 ? self->removed : first - batch * self->edge_count, row_bytes);
+        memcpy(first, k == 0 || each ? self->removed : first - batch * self->edge_count, row_bytes);
         first[edges[k]] = 1;
         for (int64_t row = 1; row < batch; row++) {
             memcpy(first + row * self->edge_count, first, row_bytes);
@@ -184,27 +211,18 @@ static abl_code ablation_repeat(acdc_masked *self, int32_t count, abl_status *re
                        ret_status);
 }
 
-static abl_code masked_try(abl_acdc_evaluator *evaluator, const int64_t *edges, int32_t count,
-                           double *ret_effects, int32_t *ret_tried, abl_status *ret_status) {
-    acdc_masked *self = (acdc_masked *)evaluator;
+static abl_code try_masks(acdc_masked *self, int32_t count, double *ret_effects,
+                          abl_status *ret_status) {
     const abl_prune_options *o = &self->prune->options;
-    count = count < self->trials_max ? count : self->trials_max;
-    masks_fill(self, edges, count);
-    memcpy(self->tried, edges, (size_t)count * sizeof *edges);
     abl_code code = ablation_repeat(self, count, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
-    const abl_patch_options patch = {.model = o->model,
-                                     .graph = o->graph,
-                                     .tokens = self->tokens,
-                                     .batch = count * self->batch.size,
-                                     .seq = self->batch.seq_len,
-                                     .prefix = self->batch.prefix,
-                                     .mask = self->masks,
-                                     .mask_batch = count * self->batch.size,
-                                     .ablated = self->repeated,
-                                     .slice = ABL_PATCH_LAST_SEQ};
+    abl_patch_options patch = abl_prune_pass(o, &self->batch);
+    patch.tokens = self->tokens;
+    patch.batch = patch.mask_batch = count * self->batch.size;
+    patch.mask = self->masks;
+    patch.ablated = self->repeated;
     code = abl_patch_forward(&patch, self->logits, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
@@ -214,8 +232,32 @@ static abl_code masked_try(abl_acdc_evaluator *evaluator, const int64_t *edges, 
     abl_tensor *logits = abl_tensor_from_host(self->scope, ABL_DTYPE_F32, 3, shape, self->logits);
     abl_effect_of_logits(self->scope, &self->effect, logits, count, ret_effects);
     abl_scope_rewind(self->scope, mark, NULL, 0);
-    *ret_tried = count;
     return abl_scope_status(self->scope, ret_status);
+}
+
+static abl_code masked_try(abl_acdc_evaluator *evaluator, const int64_t *edges, int32_t count,
+                           double *ret_effects, int32_t *ret_tried, abl_status *ret_status) {
+    acdc_masked *self = (acdc_masked *)evaluator;
+    count = count < self->trials_max ? count : self->trials_max;
+    masks_fill(self, edges, count, false);
+    memcpy(self->tried, edges, (size_t)count * sizeof *edges);
+    abl_code code = try_masks(self, count, ret_effects, ret_status);
+    if (code == ABL_CODE_OK) {
+        *ret_tried = count;
+    }
+    return code;
+}
+
+abl_code abl_acdc_masked_each(abl_acdc_evaluator *evaluator, const int64_t *edges, int32_t count,
+                              double *ret_effects, int32_t *ret_tried, abl_status *ret_status) {
+    acdc_masked *self = (acdc_masked *)evaluator;
+    count = count < self->trials_max ? count : self->trials_max;
+    masks_fill(self, edges, count, true);
+    abl_code code = try_masks(self, count, ret_effects, ret_status);
+    if (code == ABL_CODE_OK) {
+        *ret_tried = count;
+    }
+    return code;
 }
 
 static abl_code masked_commit(abl_acdc_evaluator *evaluator, int32_t count,
@@ -234,12 +276,8 @@ static void masked_remove(abl_acdc_evaluator *evaluator, int64_t edge) {
 
 static int64_t masked_bytes(const abl_prune_options *o) {
     abl_batch batch = abl_batches_at(&o->batches, 0);
-    abl_patch_options patch = {.model = o->model,
-                               .graph = o->graph,
-                               .batch = trials_max(o, &batch) * batch.size,
-                               .seq = batch.seq_len,
-                               .slice = ABL_PATCH_LAST_SEQ};
-    patch.mask_batch = patch.batch;
+    abl_patch_options patch = abl_prune_pass(o, &batch);
+    patch.batch = patch.mask_batch = trials_max(o, &batch) * batch.size;
     const abl_model_config *c = abl_model_get_config(o->model);
     int64_t row = (int64_t)c->n_layers * ((int64_t)c->n_heads * c->d_head + 3LL * c->d_model);
     return abl_patch_bytes_estimate(&patch) + 4LL * patch.batch * patch.seq * row +

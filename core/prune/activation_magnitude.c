@@ -10,6 +10,7 @@
 #include "core/prune/algorithm.h"
 
 #include "core/base/mem.h"
+#include "core/patch/hooked.h"
 #include "core/patch/sources.h"
 
 #include <math.h>
@@ -26,17 +27,23 @@ static float mean_of(abl_scope *scope, const abl_tensor *x) {
 }
 
 /* The means of a block's heads, into as many floats. */
-static void heads_mean(abl_scope *scope, const abl_model *model, int layer, const abl_tensor *z,
-                       float *ret_means) {
+static void heads_mean(abl_scope *scope, const abl_model *model, int layer,
+                       const abl_sources *sources, float *ret_means) {
     const abl_model_config *c = abl_model_get_config(model);
+    const abl_tensor *z = sources->z[layer];
+    const abl_tensor *change = sources->change[layer];
+    const int64_t but_heads[] = {0, 1, 3};
     const int64_t over_rows[] = {0, 1};
     const int64_t over_width[] = {1};
     abl_tensor *z_mean = abl_tensor_mean(scope, z, over_rows, 2, false); /* (heads, d_head) */
     abl_tensor *w_o = abl_block_in_float32(scope, abl_model_get_block(model, layer)->w_o);
     abl_tensor *w_mean = abl_tensor_mean(scope, w_o, over_width, 1, false);
     w_mean = abl_tensor_view(scope, w_mean, 2, (const int64_t[]){c->n_heads, c->d_head});
-    abl_tensor_to_floats(scope, abl_tensor_dot(scope, z_mean, w_mean), ret_means,
-                         (size_t)c->n_heads);
+    abl_tensor *means = abl_tensor_dot(scope, z_mean, w_mean);
+    if (change != NULL) {
+        means = abl_tensor_add(scope, means, abl_tensor_mean(scope, change, but_heads, 3, false));
+    }
+    abl_tensor_to_floats(scope, means, ret_means, (size_t)c->n_heads);
 }
 
 /* The stream after a block. */
@@ -61,7 +68,7 @@ static abl_code means_of(const abl_prune *prune, const abl_sources *sources, flo
             break;
         case ABL_NODE_HEAD:
             if (src->head == 0) { /* and those that follow */
-                heads_mean(scope, model, src->block, sources->z[src->block], &ret_means[i]);
+                heads_mean(scope, model, src->block, sources, &ret_means[i]);
             }
             break;
         case ABL_NODE_MLP:
@@ -88,8 +95,8 @@ static abl_code magnitude_step(abl_prune *prune, abl_status *ret_status) {
     abl_batch batch = abl_batches_at(&o->batches, prune->progress.batch);
     abl_sources *sources = NULL;
     bool stream = abl_graph_options_of(o->graph)->simple; /* whose nodes are sources, there */
-    abl_code code = abl_sources_run(o->model, batch.prefix, batch.clean, batch.size, batch.seq_len,
-                                    stream, &sources, ret_status);
+    const abl_patch_options pass = abl_prune_pass(o, &batch);
+    abl_code code = abl_patch_hooked_sources(&pass, stream, &sources, ret_status);
     if (code == ABL_CODE_OK) {
         code = means_of(prune, sources, means, ret_status);
     }
@@ -112,6 +119,9 @@ static void magnitude_close(abl_prune *prune) {
 }
 
 static int64_t magnitude_bytes_estimate(const abl_prune_options *options) {
+    if (options->interventions.count > 0) {
+        return abl_prune_hooked_bytes(options, false);
+    }
     const abl_model_config *c = abl_model_get_config(options->model);
     int64_t tokens =
         (int64_t)options->batches.batch_size * abl_dataset_seq_len(options->batches.dataset);

@@ -46,6 +46,16 @@ ABL_MUST_CHECK abl_code abl_prune_ablated(abl_prune *prune, const abl_batch *bat
 /* For bytes_estimate(). */
 int64_t abl_prune_ablated_bytes(const abl_prune_options *options, bool residuals);
 
+/* A pass over a batch's clean prompts with the options' interventions; what ablates, and the mask,
+ * are the caller's to set. */
+abl_patch_options abl_prune_pass(const abl_prune_options *options, const abl_batch *batch);
+/* For bytes_estimate(): such a pass over the largest batch, and its gradient where asked for. */
+int64_t abl_prune_hooked_bytes(const abl_prune_options *options, bool gradient);
+/* For open(): that the interventions can be done in passes over these batches, and backwards where
+ * the algorithm goes there. */
+ABL_MUST_CHECK abl_code abl_prune_check_hooks(const abl_prune_options *options,
+                                              const abl_batches *batches, abl_status *ret_status);
+
 extern const abl_prune_vtable abl_prune_eap;
 extern const abl_prune_vtable abl_prune_mask_gradient;
 extern const abl_prune_vtable abl_prune_ground_truth;

@@ -29,6 +29,7 @@ typedef struct abl_exact_run {
     abl_effect effect;
     int64_t from;    /* positions below it are the clean run's in every candidate */
     abl_qkv *prefix; /* a layer: its keys, rotated, and values up to there; NULL when from is 0 */
+    struct abl_acdc_evaluator *masked; /* instead of the rest, with the graph's hooks */
 
     /* of the current layer */
     abl_scope *layer_scope;

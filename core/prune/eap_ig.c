@@ -20,6 +20,7 @@
 #include "core/prune/algorithm.h"
 
 #include "core/base/mem.h"
+#include "core/patch/hooked.h"
 #include "core/prune/gradient.h"
 
 typedef struct eap_ig {
@@ -123,8 +124,8 @@ static abl_code runs_make(abl_prune *prune, eap_ig *state, const abl_batch *batc
     if (state->point == 0) {
         abl_sources_destroy(state->clean);
         state->clean = NULL;
-        code = abl_sources_run(prune->options.model, batch->prefix, batch->clean, batch->size,
-                               batch->seq_len, false, &state->clean, ret_status);
+        const abl_patch_options pass = abl_prune_pass(&prune->options, batch);
+        code = abl_patch_hooked_sources(&pass, false, &state->clean, ret_status);
     }
     if (code == ABL_CODE_OK) {
         code = abl_prune_ablated(prune, batch, ret_ablated, ret_status);
@@ -132,11 +133,107 @@ static abl_code runs_make(abl_prune *prune, eap_ig *state, const abl_batch *batc
     return code;
 }
 
+/* ---- with the graph's hooks ---------------------------------------------------------------- */
+
+/* The hook point of the blend's place: where it is emitted, behind all else that is done there. */
+static abl_hook hook_of(const abl_blend *blend) {
+    switch (blend->place) {
+    case ABL_BLEND_HEADS:
+        return (abl_hook){.point = ABL_HOOK_RESULT, .layer = blend->layer};
+    case ABL_BLEND_MLP:
+        return (abl_hook){.point = ABL_HOOK_MLP_OUT, .layer = blend->layer};
+    case ABL_BLEND_START:
+        break;
+    }
+    return (abl_hook){.point = ABL_HOOK_RESID_PRE, .layer = 0};
+}
+
+/* What a run emits there; NULL: zero. Heads' outputs are (batch, pos, head, d_model). */
+static abl_tensor *emitted(abl_scope *scope, const abl_model *model, const abl_sources *run,
+                           const abl_blend *blend) {
+    if (run == NULL || blend->place == ABL_BLEND_START) {
+        return run == NULL ? NULL : run->start;
+    }
+    if (blend->place == ABL_BLEND_MLP) {
+        return run->mlp_out[blend->layer];
+    }
+    abl_tensor *out =
+        abl_block_head_results(scope, model, blend->layer, run->z[blend->layer], NULL);
+    abl_tensor *change = run->change[blend->layer];
+    return change == NULL ? out : abl_tensor_add(scope, out, change);
+}
+
+typedef struct loss_of_batch {
+    abl_loss loss;
+    const abl_batch *batch;
+} loss_of_batch;
+
+static abl_tensor *loss_gradient(abl_scope *scope, const abl_tensor *logits, void *user_data) {
+    const loss_of_batch *of = user_data;
+    return abl_loss_backward_dense(scope, of->loss, of->batch, logits);
+}
+
+/* The graph's interventions, and behind them the blend, which is all there is at its point. */
+static size_t list_with(abl_interventions list, const abl_blend *blend, abl_tensor *cached,
+                        abl_intervention *items) {
+    const abl_hook hook = hook_of(blend);
+    size_t count = 0;
+    for (size_t i = 0; i < list.count; i++) {
+        const abl_hook at = list.items[i].hook;
+        if (at.point != hook.point || at.layer != hook.layer) {
+            items[count++] = list.items[i];
+        }
+    }
+    items[count++] = (abl_intervention){.hook = hook, .op = ABL_OP_PATCH, .cached = cached};
+    return count;
+}
+
+/* abl_gradient_add() by hooked.h's pass: the blend is an intervention, through which no gradient
+ * goes, and the differences are the clean run's. */
+static abl_code hooked_add(abl_prune *prune, eap_ig *state, const abl_batch *batch,
+                           const abl_sources *ablated, const abl_blend *blend,
+                           abl_status *ret_status) {
+    const abl_prune_options *o = &prune->options;
+    ABL_CLEANUP(abl_freep)
+    float *gradient = abl_calloc((size_t)prune->edge_count, 2 * sizeof *gradient);
+    ABL_CLEANUP(abl_freep)
+    abl_intervention *items = abl_calloc(o->interventions.count + 1, sizeof *items);
+    abl_scope *scope = abl_scope_create(abl_model_device(o->model));
+    if (gradient == NULL || items == NULL || scope == NULL) {
+        abl_scope_destroy(scope);
+        return abl_fail_oom(ret_status);
+    }
+    abl_tensor *clean = emitted(scope, o->model, state->clean, blend);
+    abl_tensor *other = emitted(scope, o->model, ablated, blend);
+    abl_tensor *cached = other == NULL ? abl_tensor_scale(scope, clean, blend->share)
+                                       : abl_tensor_lerp(scope, other, clean, blend->share);
+    abl_patch_options pass = abl_prune_pass(o, batch);
+    pass.mask = gradient + prune->edge_count; /* all 0 */
+    pass.ablated = ablated;
+    abl_code code = abl_scope_status(scope, ret_status);
+    if (code == ABL_CODE_OK) {
+        pass.interventions = (abl_interventions){
+            .items = items, .count = list_with(o->interventions, blend, cached, items)};
+        loss_of_batch of = {.loss = loss_of(o), .batch = batch};
+        const abl_patch_hooked_loss loss = {
+            .loss_cb = loss_gradient, .user_data = &of, .current = state->clean};
+        code = abl_patch_hooked_gradient(&pass, &loss, NULL, gradient, ret_status);
+    }
+    for (int64_t i = 0; code == ABL_CODE_OK && i < prune->edge_count; i++) {
+        state->sums[i] += gradient[i];
+    }
+    abl_scope_destroy(scope);
+    return code;
+}
+
+/* ---- a step -------------------------------------------------------------------------------- */
+
 static abl_code eap_ig_step(abl_prune *prune, abl_status *ret_status) {
     eap_ig *state = prune->state;
     const abl_prune_options *o = &prune->options;
     abl_code code = ABL_CODE_OK;
-    if (state->folded == NULL) {
+    const bool hooked = o->interventions.count > 0;
+    if (state->folded == NULL && !hooked) {
         code = abl_folded_create(o->model, o->graph, true, &state->folded, ret_status);
     }
     abl_batch batch = abl_batches_at(&o->batches, prune->progress.batch);
@@ -155,7 +252,8 @@ static abl_code eap_ig_step(abl_prune *prune, abl_status *ret_status) {
                                      .batch = &batch,
                                      .ablated = ablated,
                                      .blend = &blend};
-    code = abl_gradient_add(&gradient, state->sums, ret_status);
+    code = hooked ? hooked_add(prune, state, &batch, ablated, &blend, ret_status)
+                  : abl_gradient_add(&gradient, state->sums, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
@@ -189,6 +287,10 @@ static int64_t eap_ig_bytes_estimate(const abl_prune_options *options) {
     int64_t seq = abl_dataset_seq_len(options->batches.dataset);
     int64_t run = 4 * batch * seq *
                   (c->d_model + c->n_layers * ((int64_t)c->n_heads * c->d_head + c->d_model));
+    if (options->interventions.count > 0) {
+        return abl_prune_hooked_bytes(options, true) + 2 * run +
+               abl_prune_ablated_bytes(options, false) + 16 * abl_graph_edge_count(options->graph);
+    }
     return abl_gradient_bytes(c, options->graph, batch, seq) + run +
            abl_prune_ablated_bytes(options, false) +
            abl_folded_bytes(options->model, options->graph, true) +

@@ -149,8 +149,18 @@ void abl_effect_open(abl_scope *scope, abl_effect *effect, const abl_tensor *end
         effect->clean_loss = clean_loss;
         return;
     }
-    effect->clean = abl_block_unembed(scope, effect->model, x, NULL, NULL);
-    if (effect->metric == ABL_EXACT_KL_DIV) {
-        effect->clean = abl_tensor_log_softmax(scope, effect->clean, 2);
+    abl_effect_open_logits(scope, effect, abl_block_unembed(scope, effect->model, x, NULL, NULL));
+}
+
+void abl_effect_open_logits(abl_scope *scope, abl_effect *effect, abl_tensor *logits) {
+    effect->clean = NULL;
+    effect->clean_loss = 0;
+    if (effect->metric == ABL_EXACT_LOSS) {
+        double clean_loss = 0;
+        abl_effect_of_logits(scope, effect, logits, 1, &clean_loss);
+        effect->clean_loss = clean_loss;
+        return;
     }
+    effect->clean =
+        effect->metric == ABL_EXACT_KL_DIV ? abl_tensor_log_softmax(scope, logits, 2) : logits;
 }

@@ -35,6 +35,8 @@ ABL_MUST_CHECK abl_code abl_effect_check(abl_exact_metric metric, abl_loss loss,
 /* The clean run ends in `end` (batch, d_model): Resid End at the last position. model, metric, loss
  * and batch are set. */
 void abl_effect_open(abl_scope *scope, abl_effect *effect, const abl_tensor *end);
+/* The same from the clean run's logits (1, batch, vocab). */
+void abl_effect_open_logits(abl_scope *scope, abl_effect *effect, abl_tensor *logits);
 /* Of `count` runs that end in x (count, batch, d_model). */
 void abl_effect_of(abl_scope *scope, const abl_effect *effect, const abl_tensor *x, int64_t count,
                    double *ret_effects);

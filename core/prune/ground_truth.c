@@ -13,6 +13,7 @@
 #include "core/base/mem.h"
 #include "core/model/prefix.h"
 #include "core/patch/simple.h"
+#include "core/prune/acdc.h"
 #include "core/prune/candidates.h"
 
 #include <stdlib.h>
@@ -68,6 +69,11 @@ static bool is_simple(const abl_prune_options *options) {
     return abl_graph_options_of(options->graph)->simple;
 }
 
+/* Then a candidate is a whole pass under its mask: candidates.c knows no hook points. */
+static bool is_hooked(const abl_prune_options *options) {
+    return options->interventions.count > 0;
+}
+
 static abl_code ground_truth_open(abl_prune *prune, abl_status *ret_status) {
     abl_code code = ABL_CODE_OK;
     for (int32_t i = 0; code == ABL_CODE_OK && i < prune->batch_count; i++) {
@@ -87,7 +93,8 @@ static abl_code ground_truth_open(abl_prune *prune, abl_status *ret_status) {
     state->layer = -1;
     code = edges_copy(prune, state, ret_status);
     if (code == ABL_CODE_OK) {
-        code = abl_prune_ablate(prune, is_simple(&prune->options), ret_status);
+        const bool residuals = is_simple(&prune->options) || is_hooked(&prune->options);
+        code = abl_prune_ablate(prune, residuals, ret_status);
     }
     prune->options.edges = NULL; /* was borrowed for create */
     prune->progress.total = state->edge_count * prune->batch_count;
@@ -98,7 +105,9 @@ static void batch_close(abl_exact_run *state) {
     abl_scope_destroy(state->layer_scope);
     abl_scope_destroy(state->batch_scope);
     abl_sources_destroy(state->clean);
+    abl_acdc_masked.destroy(state->masked);
     abl_free(state->prefix);
+    state->masked = NULL;
     state->prefix = NULL;
     state->layer_scope = NULL;
     state->batch_scope = NULL;
@@ -298,7 +307,39 @@ static abl_code chunk_run(abl_candidates *c, abl_status *ret_status) {
     return code;
 }
 
-static abl_code ground_truth_step(abl_prune *prune, abl_status *ret_status) {
+static abl_code masked_open(abl_prune *prune, const abl_batch *batch, abl_status *ret_status) {
+    abl_exact_run *state = prune->state;
+    const abl_sources *ablated = NULL;
+    abl_code code = abl_prune_ablated(prune, batch, &ablated, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_acdc_masked.create(prune, batch, ablated, &state->masked, ret_status);
+    }
+    return code == ABL_CODE_OK ? abl_acdc_masked.reset(state->masked, ret_status) : code;
+}
+
+/* The next edges, as many as one pass takes; *ret_taken of them. */
+static abl_code masked_step(abl_prune *prune, int64_t *ret_taken, abl_status *ret_status) {
+    abl_exact_run *state = prune->state;
+    abl_batch batch = abl_batches_at(&prune->options.batches, prune->progress.batch);
+    int64_t edges[ABL_ACDC_TRIALS_MAX];
+    double effects[ABL_ACDC_TRIALS_MAX] = {0};
+    int32_t count = 0;
+    for (; count < ABL_ACDC_TRIALS_MAX && state->at + count < state->edge_count; count++) {
+        edges[count] = state->edges == NULL ? state->at + count : state->edges[state->at + count];
+    }
+    abl_code code = state->masked == NULL ? masked_open(prune, &batch, ret_status) : ABL_CODE_OK;
+    if (code == ABL_CODE_OK) {
+        code = abl_acdc_masked_each(state->masked, edges, count, effects, &count, ret_status);
+    }
+    for (int32_t i = 0; code == ABL_CODE_OK && i < count; i++) {
+        prune->scores[edges[i]] += (float)effects[i];
+        prune->scored[edges[i]] = 1;
+    }
+    *ret_taken = count;
+    return code;
+}
+
+static abl_code candidates_step(abl_prune *prune, int64_t *ret_taken, abl_status *ret_status) {
     abl_exact_run *state = prune->state;
     const abl_prune_options *o = &prune->options;
     abl_candidates c = {.prune = prune,
@@ -316,12 +357,20 @@ static abl_code ground_truth_step(abl_prune *prune, abl_status *ret_status) {
         return code;
     }
     chunk_fill(&c);
-    code = c.all_count == 0 ? ABL_CODE_OK : chunk_run(&c, ret_status);
+    *ret_taken = c.taken;
+    return c.all_count == 0 ? ABL_CODE_OK : chunk_run(&c, ret_status);
+}
+
+static abl_code ground_truth_step(abl_prune *prune, abl_status *ret_status) {
+    abl_exact_run *state = prune->state;
+    int64_t taken = 0;
+    abl_code code = is_hooked(&prune->options) ? masked_step(prune, &taken, ret_status)
+                                               : candidates_step(prune, &taken, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
-    state->at += c.taken;
-    prune->progress.done += c.taken;
+    state->at += taken;
+    prune->progress.done += taken;
     if (state->at == state->edge_count) {
         state->at = 0;
         prune->progress.batch_finished = true;
@@ -331,6 +380,9 @@ static abl_code ground_truth_step(abl_prune *prune, abl_status *ret_status) {
 }
 
 static int64_t ground_truth_bytes(const abl_prune_options *options) {
+    if (is_hooked(options)) {
+        return abl_acdc_masked.bytes_estimate(options) + abl_prune_ablated_bytes(options, true);
+    }
     const abl_model_config *c = abl_model_get_config(options->model);
     int64_t seq = abl_dataset_seq_len(options->batches.dataset);
     int64_t batch = options->batches.batch_size < options->batches.count

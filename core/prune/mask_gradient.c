@@ -91,10 +91,16 @@ static abl_tensor *loss_gradient(abl_scope *scope, const abl_tensor *logits, voi
     return abl_loss_backward_dense(scope, of->loss, of->batch, logits);
 }
 
-/* abl_gradient_add() for a simple graph, which has no closed form of its own: its few edges are
- * the backward's at a mask that happens to be uniform. */
-static abl_code simple_add(abl_prune *prune, const abl_batch *batch, const abl_sources *ablated,
-                           float mask_value, abl_status *ret_status) {
+/* Whether gradient.c's closed form does not do: not in a simple graph, nor where somebody
+ * intervenes. */
+static bool by_mask(const abl_prune_options *o) {
+    return abl_graph_options_of(o->graph)->simple || o->interventions.count > 0;
+}
+
+/* abl_gradient_add() where there is no closed form: the gradient at a mask that happens to be
+ * uniform. */
+static abl_code by_mask_add(abl_prune *prune, const abl_batch *batch, const abl_sources *ablated,
+                            float mask_value, abl_status *ret_status) {
     const abl_prune_options *o = &prune->options;
     ABL_CLEANUP(abl_freep)
     float *mask = abl_calloc((size_t)prune->edge_count, sizeof *mask);
@@ -106,14 +112,9 @@ static abl_code simple_add(abl_prune *prune, const abl_batch *batch, const abl_s
     for (int64_t i = 0; i < prune->edge_count; i++) {
         mask[i] = mask_value;
     }
-    const abl_patch_options patch = {.model = o->model,
-                                     .graph = o->graph,
-                                     .prefix = batch->prefix,
-                                     .tokens = batch->clean,
-                                     .batch = batch->size,
-                                     .seq = batch->seq_len,
-                                     .mask = mask,
-                                     .ablated = ablated};
+    abl_patch_options patch = abl_prune_pass(o, batch);
+    patch.mask = mask;
+    patch.ablated = ablated;
     loss_of_batch of = {.loss = loss_of(o), .batch = batch};
     abl_code code = abl_patch_backward(&patch, loss_gradient, &of, NULL, gradient, ret_status);
     for (int64_t i = 0; code == ABL_CODE_OK && i < prune->edge_count; i++) {
@@ -125,9 +126,8 @@ static abl_code simple_add(abl_prune *prune, const abl_batch *batch, const abl_s
 static abl_code step(abl_prune *prune, abl_status *ret_status) {
     mask_gradient *state = prune->state;
     const abl_prune_options *o = &prune->options;
-    const bool simple = abl_graph_options_of(o->graph)->simple;
     abl_code code = ABL_CODE_OK;
-    if (state->folded == NULL && !simple) {
+    if (state->folded == NULL && !by_mask(o)) {
         code = abl_folded_create(o->model, o->graph, true, &state->folded, ret_status);
     }
     abl_batch batch = abl_batches_at(&o->batches, prune->progress.batch);
@@ -145,8 +145,8 @@ static abl_code step(abl_prune *prune, abl_status *ret_status) {
                                      .batch = &batch,
                                      .ablated = ablated,
                                      .mask_value = point_value(prune, state)};
-    code = simple ? simple_add(prune, &batch, ablated, gradient.mask_value, ret_status)
-                  : abl_gradient_add(&gradient, prune->scores, ret_status);
+    code = by_mask(o) ? by_mask_add(prune, &batch, ablated, gradient.mask_value, ret_status)
+                      : abl_gradient_add(&gradient, prune->scores, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
@@ -175,6 +175,11 @@ static int64_t bytes_estimate(const abl_prune_options *options) {
                         ? options->batches.batch_size
                         : options->batches.count;
     int64_t seq = abl_dataset_seq_len(options->batches.dataset);
+    if (options->interventions.count > 0) {
+        return abl_prune_hooked_bytes(options, true) +
+               abl_prune_ablated_bytes(options, residuals_needed(options)) +
+               8 * abl_graph_edge_count(options->graph);
+    }
     return abl_gradient_bytes(c, options->graph, batch, seq) +
            abl_prune_ablated_bytes(options, residuals_needed(options)) +
            abl_folded_bytes(options->model, options->graph, true) +

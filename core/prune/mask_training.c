@@ -110,7 +110,9 @@ static abl_ablator_options ablator_of(const abl_prune_options *o, const abl_batc
                                         .ablation = o->ablation,
                                         .batches = *batches,
                                         .clean = !o->subnetwork_probing.tree_optimisation,
-                                        .residuals = true},
+                                        .residuals = true,
+                                        .interventions = o->interventions,
+                                        .graph = o->graph},
                                  .resident = o->resident,
                                  .resident_first = o->resident_first};
 }
@@ -118,6 +120,9 @@ static abl_ablator_options ablator_of(const abl_prune_options *o, const abl_batc
 static abl_code set_open(prompt_set *set, const abl_prune_options *o, const abl_batches *batches,
                          abl_status *ret_status) {
     abl_code code = abl_batches_check_model(batches, o->graph, o->model, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_prune_check_hooks(o, batches, ret_status);
+    }
     set->batches = *batches;
     set->batch_count = code == ABL_CODE_OK ? abl_batches_count(batches) : 0;
     for (int32_t i = 0; code == ABL_CODE_OK && i < set->batch_count; i++) {
@@ -281,17 +286,13 @@ static abl_code prepare(abl_mask_training *training, abl_status *ret_status) {
 
 static abl_patch_options pass_options(const abl_mask_training *training, const abl_batch *batch,
                                       const abl_sources *ablated) {
-    return (abl_patch_options){.model = training->options->model,
-                               .graph = training->options->graph,
-                               .prefix = batch->prefix,
-                               .tokens =
-                                   training->own->tree_optimisation ? batch->clean : batch->corrupt,
-                               .batch = batch->size,
-                               .seq = batch->seq_len,
-                               .mask = training->mask,
-                               .mask_function = training->own->mask_function,
-                               .mask_dropout = training->own->dropout,
-                               .ablated = ablated};
+    abl_patch_options pass = abl_prune_pass(training->options, batch);
+    pass.tokens = training->own->tree_optimisation ? batch->clean : batch->corrupt;
+    pass.mask = training->mask;
+    pass.mask_function = training->own->mask_function;
+    pass.mask_dropout = training->own->dropout;
+    pass.ablated = ablated;
+    return pass;
 }
 
 static uint64_t seed_of(const abl_mask_training *training, int which) {
@@ -616,7 +617,8 @@ int64_t abl_mask_training_bytes_estimate(const abl_prune_options *o) {
         .graph = o->graph,
         .prefix = batches->prefix,
         .batch = batches->batch_size < batches->count ? batches->batch_size : batches->count,
-        .seq = abl_dataset_seq_len(batches->dataset)};
+        .seq = abl_dataset_seq_len(batches->dataset),
+        .interventions = o->interventions};
     const abl_ablator_options ablator = ablator_of(o, batches);
     int64_t vocab = abl_model_get_config(o->model)->d_vocab_out;
     int64_t prompts = (int64_t)batches->count + o->subnetwork_probing.validation_count;

@@ -6,6 +6,7 @@
 #include "core/base/mem.h"
 #include "core/model/prefix.h"
 #include "core/patch/folded.h"
+#include "core/patch/hooked.h"
 #include "core/prune/algorithm.h"
 
 #include <stdio.h>
@@ -68,7 +69,8 @@ static abl_code options_check(const abl_prune_options *o, abl_status *ret_status
     if (code != ABL_CODE_OK || o->algorithm == ABL_PRUNE_RANDOM) {
         return code; /* random looks at no prompt */
     }
-    return abl_batches_check_model(&o->batches, o->graph, o->model, ret_status);
+    code = abl_batches_check_model(&o->batches, o->graph, o->model, ret_status);
+    return code == ABL_CODE_OK ? abl_prune_check_hooks(o, &o->batches, ret_status) : code;
 }
 
 abl_code abl_prune_create(const abl_prune_options *options, abl_prune **ret_prune,
@@ -157,12 +159,58 @@ void abl_prune_destroy(abl_prune *prune) {
 
 /* ---- for algorithms -------------------------------------------------------------------------- */
 
+abl_patch_options abl_prune_pass(const abl_prune_options *options, const abl_batch *batch) {
+    return (abl_patch_options){.model = options->model,
+                               .graph = options->graph,
+                               .prefix = batch->prefix,
+                               .tokens = batch->clean,
+                               .batch = batch->size,
+                               .seq = batch->seq_len,
+                               .interventions = options->interventions,
+                               .slice = ABL_PATCH_LAST_SEQ};
+}
+
+int64_t abl_prune_hooked_bytes(const abl_prune_options *options, bool gradient) {
+    const abl_batches *batches = &options->batches;
+    const abl_batch largest = {.prefix = batches->prefix,
+                               .size = batches->batch_size < batches->count ? batches->batch_size
+                                                                            : batches->count,
+                               .seq_len = abl_dataset_seq_len(batches->dataset)};
+    const abl_patch_options pass = abl_prune_pass(options, &largest);
+    return abl_patch_hooked_run_bytes(&pass, gradient);
+}
+
+static bool goes_back(abl_prune_algorithm algorithm) {
+    return algorithm == ABL_PRUNE_EAP || algorithm == ABL_PRUNE_MASK_GRADIENT ||
+           algorithm == ABL_PRUNE_EAP_IG || algorithm == ABL_PRUNE_SUBNETWORK_PROBING ||
+           algorithm == ABL_PRUNE_CIRCUIT_PROBING;
+}
+
+abl_code abl_prune_check_hooks(const abl_prune_options *options, const abl_batches *batches,
+                               abl_status *ret_status) {
+    for (int32_t i = 0; i < abl_batches_count(batches); i++) {
+        abl_batch batch = abl_batches_at(batches, i);
+        const abl_patch_options pass = abl_prune_pass(options, &batch);
+        abl_status inner = {0};
+        abl_code code = abl_patch_hooked_check(&pass, goes_back(options->algorithm), &inner);
+        if (code != ABL_CODE_OK) {
+            return abl_fail(ret_status, code, inner.reason,
+                            "%s, with the graph's hooks: %.400s (prompts %d to %d)",
+                            abl_prune_algorithm_name(options->algorithm), inner.message,
+                            batch.first, batch.first + batch.size - 1);
+        }
+    }
+    return ABL_CODE_OK;
+}
+
 static abl_ablator_options ablator_options(const abl_prune_options *o, bool residuals) {
     return (abl_ablator_options){.of = {.model = o->model,
                                         .ablation = o->ablation,
                                         .batches = o->batches,
                                         .clean = o->ablate_by_clean,
-                                        .residuals = residuals},
+                                        .residuals = residuals,
+                                        .interventions = o->interventions,
+                                        .graph = o->graph},
                                  .resident = o->resident,
                                  .resident_first = o->resident_first};
 }

@@ -131,6 +131,9 @@ typedef struct abl_prune_options {
     bool ablate_by_clean;        /* RESAMPLE and BATCH_*: by the clean prompts, not the corrupt */
     const abl_sources *resident; /* made before, and used instead: abl_ablator_options */
     int32_t resident_first;
+    /* The graph's, in every run of the prune, borrowed until its end: scores are those of the model
+     * with them. acdc and ground_truth then take whole masked passes. */
+    abl_interventions interventions;
     abl_grad_function grad_function;     /* eap takes it too; the usual is LOGIT */
     abl_answer_function answer_function; /* the usual is AVG_DIFF */
     /* mask_gradient */
@@ -182,6 +185,7 @@ typedef struct abl_prune_progress {
  *   INVALID_ARGUMENT    SEQ_LEN_MISMATCH           prompts are not as long as the graph's positions
  *   INVALID_ARGUMENT    ANSWERS_MISSING            the answer function needs answers that a row
  * lacks INVALID_ARGUMENT    EDGE_INDEX_INVALID, BATCH_SIZE_INVALID, SPLIT_INVALID
+ *   those of abl_interventions_check(), and HOOK_CANNOT_FIRE, the algorithm's name in front
  *   RESOURCE_EXHAUSTED  OUT_OF_HOST_MEMORY */
 ABL_MUST_CHECK abl_code abl_prune_create(const abl_prune_options *options, abl_prune **ret_prune,
                                          abl_status *ret_status);

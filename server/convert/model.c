@@ -6,6 +6,7 @@
 
 #include "core/model/block.h"
 #include "server/convert/graph.h"
+#include "server/convert/hooks_json.h"
 
 #include <string.h>
 
@@ -135,7 +136,8 @@ Ablate__V1__HookPoint *abl_convert_hook_point(abl_arena *arena, abl_hook hook) {
 }
 
 Ablate__V1__Provenance *abl_convert_provenance(abl_arena *arena, const abl_resident_model *model,
-                                               const abl_resident_graph *graph) {
+                                               const abl_resident_graph *graph,
+                                               const abl_graph_hooks *hooks) {
     Ablate__V1__Provenance *message = abl_arena_alloc(arena, sizeof *message);
     if (message == NULL) {
         return NULL;
@@ -150,6 +152,10 @@ Ablate__V1__Provenance *abl_convert_provenance(abl_arena *arena, const abl_resid
     if (graph != NULL) {
         message->graph = abl_convert_graph_options_back(arena, graph);
     }
-    return message->processing == NULL || (graph != NULL && message->graph == NULL) ? NULL
-                                                                                    : message;
+    if (abl_graph_hooks_count(hooks) > 0) {
+        message->hooks_json = abl_convert_hooks_json(arena, hooks);
+    }
+    bool ok = message->processing != NULL && message->hooks_json != NULL &&
+              (graph == NULL || message->graph != NULL);
+    return ok ? message : NULL;
 }

@@ -18,10 +18,12 @@ ABL_MUST_CHECK Ablate__V1__Model *abl_convert_model(abl_arena *arena, abl_regist
 
 ABL_MUST_CHECK Ablate__V1__HookPoint *abl_convert_hook_point(abl_arena *arena, abl_hook hook);
 
-/* `graph` may be NULL. What is about a dataset and an algorithm is the caller's to fill in. */
+/* `graph` may be NULL; `hooks` are those that were in force. What is about a dataset and an
+ * algorithm is the caller's to fill in. */
 ABL_MUST_CHECK Ablate__V1__Provenance *abl_convert_provenance(abl_arena *arena,
                                                               const abl_resident_model *model,
-                                                              const abl_resident_graph *graph);
+                                                              const abl_resident_graph *graph,
+                                                              const abl_graph_hooks *hooks);
 
 ABL_END_DECLS
 #endif

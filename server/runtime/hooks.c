@@ -141,12 +141,29 @@ size_t abl_graph_hooks_count(const abl_graph_hooks *list) {
     return list == NULL ? 0 : list->count;
 }
 
+abl_interventions abl_graph_hooks_interventions(const abl_graph_hooks *list) {
+    return list == NULL ? (abl_interventions){.count = 0}
+                        : (abl_interventions){.items = list->items, .count = list->count};
+}
+
+/* An empty list with room for so many. */
 static abl_graph_hooks *list_alloc(size_t count) {
     abl_graph_hooks *list = abl_calloc(1, sizeof *list + count * sizeof(abl_resident_hook *));
-    if (list != NULL) {
-        list->refs = 1;
+    abl_intervention *items = abl_calloc(count + 1, sizeof *items);
+    if (list == NULL || items == NULL) {
+        abl_free(list);
+        abl_free(items);
+        return NULL;
     }
+    list->refs = 1;
+    list->items = items;
     return list;
+}
+
+/* Takes the reference over. */
+static void list_append(abl_graph_hooks *list, abl_resident_hook *hook) {
+    list->items[list->count] = hook->item;
+    list->hooks[list->count++] = hook;
 }
 
 abl_graph_hooks *abl_graph_hooks_with(const abl_graph_hooks *list, abl_resident_hook *hook) {
@@ -154,10 +171,10 @@ abl_graph_hooks *abl_graph_hooks_with(const abl_graph_hooks *list, abl_resident_
     abl_graph_hooks *more = list_alloc(count + 1);
     for (size_t i = 0; more != NULL && i < count; i++) {
         list->hooks[i]->refs++;
-        more->hooks[more->count++] = list->hooks[i];
+        list_append(more, list->hooks[i]);
     }
     if (more != NULL) {
-        more->hooks[more->count++] = hook;
+        list_append(more, hook);
     }
     return more;
 }
@@ -167,7 +184,7 @@ abl_graph_hooks *abl_graph_hooks_without(const abl_graph_hooks *list, size_t ind
     for (size_t i = 0; less != NULL && i < list->count; i++) {
         if (i != index) {
             list->hooks[i]->refs++;
-            less->hooks[less->count++] = list->hooks[i];
+            list_append(less, list->hooks[i]);
         }
     }
     return less;
@@ -187,6 +204,7 @@ void abl_graph_hooks_unref(abl_graph_hooks *list) {
     for (size_t i = 0; i < list->count; i++) {
         abl_resident_hook_unref(list->hooks[i]);
     }
+    abl_free(list->items);
     abl_free(list);
 }
 

@@ -43,6 +43,7 @@ typedef struct abl_resident_hook {
 typedef struct abl_graph_hooks {
     uint32_t refs;
     size_t count;
+    abl_intervention *items; /* the hooks' own, side by side; what they point to is the hooks' */
     abl_resident_hook *hooks[];
 } abl_graph_hooks;
 
@@ -61,6 +62,8 @@ ABL_MUST_CHECK abl_graph_hooks *abl_graph_hooks_without(const abl_graph_hooks *l
 abl_graph_hooks *abl_graph_hooks_ref(abl_graph_hooks *list); /* NULL stays NULL */
 void abl_graph_hooks_unref(abl_graph_hooks *list);
 size_t abl_graph_hooks_count(const abl_graph_hooks *list);
+/* What they do in a pass; for as long as somebody holds the list. */
+abl_interventions abl_graph_hooks_interventions(const abl_graph_hooks *list);
 int64_t abl_graph_hooks_bytes(const abl_graph_hooks *list);
 /* Whether one of its hooks patches from them. */
 bool abl_graph_hooks_uses(const abl_graph_hooks *list, const abl_object *activations);

@@ -73,6 +73,7 @@ static void job_destroy(abl_object *object) {
     abl_free(job->provenance);
     abl_values_unref(job->scores);
     abl_values_unref(job->running_scores);
+    abl_graph_hooks_unref(job->hooks);
     abl_object_unref(&job->graph->object);
     if (job->dataset != NULL) {
         abl_object_unref(&job->dataset->object);

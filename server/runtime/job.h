@@ -77,7 +77,8 @@ typedef struct abl_job {
     abl_resident_dataset *dataset;   /* a reference; NULL: abl_job_create_ended() */
     abl_object *kv_cache;            /* set before start; NULL: none. Needed until the job ends */
     abl_resident_ablation *ablation; /* likewise */
-    const char *model_name;          /* the job's copy, as the next */
+    abl_graph_hooks *hooks; /* the graph's at submit, which the prune borrows; a reference */
+    const char *model_name; /* the job's copy, as the next */
     char model_id[ABL_ID_BYTES];
     void *spec; /* the request's PruneJobSpec, packed; an abl_malloc block, as the next */
     size_t spec_bytes;

@@ -148,7 +148,8 @@ static abl_step create_work(abl_rpc *rpc) {
 static abl_resident_ablation *create_keep(abl_rpc *rpc, create_state *state) {
     const abl_ablation_request *request = &state->request;
     int32_t prompt_count = state->options.batches.count;
-    Ablate__V1__Provenance *provenance = abl_convert_provenance(rpc->arena, state->model, NULL);
+    Ablate__V1__Provenance *provenance =
+        abl_convert_provenance(rpc->arena, state->model, NULL, NULL);
     char *json = abl_convert_ablation_json(request, state->bos, prompt_count, rpc->arena);
     abl_resident_ablation *ablation =
         provenance == NULL || json == NULL ? NULL : abl_resident_ablation_create(state->sources);

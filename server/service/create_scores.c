@@ -57,8 +57,8 @@ static bool describe(abl_rpc *rpc, const create_state *state, abl_job *job) {
     spec.bos = state->request->bos;
     spec.algorithm_case = ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_UPLOADED;
     spec.uploaded = &uploaded;
-    Ablate__V1__Provenance *provenance =
-        abl_convert_provenance(rpc->arena, abl_resident_graph_model(state->graph), state->graph);
+    Ablate__V1__Provenance *provenance = abl_convert_provenance(
+        rpc->arena, abl_resident_graph_model(state->graph), state->graph, NULL);
     json_t *algorithm =
         json_pack("{s:s, s:s}", "algorithm", "uploaded", "origin", state->request->origin);
     char *text = json_dumps(algorithm, JSON_COMPACT | JSON_SORT_KEYS);

@@ -31,6 +31,7 @@ typedef struct submit {
     abl_resident_dataset *dataset;
     abl_resident_model *model;
     abl_resident_ablation *ablation; /* NULL: none that is resident */
+    abl_graph_hooks *hooks; /* the graph's when the call came; the job's once there is one */
     abl_device_slot *slot;
     abl_kv_use kv;
     void (*started_cb)(abl_rpc *rpc, abl_job *job);
@@ -47,8 +48,10 @@ static void submit_end(submit *state) {
     abl_prune_destroy(state->prune);
     abl_dataset_destroy(state->tokenized);
     abl_kv_use_finish(&state->kv);
+    abl_graph_hooks_unref(state->hooks);
     state->prune = NULL;
     state->tokenized = NULL;
+    state->hooks = NULL;
 }
 
 static abl_code submit_tokenize(submit *state, abl_status *ret_status) {
@@ -140,7 +143,7 @@ bool abl_job_describe(abl_job *job, const Ablate__V1__PruneJobSpec *spec,
 
 static bool describe_job(abl_rpc *rpc, const submit *state, abl_job *job) {
     Ablate__V1__Provenance *provenance =
-        abl_convert_provenance(rpc->arena, state->model, state->graph);
+        abl_convert_provenance(rpc->arena, state->model, state->graph, state->hooks);
     if (provenance == NULL) {
         return false;
     }
@@ -179,8 +182,11 @@ static void prepare_done(abl_rpc *rpc) {
                                  .active_jobs = &rpc->server->active_jobs,
                                  .jobs_max = rpc->server->options.jobs_max,
                                  .client = rpc->client};
-    abl_code code = describe_job(rpc, state, job) ? abl_job_start(job, &place, &rpc->status)
-                                                  : abl_fail_oom(&rpc->status);
+    bool described = describe_job(rpc, state, job);
+    job->hooks = state->hooks;
+    state->hooks = NULL;
+    abl_code code =
+        described ? abl_job_start(job, &place, &rpc->status) : abl_fail_oom(&rpc->status);
     if (code != ABL_CODE_OK) {
         abl_object_unref(&job->object);
         abl_rpc_fail_status(rpc);
@@ -256,6 +262,8 @@ static void submit_start(abl_rpc *rpc, submit *state, const Ablate__V1__PruneJob
         return;
     }
     state->model = abl_resident_graph_model(state->graph);
+    state->hooks = abl_graph_hooks_ref(state->graph->hooks);
+    state->request.options.interventions = abl_graph_hooks_interventions(state->hooks);
     state->slot = abl_server_slot(rpc->server, abl_model_device(state->model->model));
     if (abl_kv_use_init(&state->kv, state->model, state->graph, state->request.tail_divergence,
                         &rpc->status) != ABL_CODE_OK ||

@@ -77,7 +77,8 @@ static abl_step top_work(abl_rpc *rpc) {
 
 static void reply_with(abl_rpc *rpc, Ablate__V1__ForwardResponse *response) {
     abl_pass *pass = rpc->state;
-    response->provenance = abl_convert_provenance(rpc->arena, pass->model, pass->graph);
+    response->provenance =
+        abl_convert_provenance(rpc->arena, pass->model, pass->graph, pass->hooks.of_graph);
     response->elapsed_ms = pass->elapsed_ms;
     response->prefix_length = (int32_t)prefix_length(pass);
     if (pass->kv_cache != NULL) {
@@ -165,7 +166,8 @@ static abl_step cache_fetch(abl_rpc *rpc) {
 static void cache_send_summary(abl_rpc *rpc) {
     cache_state *state = rpc->state;
     Ablate__V1__RunWithCacheResponse response = ABLATE__V1__RUN_WITH_CACHE_RESPONSE__INIT;
-    response.provenance = abl_convert_provenance(rpc->arena, state->pass.model, state->pass.graph);
+    response.provenance = abl_convert_provenance(rpc->arena, state->pass.model, state->pass.graph,
+                                                 state->pass.hooks.of_graph);
     if (response.provenance == NULL) {
         (void)abl_fail_oom(&rpc->status);
         abl_rpc_fail_status(rpc);

@@ -220,7 +220,7 @@ static abl_forward_options hooks_of(abl_rpc *rpc, const abl_pass *pass) {
         .rows = pass->request.rows,
         .incl_bwd = pass->request.incl_bwd,
         .scalar = pass->scalar,
-        .interventions = pass->hooks.list,
+        .interventions = pass->hooks.list, /* of a patched pass, those of its own options count */
         .cancelled_cb = pass_cancelled,
         .user_data = &rpc->task,
     };
@@ -281,12 +281,6 @@ static abl_tensor *given_gradient(abl_scope *scope, const abl_tensor *logits, vo
 
 static void run_backward(abl_rpc *rpc, abl_pass *pass, const abl_patch_options *options) {
     Ablate__V1__Tensor gradient = *pass->logits_gradient;
-    if (pass->hooks.list.count > 0) {
-        (void)abl_fail(&rpc->status, ABL_CODE_UNIMPLEMENTED, "MASK_GRADIENT_HOOKS",
-                       "the graph has hooks, and the mask's gradient through a pass that is "
-                       "intervened in is not computed; ResetHooks removes them");
-        return;
-    }
     if (gradient.shape[0] != pass->logit_shape[0] || gradient.shape[1] != pass->logit_shape[1]) {
         (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "GRADIENT_SHAPE",
                        "logits_gradient is [%lld, %lld]; the logits at the last position are "
@@ -365,8 +359,16 @@ static abl_code make_ablation(abl_rpc *rpc, abl_pass *pass, abl_sources **ret_so
                         "must be as long, and for RESAMPLE as many",
                         (long long)other.batch, (long long)other.seq, batch, seq);
     }
-    return abl_ablation_create(pass->model->model, prefix_of(pass), request->ablation, other.tokens,
-                               (int32_t)other.batch, (int32_t)other.seq, ret_sources, &rpc->status);
+    /* Under the graph's hooks, as all its runs; what the request adds is about its own pass. */
+    const abl_patch_options run = {.model = pass->model->model,
+                                   .graph = pass->graph->graph,
+                                   .prefix = prefix_of(pass),
+                                   .tokens = other.tokens,
+                                   .batch = (int32_t)other.batch,
+                                   .seq = (int32_t)other.seq,
+                                   .interventions =
+                                       abl_graph_hooks_interventions(pass->hooks.of_graph)};
+    return abl_ablation_create(&run, request->ablation, ret_sources, &rpc->status);
 }
 
 static void run_patched(abl_rpc *rpc, abl_pass *pass) {
@@ -382,6 +384,7 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
         .mask_function = pass->mask_function,
         .mask_dropout = pass->mask_dropout,
         .seed = pass->request.seed,
+        .interventions = pass->hooks.list,
         .slice = abl_convert_patch_slice(pass->out_slice),
     };
     if (pass->mask->batch != 0 && pass->mask->batch != pass->batch.batch) {

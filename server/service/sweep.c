@@ -87,6 +87,7 @@ bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
         return false;
     }
     run->slot = abl_server_slot(rpc->server, abl_model_device(run->model->model));
+    run->hooks = abl_graph_hooks_ref(run->graph->hooks);
     run->circuits = (abl_circuits_options){
         .model = run->model->model,
         .graph = run->graph->graph,
@@ -95,6 +96,7 @@ bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
         .resident = run->ablation != NULL ? run->ablation->sources : NULL,
         .reverse_clean_corrupt = run->request.reverse_clean_corrupt,
         .slice = ABL_PATCH_LAST_SEQ,
+        .interventions = abl_graph_hooks_interventions(run->hooks),
         .scores = run->scores->values,
         .sizes = sizes,
         .circuit_count = size_count,
@@ -197,4 +199,5 @@ void abl_sweep_run_end(abl_sweep_run *run) {
     abl_dataset_destroy(run->tokenized);
     abl_kv_use_finish(&run->kv);
     abl_values_unref(run->scores);
+    abl_graph_hooks_unref(run->hooks);
 }

@@ -30,7 +30,8 @@ typedef struct abl_sweep_run {
     abl_resident_dataset *dataset;
     abl_resident_ablation *ablation; /* NULL: none that is resident */
     abl_device_slot *slot;
-    abl_values *scores; /* as they were when the call came */
+    abl_values *scores;     /* as they were when the call came */
+    abl_graph_hooks *hooks; /* likewise, the graph's */
     abl_dataset *tokenized;
     abl_kv_use kv;
     abl_circuits_options circuits; /* complete when a step runs */

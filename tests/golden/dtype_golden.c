@@ -254,9 +254,9 @@ static patched patch(const pair *p, abl_model *model, const abl_graph *graph, co
     patched out = {.model = model};
     abl_status status;
     if (ablation != ABL_ABLATION_ZERO) {
-        golden_must(abl_ablation_create(model, NULL, ablation, p->batch.corrupt, PROMPTS, SEQ,
-                                        &out.ablated, &status),
-                    &status);
+        const abl_patch_options run = {
+            .model = model, .tokens = p->batch.corrupt, .batch = PROMPTS, .seq = SEQ};
+        golden_must(abl_ablation_create(&run, ablation, &out.ablated, &status), &status);
     }
     const abl_patch_options options = {.model = model,
                                        .graph = graph,

@@ -342,11 +342,10 @@ static void patched_cases(const patched *p, const json_t *cases) {
         abl_status status;
         abl_forward_result result;
         read_case(&p->w, json, NULL, &made);
-        const abl_forward_options hooks = {.hooks = at_embed,
-                                           .hook_count = 1,
-                                           .stop_at_layer = -1,
-                                           .interventions = {.items = &made.item, .count = 1}};
-        golden_must(abl_patch_hooked(&p->options, &hooks, &result, &status), &status);
+        const abl_forward_options hooks = {.hooks = at_embed, .hook_count = 1, .stop_at_layer = -1};
+        abl_patch_options options = p->options;
+        options.interventions = (abl_interventions){.items = &made.item, .count = 1};
+        golden_must(abl_patch_hooked(&options, &hooks, &result, &status), &status);
         (void)snprintf(what, sizeof what, "%s %s", json_string_value(json_object_get(json, "name")),
                        abl_op_name(made.item.op));
         compare_row("patched", what, logits, i, result.logits, false);

@@ -172,9 +172,9 @@ static void law_means(const subject *s) {
     for (int kind = ABL_ABLATION_TOKENWISE_MEAN_CLEAN; kind < ABL_ABLATION_COUNT; kind++) {
         abl_sources *mean = NULL;
         abl_status status;
-        golden_must(abl_ablation_create(s->model, NULL, (abl_ablation)kind, s->batch.corrupt,
-                                        PROMPTS, SEQ, &mean, &status),
-                    &status);
+        const abl_patch_options run = {
+            .model = s->model, .tokens = s->batch.corrupt, .batch = PROMPTS, .seq = SEQ};
+        golden_must(abl_ablation_create(&run, (abl_ablation)kind, &mean, &status), &status);
         char what[96];
         (void)snprintf(what, sizeof what, "means: an empty mask, %s",
                        abl_ablation_name((abl_ablation)kind));

@@ -194,7 +194,8 @@ class GraphHooks:
         rows: Indices = None,
         **options: Any,
     ) -> Hook:
-        """Adds an intervention behind those that are there; it acts in every later pass of this graph.
+        """Adds an intervention behind those that are there; it acts in every later run of this graph:
+        passes, gradients at masks, jobs, and sweeps with their scores.
 
         ``op`` and ``options`` as the module says: ``graph.add_hook("blocks.0.attn.hook_z", "zero",
         heads=[3])``, ``graph.add_hook(name, "add", value=vector, factor=4.0, pos=-1)``.

@@ -2,15 +2,18 @@
  *
  * Gradients at masks of factorized graphs, on every kind of block and of attention (grouped queries
  * as they are and expanded, joined q, k and v, parallel blocks), every shape of mask and every mask
- * function: they are the slopes of the forward pass. (AutoCircuit's numbers: tests/golden.) */
+ * function, and through every intervention: they are the slopes of the forward pass. (AutoCircuit's
+ * numbers: tests/golden.) */
 #include "core/base/mem.h"
 #include "core/model/dir.h"
 #include "core/model/model.h"
 #include "core/patch/backward.h"
+#include "core/patch/hooked.h"
 #include "tests/unit/unit.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { BATCH = 3, SEQ = 5, PROBES = 30 };
 
@@ -164,9 +167,14 @@ static void compare_slopes(const subject *s, abl_patch_options options) {
     for (size_t i = 0; i < count; i += count / PROBES + 1) {
         const double slope = slope_at(s, &options, &mask[i]);
         if (!(fabs(slope - (double)gradient[i]) < 1e-2 * largest)) {
-            fail_msg("%s, mask function %d, rows %d, edge %zu: gradient %g, slope %g, largest %g",
-                     s->name, (int)options.mask_function, options.mask_batch, i,
-                     (double)gradient[i], slope, largest);
+            const abl_interventions list = options.interventions;
+            char at[ABL_NAME_BYTES_MAX] = "";
+            fail_msg("%s, %s at '%s', mask function %d, rows %d, edge %zu: gradient %g, slope %g, "
+                     "largest %g",
+                     s->name, list.count == 0 ? "nothing" : abl_op_name(list.items[0].op),
+                     list.count == 0 ? at : abl_hook_name(list.items[0].hook, at, sizeof at),
+                     (int)options.mask_function, options.mask_batch, i, (double)gradient[i], slope,
+                     largest);
         }
     }
     abl_free(gradient);
@@ -220,6 +228,158 @@ static void gradients_go_through_drawn_masks(void **state) {
     compare_slopes(&s, options);
     options.mask_batch = BATCH;
     compare_slopes(&s, options);
+    subject_close(&s);
+}
+
+/* ---- interventions -------------------------------------------------------------------------- */
+
+static const int32_t FIRST[] = {0};
+static const int32_t SECOND[] = {1};
+static const int32_t LAST_TWO[] = {-2, -1};
+
+#define ONLY(list)                                                                                 \
+    { list, ABL_COUNT_OF(list) }
+
+/* Every operation: in the stream, at sources' outputs, at destinations' inputs and inside them, in
+ * norms (which fire once a reader); on heads, positions and rows. */
+static const abl_intervention OPERATIONS[] = {
+    {.hook = {ABL_HOOK_Z, 0}, .op = ABL_OP_ZERO, .heads = ONLY(SECOND)},
+    {.hook = {ABL_HOOK_RESULT, 0}, .op = ABL_OP_ZERO, .heads = ONLY(FIRST)},
+    {.hook = {ABL_HOOK_RESULT, 1}, .op = ABL_OP_SCALE, .factor = 1.7},
+    {.hook = {ABL_HOOK_ATTN_OUT, 0}, .op = ABL_OP_MEAN, .over_positions = true},
+    {.hook = {ABL_HOOK_Q, 1}, .op = ABL_OP_SCALE, .factor = -0.5, .positions = ONLY(LAST_TWO)},
+    {.hook = {ABL_HOOK_K, 1}, .op = ABL_OP_MEAN, .over_rows = true},
+    {.hook = {ABL_HOOK_V, 0}, .op = ABL_OP_ADD, .factor = 2},
+    {.hook = {ABL_HOOK_PATTERN, 1}, .op = ABL_OP_SCALE, .factor = 0.5, .rows = ONLY(SECOND)},
+    {.hook = {ABL_HOOK_RESID_PRE, 1}, .op = ABL_OP_PROJECT_OUT},
+    {.hook = {ABL_HOOK_RESID_PRE, 0}, .op = ABL_OP_ADD, .factor = 1},
+    {.hook = {ABL_HOOK_RESID_POST, 0}, .op = ABL_OP_SET, .positions = ONLY(SECOND)},
+    {.hook = {ABL_HOOK_LN1_SCALE, 1}, .op = ABL_OP_SCALE, .factor = 1.3},
+    {.hook = {ABL_HOOK_LN1_NORMALIZED, 1},
+     .op = ABL_OP_CLAMP,
+     .low = -3,
+     .high = 0.5,
+     .positions = ONLY(SECOND),
+     .rows = ONLY(FIRST)},
+    {.hook = {ABL_HOOK_LN_FINAL_NORMALIZED, -1}, .op = ABL_OP_PROJECT_OUT},
+    {.hook = {ABL_HOOK_UNEMBED, -1}, .op = ABL_OP_SCALE, .factor = 0.5},
+    {.hook = {ABL_HOOK_EMBED, -1}, .op = ABL_OP_SCALE, .factor = 2},
+    {.hook = {ABL_HOOK_Q_INPUT, 1}, .op = ABL_OP_ZERO, .heads = ONLY(FIRST)},
+    {.hook = {ABL_HOOK_V_INPUT, 0}, .op = ABL_OP_PROJECT_OUT},
+    /* of models with an MLP; a clamp of few elements, for differences do not see where it bends */
+    {.hook = {ABL_HOOK_MLP_OUT, 1}, .op = ABL_OP_ZERO, .rows = ONLY(FIRST)},
+    {.hook = {ABL_HOOK_MLP_OUT, 0},
+     .op = ABL_OP_CLAMP,
+     .low = -0.05,
+     .high = 1,
+     .positions = ONLY(SECOND),
+     .rows = ONLY(FIRST)},
+    {.hook = {ABL_HOOK_MLP_IN, 1}, .op = ABL_OP_ADD, .factor = -1},
+    {.hook = {ABL_HOOK_MLP_POST, 0}, .op = ABL_OP_SCALE, .factor = 3},
+};
+
+/* The operation with a value of the point's width where it takes one. */
+static abl_intervention with_value(const abl_intervention *operation, const abl_model_config *c,
+                                   const float *values, int64_t *shape) {
+    abl_intervention item = *operation;
+    const abl_pass_shape pass = {.kv_heads = c->n_kv_heads, .per_head_inputs = true};
+    if (item.op == ABL_OP_ADD || item.op == ABL_OP_SET || item.op == ABL_OP_PROJECT_OUT) {
+        const abl_hook_layout layout = abl_hook_layout_of(c, item.hook.point, &pass);
+        *shape = layout.sizes[layout.rank - 1];
+        item.values = values;
+        item.value_shape = shape;
+        item.value_rank = 1;
+    }
+    return item;
+}
+
+/* Those that some model has not: no MLP, other numbers of heads for q and k, or none that split. */
+static bool is_refused(const subject *s, const abl_patch_options *options) {
+    abl_status status = {.reason = ""};
+    abl_code code = abl_patch_hooked_check(options, true, &status);
+    if (code != ABL_CODE_OK && strcmp(status.reason, "HOOK_CANNOT_FIRE") != 0) {
+        fail_msg("%s: %s", s->name, status.message);
+    }
+    return code != ABL_CODE_OK;
+}
+
+static size_t every_operation(size_t which, abl_gqa_mode gqa, bool joined, bool by_position) {
+    subject s = subject_open(which, gqa, joined, by_position);
+    const abl_model_config *c = abl_model_get_config(s.model);
+    size_t refused = 0;
+    float values[256];
+    for (size_t i = 0; i < ABL_COUNT_OF(values); i++) {
+        values[i] = (float)weight_at(i + 17);
+    }
+    for (size_t i = 0; i < ABL_COUNT_OF(OPERATIONS); i++) {
+        int64_t width = 0;
+        const abl_intervention item = with_value(&OPERATIONS[i], c, values, &width);
+        const abl_patch_options options = {.model = s.model,
+                                           .graph = s.graph,
+                                           .tokens = s.clean,
+                                           .batch = BATCH,
+                                           .seq = SEQ,
+                                           .mask_batch = i % 2 == 0 ? 1 : BATCH,
+                                           .ablated = s.ablated,
+                                           .interventions = {.items = &item, .count = 1}};
+        bool mlp = item.hook.point >= ABL_HOOK_MLP_IN && item.hook.point <= ABL_HOOK_MLP_OUT;
+        if ((mlp && c->attn_only) || is_refused(&s, &options)) {
+            refused++;
+            continue;
+        }
+        compare_slopes(&s, options);
+    }
+    subject_close(&s);
+    return refused;
+}
+
+static void gradients_go_through_interventions(void **state) {
+    (void)state;
+    assert_int_equal(every_operation(0, ABL_GQA_NATIVE, false, false), 0);
+    assert_int_equal(every_operation(0, ABL_GQA_NATIVE, true, true), 2); /* q_input and v_input */
+    assert_int_equal(every_operation(1, ABL_GQA_EXPANDED, false, false), 0);
+    assert_int_equal(every_operation(2, ABL_GQA_NATIVE, false, false), 0);
+    assert_int_equal(every_operation(4, ABL_GQA_NATIVE, false, true), 4); /* no MLP */
+}
+
+/* What changes nothing leaves the gradient as it is, and what is cut off has none. */
+static void an_intervention_says_which_edges_matter(void **state) {
+    (void)state;
+    subject s = subject_open(0, ABL_GQA_NATIVE, false, false);
+    float *mask = mask_of(s.edges);
+    float *plain = abl_calloc(s.edges, sizeof *plain);
+    float *have = abl_calloc(s.edges, sizeof *have);
+    abl_patch_options options = {.model = s.model,
+                                 .graph = s.graph,
+                                 .tokens = s.clean,
+                                 .batch = BATCH,
+                                 .seq = SEQ,
+                                 .mask = mask,
+                                 .ablated = s.ablated};
+    abl_status status = {.message = ""};
+    must(abl_patch_backward(&options, given_weights, &s, NULL, plain, &status), &status, s.name);
+    abl_intervention item = {.hook = {ABL_HOOK_RESID_PRE, 1}, .op = ABL_OP_SCALE, .factor = 1};
+    options.interventions = (abl_interventions){.items = &item, .count = 1};
+    must(abl_patch_backward(&options, given_weights, &s, NULL, have, &status), &status, s.name);
+    const double largest = largest_of(plain, s.edges);
+    for (size_t i = 0; i < s.edges; i++) {
+        assert_true(fabs((double)(have[i] - plain[i])) < 1e-4 * largest);
+    }
+    item = (abl_intervention){.hook = {ABL_HOOK_Q, 1}, .op = ABL_OP_ZERO, .heads = ONLY(SECOND)};
+    must(abl_patch_backward(&options, given_weights, &s, NULL, have, &status), &status, s.name);
+    int64_t cut = 0;
+    for (size_t i = 0; i < s.edges; i++) {
+        const abl_edge edge = abl_graph_edge_at(s.graph, (int64_t)i);
+        const abl_graph_dest *dest = abl_graph_dest_at(s.graph, edge.dest);
+        if (dest->role == ABL_DEST_Q && dest->block == 1 && dest->head == 1) {
+            assert_true(have[i] == 0.0F);
+            cut++;
+        }
+    }
+    assert_true(cut > 0);
+    abl_free(have);
+    abl_free(plain);
+    abl_free(mask);
     subject_close(&s);
 }
 
@@ -293,6 +453,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_the_slopes_of_the_forward_pass),
         cmocka_unit_test(gradients_go_through_drawn_masks),
+        cmocka_unit_test(gradients_go_through_interventions),
+        cmocka_unit_test(an_intervention_says_which_edges_matter),
         cmocka_unit_test(what_has_no_gradient_is_refused),
         cmocka_unit_test(a_failing_allocation_is_reported),
     };

@@ -14,6 +14,7 @@
 #include "server/runtime/log.h"
 #include "server/runtime/loop.h"
 #include "server/service/server.h"
+#include "server/tls.h"
 #include "server/transport/grpc_server.h"
 #include "server/transport/health.h"
 #include "server/transport/reflection.h"
@@ -31,6 +32,7 @@
 
 typedef struct ablated {
     const abl_options *options;
+    const abl_tls_options *tls; /* NULL: plain text */
     abl_loop *loop;
     abl_server *server;
     abl_health *health;
@@ -54,6 +56,7 @@ static void daemon_stop(ablated *self);
 int main(int argc, char **argv) {
     abl_backend_choose_kernels(argv);
     abl_options options;
+    abl_tls tls = {0};
     abl_command command = ABL_COMMAND_SERVE;
     abl_status status = {0};
     if (abl_options_init(argc, argv, &options, &command, &status) != ABL_CODE_OK) {
@@ -65,13 +68,15 @@ int main(int argc, char **argv) {
         abl_options_print_help(stdout);
     } else if (command == ABL_COMMAND_VERSION) {
         (void)printf("ablated %s, %s\n", ABLATE_VERSION, abl_backend_version());
-    } else if (abl_options_check_bind(&options, &status) != ABL_CODE_OK) {
+    } else if (abl_options_check_bind(&options, &status) != ABL_CODE_OK ||
+               abl_tls_open(&options, &tls, &status) != ABL_CODE_OK) {
         (void)fprintf(stderr, "ablated: %s\n", status.message);
         exit_code = 2;
     } else if (command == ABL_COMMAND_CHECK_CONFIG) {
         abl_options_print(&options, stdout);
     } else {
-        ablated self = {.options = &options};
+        ablated self = {.options = &options,
+                        .tls = tls.options.certificate == NULL ? NULL : &tls.options};
         if (daemon_start(&self, &status) == ABL_CODE_OK) {
             abl_loop_run(self.loop); /* until daemon_drain() is through */
             abl_log(ABL_LOG_INFO, "stopped", "pid=%ld", (long)getpid());
@@ -81,6 +86,7 @@ int main(int argc, char **argv) {
         }
         daemon_stop(&self);
     }
+    abl_tls_close(&tls);
     abl_options_finish(&options);
     return exit_code;
 }
@@ -184,6 +190,7 @@ static abl_code start_transports(ablated *self, abl_status *ret_status) {
         .listen = self->options->listen,
         .guard_cb = abl_server_guard,
         .guard_user_data = self->server,
+        .tls = self->tls,
     };
     abl_code code = abl_grpc_server_create(&grpc, &self->grpc, ret_status);
     if (code != ABL_CODE_OK || strcmp(self->options->http, "off") == 0) {
@@ -206,6 +213,7 @@ static abl_code start_transports(ablated *self, abl_status *ret_status) {
         .file_count = self->page.file_count,
         .metrics_cb = abl_server_metrics_text,
         .metrics_user_data = self->server,
+        .tls = self->tls,
     };
     return abl_web_server_create(&web, &self->web, ret_status);
 }
@@ -253,8 +261,8 @@ static abl_code announce(ablated *self, abl_status *ret_status) {
     address_with_port(self->options->listen, abl_grpc_server_port(self->grpc), grpc, sizeof grpc);
     if (self->web != NULL) {
         address_with_port(self->options->http, abl_web_server_port(self->web), http, sizeof http);
-        (void)snprintf(self->server->http_address, sizeof self->server->http_address,
-                       "http://%.70s", http);
+        (void)snprintf(self->server->http_address, sizeof self->server->http_address, "%s://%.70s",
+                       self->tls == NULL ? "http" : "https", http);
         self->server->dashboard_built = self->page.built;
     }
     if (abl_backend_blas_is_reference()) {
@@ -263,9 +271,13 @@ static abl_code announce(ablated *self, abl_status *ret_status) {
                 abl_backend_blas_name());
     }
     abl_log(ABL_LOG_INFO, "listening",
-            "version=%s grpc=%s http=%s device=%s threads=%d backend=\"%s\" blas=\"%s\"",
-            ABLATE_VERSION, grpc, http, self->options->device, abl_backend_threads(),
-            abl_backend_version(), abl_backend_blas_name());
+            "version=%s grpc=%s http=%s tls=%s device=%s threads=%d backend=\"%s\" blas=\"%s\"",
+            ABLATE_VERSION, grpc, http,
+            self->tls == NULL              ? "off"
+            : self->tls->client_ca == NULL ? "server"
+                                           : "mutual",
+            self->options->device, abl_backend_threads(), abl_backend_version(),
+            abl_backend_blas_name());
     return write_ready_file(self->options->ready_file, grpc, http, ret_status);
 }
 

@@ -58,6 +58,11 @@ static const row rows[] = {
     {"ready-file", KIND_TEXT, FIELD(ready_file), "", 0, 0, "FILE",
      "written once the daemon serves: {\"grpc\": ADDRESS, \"http\": ADDRESS, \"pid\": N}"},
     {"log-level", KIND_TEXT, FIELD(log_level), "info", 0, 0, "LEVEL", "debug, info, warn, error"},
+    {"tls-cert", KIND_TEXT, FIELD(tls_cert), "", 0, 0, "FILE",
+     "serve both ports over TLS only, with this certificate (PEM, its chain behind it)"},
+    {"tls-key", KIND_TEXT, FIELD(tls_key), "", 0, 0, "FILE", "the certificate's private key (PEM)"},
+    {"tls-client-ca", KIND_TEXT, FIELD(tls_client_ca), "", 0, 0, "FILE",
+     "clients need a certificate that one of these signed (PEM); then any address may be served"},
     {"insecure-bind-any", KIND_SWITCH, FIELD(insecure_bind_any), "false", 0, 0, NULL,
      "serve addresses that other machines reach, without authentication"},
 };
@@ -410,10 +415,11 @@ abl_code abl_options_check_bind(const abl_options *options, abl_status *ret_stat
     const char *const addresses[] = {options->listen, options->http};
     for (size_t i = 0; i < ABL_COUNT_OF(addresses); i++) {
         bool off = i == 1 && strcmp(addresses[i], "off") == 0;
-        if (!off && !is_loopback(addresses[i]) && !options->insecure_bind_any) {
+        bool asks = options->tls_cert[0] != '\0' && options->tls_client_ca[0] != '\0';
+        if (!off && !is_loopback(addresses[i]) && !asks && !options->insecure_bind_any) {
             return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "BIND_NOT_LOOPBACK",
-                            "%s: other machines could reach %.100s, and nothing asks them who they "
-                            "are; use a loopback address (and a tunnel), or say "
+                            "%s: others could reach %.80s, and nothing asks who they are; use "
+                            "TLS with --tls-client-ca, a loopback address and a tunnel, or say "
                             "--insecure-bind-any",
                             i == 0 ? "listen" : "http", addresses[i]);
         }

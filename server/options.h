@@ -37,6 +37,9 @@ typedef struct abl_options {
     char *state_dir;             /* uploads are staged below it; "": a folder in TMPDIR */
     char *ready_file;            /* written once serving; "": none */
     char *log_level;
+    char *tls_cert; /* PEM files, server/tls.h; "": none */
+    char *tls_key;
+    char *tls_client_ca;
     int64_t threads;           /* compute threads of the CPU; 0: libtorch's default */
     int64_t memory_budget_mib; /* working memory that one request may take; 0: what is free */
     int64_t kv_cache_mib;      /* of all KV caches together */
@@ -61,7 +64,8 @@ void abl_options_print_help(FILE *file);
 /* The options in force, as JSON: what a configuration file would say. */
 void abl_options_print(const abl_options *options, FILE *file);
 
-/* Refuses addresses that other machines reach, unless insecure_bind_any says so.
+/* Refuses addresses that other machines reach, unless clients need a certificate, or
+ * insecure_bind_any says so.
  *   INVALID_ARGUMENT  BIND_NOT_LOOPBACK */
 ABL_MUST_CHECK abl_code abl_options_check_bind(const abl_options *options, abl_status *ret_status);
 

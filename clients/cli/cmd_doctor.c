@@ -199,6 +199,8 @@ static void check_models(doctor *it) {
 
 static bool is_local(const char *host) {
     static const char *const starts[] = {"127.", "localhost", "[::1]", "unix:"};
+    const char *scheme = strstr(host, "://");
+    host = scheme == NULL ? host : scheme + 3;
     for (size_t i = 0; i < ABL_COUNT_OF(starts); i++) {
         if (strncmp(host, starts[i], strlen(starts[i])) == 0) {
             return true;

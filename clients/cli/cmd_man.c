@@ -80,7 +80,10 @@ static void print_command(const abl_command *it) {
 
 static void environment(void) {
     static const char *const rows[][2] = {
-        {"ABLATE_HOST", "Where the daemon listens, instead of 127.0.0.1:50051."},
+        {"ABLATE_HOST",
+         "Where the daemon listens, instead of 127.0.0.1:50051; https://HOST:PORT with TLS."},
+        {"ABLATE_TLS_CA, ABLATE_CLIENT_CERT, ABLATE_CLIENT_KEY",
+         "Files, as of --tls-ca, --client-cert and --client-key."},
         {"ABLATE_TOKEN, ABLATE_TOKEN_FILE", "A bearer token, or a file with one."},
         {"COLUMNS", "The width of what is printed, instead of the terminal's."},
         {"NO_COLOR", "Not empty: no colours."},

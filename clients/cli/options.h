@@ -16,7 +16,12 @@ ABL_BEGIN_DECLS
 /* X(NAME, "long", 'short' or 0, KIND, ceiling, "ARGUMENT" or choices, "help") */
 #define ABL_OPTION_MAP(X)                                                                          \
     X(HOST, "host", 'H', TEXT, 0, "HOST:PORT",                                                     \
-      "where ablated listens [ABLATE_HOST, 127.0.0.1:50051]")                                      \
+      "where ablated listens, https://HOST:PORT with TLS [ABLATE_HOST, 127.0.0.1:50051]")          \
+    X(TLS_CA, "tls-ca", 0, TEXT, 0, "FILE",                                                        \
+      "who signed ablated's certificate, in PEM [ABLATE_TLS_CA, the system's authorities]")        \
+    X(CLIENT_CERT, "client-cert", 0, TEXT, 0, "FILE",                                              \
+      "a certificate for an ablated that asks for one, in PEM [ABLATE_CLIENT_CERT]")               \
+    X(CLIENT_KEY, "client-key", 0, TEXT, 0, "FILE", "its private key [ABLATE_CLIENT_KEY]")         \
     X(TOKEN_FILE, "token-file", 0, TEXT, 0, "FILE",                                                \
       "a file with the bearer token [ABLATE_TOKEN_FILE; ABLATE_TOKEN holds a token itself]")       \
     X(JSON, "json", 'j', FLAG, 0, "", "print JSON: one document, or one a line for streams")       \
@@ -119,8 +124,8 @@ __extension__ typedef unsigned __int128 abl_option_set;
 
 /* Each command takes these. */
 #define ABL_TAKES_GLOBAL                                                                           \
-    (ABL_TAKES(HOST) | ABL_TAKES(TOKEN_FILE) | ABL_TAKES(JSON) | ABL_TAKES(TIMEOUT) |              \
-     ABL_TAKES(HELP))
+    (ABL_TAKES(HOST) | ABL_TAKES(TLS_CA) | ABL_TAKES(CLIENT_CERT) | ABL_TAKES(CLIENT_KEY) |        \
+     ABL_TAKES(TOKEN_FILE) | ABL_TAKES(JSON) | ABL_TAKES(TIMEOUT) | ABL_TAKES(HELP))
 
 /* What was given; zero where an option was not. */
 typedef struct abl_args {

@@ -143,21 +143,50 @@ static char *bearer(const char *token) {
     return value;
 }
 
-static grpc_channel *channel_create(const char *host) {
+static bool is_secure(const char *host) {
+    return strncmp(host, "https://", 8) == 0;
+}
+
+/* "lab.example:50051" of "https://lab.example:50051/". */
+static char *target_of(const char *host) {
+    const char *scheme = strstr(host, "://");
+    const char *start = scheme == NULL ? host : scheme + 3;
+    bool web = is_secure(host) || strncmp(host, "http://", 7) == 0;
+    return web ? abl_strndup(start, strcspn(start, "/")) : abl_strdup(host);
+}
+
+static grpc_channel_credentials *credentials_create(const abl_rpc_options *options) {
+    if (!is_secure(options->host)) {
+        return grpc_insecure_credentials_create();
+    }
+    grpc_ssl_pem_key_cert_pair pair = {.private_key = options->client_key,
+                                       .cert_chain = options->client_certificate};
+    return grpc_ssl_credentials_create_ex(
+        options->authorities, options->client_certificate == NULL ? NULL : &pair, NULL, NULL);
+}
+
+static grpc_channel *channel_create(const abl_rpc_options *options, const char *target) {
     char agent[] = "ablate-cli/" ABLATE_VERSION;
     char agent_key[] = GRPC_ARG_PRIMARY_USER_AGENT_STRING;
     char size_key[] = GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH;
     char proxy_key[] =
         GRPC_ARG_ENABLE_HTTP_PROXY; /* the host is dialled, whatever http_proxy says */
+    char alive_key[] = GRPC_ARG_KEEPALIVE_TIME_MS; /* a peer that vanished is noticed */
+    char patience_key[] = GRPC_ARG_KEEPALIVE_TIMEOUT_MS;
+    char pings_key[] = GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA;
     grpc_arg args[] = {
         {.type = GRPC_ARG_STRING, .key = agent_key, .value.string = agent},
         {.type = GRPC_ARG_INTEGER, .key = size_key, .value.integer = ABL_MESSAGE_BYTES_MAX},
         {.type = GRPC_ARG_INTEGER, .key = proxy_key, .value.integer = 0},
+        {.type = GRPC_ARG_INTEGER, .key = alive_key, .value.integer = 20000},
+        {.type = GRPC_ARG_INTEGER, .key = patience_key, .value.integer = 20000},
+        {.type = GRPC_ARG_INTEGER, .key = pings_key, .value.integer = 0},
     };
     grpc_channel_args list = {.num_args = ABL_COUNT_OF(args), .args = args};
-    grpc_channel_credentials *insecure = grpc_insecure_credentials_create();
-    grpc_channel *channel = grpc_channel_create(host, insecure, &list);
-    grpc_channel_credentials_release(insecure);
+    grpc_channel_credentials *credentials = credentials_create(options);
+    grpc_channel *channel =
+        credentials == NULL ? NULL : grpc_channel_create(target, credentials, &list);
+    grpc_channel_credentials_release(credentials);
     return channel;
 }
 
@@ -175,10 +204,18 @@ abl_code abl_rpc_create(const abl_rpc_options *options, abl_rpc **ret_rpc,
     rpc->host = abl_strdup(options->host);
     rpc->authorization = options->token == NULL ? NULL : bearer(options->token);
     rpc->queue = grpc_completion_queue_create_for_next(NULL);
-    rpc->channel = channel_create(options->host);
-    if (rpc->host == NULL || (options->token != NULL && rpc->authorization == NULL)) {
+    ABL_CLEANUP(abl_freep) char *target = target_of(options->host);
+    rpc->channel = target == NULL ? NULL : channel_create(options, target);
+    if (rpc->host == NULL || (options->token != NULL && rpc->authorization == NULL) ||
+        target == NULL) {
         abl_rpc_destroy(rpc);
         return fail_oom(ret_error);
+    }
+    if (rpc->channel == NULL) {
+        abl_rpc_destroy(rpc);
+        return abl_rpc_fail(ret_error, ABL_CODE_INVALID_ARGUMENT, "TLS_INVALID",
+                            "--client-cert and --client-key do not make TLS credentials: they take "
+                            "a certificate and its private key, both in PEM");
     }
     *ret_rpc = rpc;
     return ABL_CODE_OK;
@@ -188,7 +225,9 @@ void abl_rpc_destroy(abl_rpc *rpc) {
     if (rpc == NULL) {
         return;
     }
-    grpc_channel_destroy(rpc->channel);
+    if (rpc->channel != NULL) {
+        grpc_channel_destroy(rpc->channel);
+    }
     grpc_completion_queue_shutdown(rpc->queue);
     gpr_timespec forever = gpr_inf_future(GPR_CLOCK_REALTIME);
     while (grpc_completion_queue_next(rpc->queue, forever, NULL).type != GRPC_QUEUE_SHUTDOWN) {
@@ -335,6 +374,43 @@ static void read_reason(const exchange *ex, abl_rpc_error *ret_error) {
     }
 }
 
+/* What a person can do about it; gRPC's own words, in `message`, only tell the cases apart. */
+static void say_unreachable(const exchange *ex, char *message, size_t size) {
+    const char *host = ex->rpc->host;
+    bool refused = strncmp(message, "failed to connect", strlen("failed to connect")) == 0;
+    bool closed = refused && strstr(message, "Socket closed") != NULL;
+    const char *cause = strstr(message, "andshake failed");
+    if (ex->answered) {
+        (void)snprintf(message, size, "the connection to ablated at %s was lost", host);
+    } else if (refused && cause != NULL) {
+        char *words = abl_strdup(cause + strlen("andshake failed"));
+        (void)snprintf(message, size,
+                       "no trust in ablated at %s%.200s; --tls-ca or ABLATE_TLS_CA names who "
+                       "signed its certificate, which must be for that host",
+                       host, words == NULL ? "" : words);
+        abl_free(words);
+    } else if (closed && is_secure(host)) {
+        (void)snprintf(message, size,
+                       "ablated at %s ended the TLS handshake: if it asks for a certificate, give "
+                       "--client-cert and --client-key",
+                       host);
+    } else if (closed) {
+        (void)snprintf(message, size,
+                       "what listens at %s closed the connection: if it speaks TLS, give its "
+                       "address as https://%s",
+                       host, host);
+    } else if (is_secure(host) && strncmp(message, "empty address", 13) == 0) {
+        (void)snprintf(message, size,
+                       "no TLS with these files: --client-key is not the key of --client-cert, or "
+                       "--tls-ca holds no certificate");
+    } else {
+        (void)snprintf(message, size,
+                       "cannot reach ablated at %s: start it with `make run`, or say where it is "
+                       "with --host or ABLATE_HOST",
+                       host);
+    }
+}
+
 static abl_code outcome(const exchange *ex, abl_rpc_error *ret_error) {
     if (interrupted != 0) {
         return abl_rpc_fail(ret_error, ABL_CODE_CANCELLED, "INTERRUPTED", "interrupted");
@@ -356,11 +432,7 @@ static abl_code outcome(const exchange *ex, abl_rpc_error *ret_error) {
     bool below = ret_error->reason[0] == '\0';
     ret_error->unreachable = below && ex->status == GRPC_STATUS_UNAVAILABLE;
     if (ret_error->unreachable) {
-        (void)snprintf(ret_error->message, sizeof ret_error->message,
-                       ex->answered ? "the connection to ablated at %s was lost"
-                                    : "cannot reach ablated at %s: start it with `make run`, or "
-                                      "say where it is with --host or ABLATE_HOST",
-                       ex->rpc->host);
+        say_unreachable(ex, ret_error->message, sizeof ret_error->message);
     }
     if (below && ex->status == GRPC_STATUS_DEADLINE_EXCEEDED) {
         (void)snprintf(ret_error->message, sizeof ret_error->message,

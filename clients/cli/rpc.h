@@ -22,8 +22,11 @@ ABL_BEGIN_DECLS
 typedef struct abl_rpc abl_rpc;
 
 typedef struct abl_rpc_options {
-    const char *host;   /* "127.0.0.1:50051" */
-    const char *token;  /* bearer token; NULL: none */
+    const char *host;        /* "127.0.0.1:50051", "https://lab.example:50051" */
+    const char *token;       /* bearer token; NULL: none */
+    const char *authorities; /* with https, PEM texts: who signed the server's certificate; */
+    const char *client_certificate; /* ours, and its key; NULL: the system's authorities, none */
+    const char *client_key;
     int64_t timeout_ms; /* of each call; 0: none */
 } abl_rpc_options;
 

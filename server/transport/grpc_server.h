@@ -13,17 +13,11 @@
 
 #include "server/runtime/loop.h"
 #include "server/transport/call.h"
+#include "server/transport/tls.h"
 
 ABL_BEGIN_DECLS
 
 typedef struct abl_grpc_server abl_grpc_server;
-
-/* PEM texts, NUL-terminated. */
-typedef struct abl_tls_options {
-    const char *certificate;
-    const char *key;
-    const char *client_ca; /* NULL: clients need no certificate */
-} abl_tls_options;
 
 typedef struct abl_grpc_options {
     abl_loop *loop;

@@ -5,7 +5,9 @@
  * ERRORS     A failed create leaves nothing behind. An RPC's failure travels in its trailers;
  *            everything before an RPC starts (path, type, size, origin) is an HTTP status.
  *
- * HTTP/1.1, libmicrohttpd on the loop. Who may call: pages of the same origin, pages of this
+ * HTTP/1.1, libmicrohttpd on the loop, over TLS if asked for. Where clients need a certificate, one
+ * without gets as far as a 403 that says so: a browser shows that, and not a failed handshake.
+ * Who may call: pages of the same origin, pages of this
  * machine (localhost), origins on the list, and programs that send no Origin. A connection that
  * came over loopback must also name a loopback host, so that a page of elsewhere whose name was
  * pointed at 127.0.0.1 is refused.
@@ -17,6 +19,7 @@
 
 #include "server/runtime/loop.h"
 #include "server/transport/call.h"
+#include "server/transport/tls.h"
 
 ABL_BEGIN_DECLS
 
@@ -49,6 +52,7 @@ typedef struct abl_web_options {
     /* The text of GET /metrics, an abl_malloc block ended by the server; NULL: 500. */
     char *(*metrics_cb)(void *user_data, size_t *ret_bytes);
     void *metrics_user_data;
+    const abl_tls_options *tls; /* NULL: plain text; must outlive the server */
 } abl_web_options;
 
 /*   UNAVAILABLE       LISTEN_FAILED   the address is taken or not ours

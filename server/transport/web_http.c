@@ -25,6 +25,8 @@
 #include "server/transport/web_frame.h"
 
 #include <arpa/inet.h>
+#include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -197,6 +199,22 @@ static bool host_is_plausible(struct MHD_Connection *connection) {
     return host == NULL || abl_web_host_is_local(host) || !is_local_socket(connection);
 }
 
+/* Whether the client showed a certificate of the authority, where it has to. */
+static bool client_is_known(const abl_web_server *server, struct MHD_Connection *connection) {
+    if (server->options.tls == NULL || server->options.tls->client_ca == NULL) {
+        return true;
+    }
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    gnutls_typed_vdata_st purpose = {.type = GNUTLS_DT_KEY_PURPOSE_OID,
+                                     .data = (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_CLIENT};
+    unsigned problems = 1;
+    return info != NULL &&
+           gnutls_certificate_verify_peers(info->tls_session, &purpose, 1, &problems) ==
+               GNUTLS_E_SUCCESS &&
+           problems == 0;
+}
+
 /* ---- libmicrohttpd's callbacks ---- */
 
 /* The media type of a POST: 0 none of ours, 1 binary, 2 text. */
@@ -252,6 +270,10 @@ static enum MHD_Result on_access(void *user_data, struct MHD_Connection *connect
     bool is_post = strcmp(method, "POST") == 0;
     if (*request == NULL) {
         *request = &no_call;
+        if (!client_is_known(server, connection)) {
+            return refuse(server, connection, MHD_HTTP_FORBIDDEN,
+                          "this daemon asks for a client certificate of its authority\n");
+        }
         if (!host_is_plausible(connection)) {
             return refuse(server, connection, MHD_HTTP_MISDIRECTED_REQUEST,
                           "this address is reached as localhost only\n");
@@ -349,6 +371,10 @@ static bool parse_listen(const char *listen, struct sockaddr_storage *ret_addres
                             (struct sockaddr_in *)(void *)ret_address) == 0;
 }
 
+static struct MHD_OptionItem tls_option(enum MHD_OPTION option, const char *pem) {
+    return (struct MHD_OptionItem){.option = option, .ptr_value = (void *)(uintptr_t)pem};
+}
+
 static abl_code listen_on(abl_web_server *server, const char *listen, abl_status *ret_status) {
     struct sockaddr_storage address = {0};
     if (!parse_listen(listen, &address)) {
@@ -356,13 +382,23 @@ static abl_code listen_on(abl_web_server *server, const char *listen, abl_status
                         "'%.100s' is not an address and port, as 127.0.0.1:8080 or [::1]:8080",
                         listen);
     }
+    const abl_tls_options *tls = server->options.tls;
+    struct MHD_OptionItem secure[4] = {{.option = MHD_OPTION_END}};
+    if (tls != NULL) {
+        secure[0] = tls_option(MHD_OPTION_HTTPS_MEM_CERT, tls->certificate);
+        secure[1] = tls_option(MHD_OPTION_HTTPS_MEM_KEY, tls->key);
+        secure[2] = tls->client_ca == NULL ? secure[3]
+                                           : tls_option(MHD_OPTION_HTTPS_MEM_TRUST, tls->client_ca);
+    }
     unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME;
+    flags |= tls == NULL ? 0u : (unsigned)MHD_USE_TLS;
     flags |= address.ss_family == AF_INET6 ? (unsigned)MHD_USE_IPv6 : 0u;
     server->daemon = MHD_start_daemon(
         flags, 0, NULL, NULL, on_access, server, MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&address,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_CONNECTION_LIMIT,
         (unsigned)ABL_CONNECTION_COUNT_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES, MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES, MHD_OPTION_ARRAY, secure,
+        MHD_OPTION_END);
     if (server->daemon == NULL) {
         return abl_fail(ret_status, ABL_CODE_UNAVAILABLE, "LISTEN_FAILED",
                         "cannot listen on '%.100s': the address is taken, or not this machine's",

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import ablate
 import grpc
 import pytest
-from daemon import LONG_JOB, Daemon, goldens
+from daemon import LONG_JOB, ROOT, Daemon, goldens
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +38,16 @@ def channel(daemon):
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(daemon.grpc, options=options) as bare:
         yield bare
+
+
+@pytest.fixture(scope="session")
+def grpcurl_path():
+    """Where grpcurl is."""
+    candidates = (os.environ.get("GRPCURL"), ROOT / "build" / "tools" / "grpcurl", shutil.which("grpcurl"))
+    binary = next((str(path) for path in candidates if path and os.access(path, os.X_OK)), None)
+    if binary is None:
+        pytest.skip("grpcurl is not here; `make deps` gets it")
+    return binary
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,7 @@ here: all it knows it learns from the daemon.
 """
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import threading
 import urllib.error
@@ -14,7 +12,7 @@ import urllib.request
 
 import grpc
 import pytest
-from daemon import ROOT, Daemon
+from daemon import Daemon
 
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 # HealthCheckRequest{service = 1}, HealthCheckResponse{status = 1}
@@ -69,16 +67,11 @@ def test_health_watch_hears_of_the_drain():
 
 
 @pytest.fixture(scope="session")
-def grpcurl(shared_daemon):
-    candidates = (os.environ.get("GRPCURL"), ROOT / "build" / "tools" / "grpcurl", shutil.which("grpcurl"))
-    binary = next((str(path) for path in candidates if path and os.access(path, os.X_OK)), None)
-    if binary is None:
-        pytest.skip("grpcurl is not here; `make deps` gets it")
-
+def grpcurl(shared_daemon, grpcurl_path):
     def run(*arguments, data=None):
         flags = ["-plaintext"] + (["-d", json.dumps(data)] if data is not None else [])
         return subprocess.run(
-            [binary, *flags, shared_daemon.grpc, *arguments],
+            [grpcurl_path, *flags, shared_daemon.grpc, *arguments],
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 

@@ -15,10 +15,11 @@ from ._cache import Lazy
 from ._caches import KvCache
 from ._dataset import Dataset, DatasetLike, dataset_bytes
 from ._enums import enum_value
+from ._interop import PathLike
 from ._jobs import Ablation, Job, PruneScores
 from ._measure import Comparison, Completeness, Evaluation, Roc, roc_request
 from ._model import Model
-from ._rpc import Channel
+from ._rpc import Channel, Tls
 from ._sweep import Scores, SizesLike, job_id_of, make_sweep, metric_values
 from ._topology import EdgeKey
 from ._upload import UploadSource, upload_messages
@@ -42,16 +43,40 @@ transform by itself: ``{"fold_ln": True}``."""
 
 
 def connect(
-    host: str | None = None, *, arrays: Backend = "auto", timeout: float | None = 10.0
+    host: str | None = None,
+    *,
+    arrays: Backend = "auto",
+    timeout: float | None = 10.0,
+    tls_ca: PathLike | None = None,
+    client_cert: PathLike | None = None,
+    client_key: PathLike | None = None,
 ) -> "Client":
-    """Connects to a daemon at ``"host:port"``; None: ``$ABLATE_HOST``, else ``localhost:50051``.
+    """Connects to a daemon at ``"host:port"``, or ``"https://host:port"`` if it speaks TLS; None:
+    ``$ABLATE_HOST``, else ``localhost:50051``.
 
-    ``arrays``: ``"torch"``, ``"numpy"``, or ``"auto"``: torch where it is importable.
+    ``arrays``: ``"torch"``, ``"numpy"``, or ``"auto"``: torch where it is importable. ``tls_ca``: a PEM file
+    with who signed the daemon's certificate (None: ``$ABLATE_TLS_CA``, else gRPC's authorities).
+    ``client_cert``, ``client_key``: PEM files for a daemon that asks for a certificate (None:
+    ``$ABLATE_CLIENT_CERT``, ``$ABLATE_CLIENT_KEY``, else none).
 
-    Raises :class:`ablate.UnavailableError` if no daemon answers within ``timeout`` seconds, and
-    :class:`ablate.VersionSkewError` if it speaks another protocol.
+    Raises :class:`ablate.UnavailableError` if no daemon answers within ``timeout`` seconds,
+    :class:`ablate.VersionSkewError` if it speaks another protocol, and :class:`OSError` or
+    :class:`ValueError` for files that are not what they should be.
     """
-    return Client(host or os.environ.get("ABLATE_HOST") or DEFAULT_HOST, arrays=arrays, timeout=timeout)
+    files = (tls_ca, "ABLATE_TLS_CA"), (client_cert, "ABLATE_CLIENT_CERT"), (client_key, "ABLATE_CLIENT_KEY")
+    tls = Tls(*(path or os.environ.get(name) or None for path, name in files))
+    return Client(host or os.environ.get("ABLATE_HOST") or DEFAULT_HOST, arrays=arrays, timeout=timeout, tls=tls)
+
+
+def _advice(host: str, words: str) -> str:
+    """What to do about a connection that gRPC could not make."""
+    if "andshake failed" in words:
+        return "tls_ca or ABLATE_TLS_CA names who signed its certificate, which must be for that host"
+    if "Socket closed" in words and host.startswith("https://"):
+        return "if it asks for a certificate, give client_cert and client_key"
+    if "Socket closed" in words:
+        return f"if it speaks TLS, its address is https://{host}"
+    return "start one with `ablated`, or set ABLATE_HOST or pass host:port"
 
 
 class Client:
@@ -62,21 +87,22 @@ class Client:
     besides is said there. :class:`ablate.NotFoundError` is for handles of what is no longer resident.
     """
 
-    def __init__(self, host: str, *, arrays: Backend = "auto", timeout: float | None = 10.0):
+    def __init__(
+        self, host: str, *, arrays: Backend = "auto", timeout: float | None = 10.0, tls: Tls | None = None
+    ):
         self.host = host
-        """``"host:port"``"""
+        """``"host:port"``, or ``"https://host:port"``"""
         resolve_backend(arrays)  # a wrong value is best told at once
         self.arrays: Backend = arrays
-        self._channel = Channel(host)
+        self._channel = Channel(host, tls or Tls())
         self._lazy = Lazy(self._channel)
         try:
             info = self._channel.call("GetServerInfo", admin_pb2.GetServerInfoRequest(), timeout)
         except (UnavailableError, DeadlineExceededError) as error:
             self._channel.close()
+            words = error.metadata.get("grpc", error.message)
             raise UnavailableError(
-                f"no Ablate daemon answers at {host} ({error.message}); start one with `ablated`, "
-                "or set ABLATE_HOST or pass host:port",
-                error.reason,
+                f"no Ablate daemon answers at {host} ({words}); {_advice(host, words)}", error.reason
             ) from None
         except UnimplementedError:
             self._channel.close()

@@ -7,8 +7,11 @@ what :class:`Channel` does in a few lines. Errors leave here as :class:`ablate.A
 
 from __future__ import annotations
 
+import os
 import threading
 from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, TypeVar
 
 import grpc
@@ -43,7 +46,8 @@ def call_error(error: grpc.RpcError, target: str) -> AblateError:
         made = UnavailableError(
             f"the daemon at {target} does not answer, or the connection to it was lost ({made.message}); "
             "see whether `ablated` runs there, then connect again",
-            "CONNECTION_LOST",
+            "UNREACHABLE",
+            {"grpc": made.message},
         )
     return made
 
@@ -111,12 +115,45 @@ class Stream:
         self.cancel()
 
 
+@dataclass(frozen=True)
+class Tls:
+    """The PEM files of a connection to an ``https://`` address; None: gRPC's authorities, no certificate."""
+
+    ca: str | os.PathLike[str] | None = None
+    client_cert: str | os.PathLike[str] | None = None
+    client_key: str | os.PathLike[str] | None = None
+
+
+def open_channel(host: str, tls: Tls) -> Any:
+    """gRPC's channel to ``"host:port"``, or ``"https://host:port"`` for TLS."""
+    scheme, separator, rest = host.partition("://")
+    if not separator or scheme not in ("http", "https"):
+        return grpc.insecure_channel(host, options=_OPTIONS)
+    target = rest.split("/")[0]
+    if scheme == "http":
+        return grpc.insecure_channel(target, options=_OPTIONS)
+    if (tls.client_cert is None) != (tls.client_key is None):
+        raise ValueError("client_cert and client_key go together")
+    authorities, certificate, key = (_pem(path) for path in (tls.ca, tls.client_cert, tls.client_key))
+    credentials = grpc.ssl_channel_credentials(authorities, key, certificate)
+    return grpc.secure_channel(target, credentials, options=_OPTIONS)
+
+
+def _pem(path: str | os.PathLike[str] | None) -> bytes | None:
+    if path is None:
+        return None
+    data = Path(path).expanduser().read_bytes()
+    if b"-----BEGIN" not in data:
+        raise ValueError(f"there is nothing in PEM in {os.fspath(path)!r}")
+    return data
+
+
 class Channel:
     """A connection to a daemon. Any thread may use it."""
 
-    def __init__(self, target: str):
+    def __init__(self, target: str, tls: Tls = Tls()):
         self.target = target
-        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._channel = open_channel(target, tls)
         self._methods: dict[str, tuple[Any, bool]] = {}
         for file in _FILES:
             for service in file.DESCRIPTOR.services_by_name.values():

@@ -36,6 +36,7 @@ from ._arrays import Array, Backend, Prompt
 from ._client import Client
 from ._config import HookPoint, ModelConfig
 from ._graph import Graph
+from ._interop import PathLike
 from ._jobs import EdgeScore, Job, JobEvent, PruneScores, PruneStream
 from ._model import Model
 from ._rpc import Calls
@@ -54,14 +55,22 @@ W = TypeVar("W", bound="_Async[Any]")
 
 
 async def connect(
-    host: str | None = None, *, arrays: Backend = "auto", timeout: float | None = 10.0
+    host: str | None = None,
+    *,
+    arrays: Backend = "auto",
+    timeout: float | None = 10.0,
+    tls_ca: PathLike | None = None,
+    client_cert: PathLike | None = None,
+    client_key: PathLike | None = None,
 ) -> "AsyncClient":
-    """Connects to a daemon, as :func:`ablate.connect` does. Raises :class:`ablate.UnavailableError` and
-    :class:`ablate.VersionSkewError`.
-    """
+    """Connects to a daemon; arguments and errors as :func:`ablate.connect`."""
     pool = ThreadPoolExecutor(_THREADS, "ablate-aio")
+    work = functools.partial(
+        _client.connect, host, arrays=arrays, timeout=timeout, tls_ca=tls_ca, client_cert=client_cert,
+        client_key=client_key,
+    )  # fmt: skip
     try:
-        plain = await _run(pool, functools.partial(_client.connect, host, arrays=arrays, timeout=timeout))
+        plain = await _run(pool, work)
     except BaseException:
         pool.shutdown(wait=False)
         raise

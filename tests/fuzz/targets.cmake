@@ -10,14 +10,8 @@ set(convert ${PROJECT_SOURCE_DIR}/server/convert)
 set(runtime ${PROJECT_SOURCE_DIR}/server/runtime)
 abl_fuzz_target(convert_fuzz
     SOURCES fuzz/convert_fuzz.c ${convert}/ablation.c ${convert}/acdc.c ${convert}/common.c
-        ${convert}/graph.c ${convert}/hooks.c ${convert}/mask.c
-        ${PROJECT_SOURCE_DIR}/core/model/hooks.c ${convert}/prune.c ${convert}/run.c
-        ${convert}/sweep.c ${convert}/training.c ${convert}/wire.c
-    SOURCES fuzz/convert_fuzz.c ${convert}/acdc.c ${convert}/common.c ${convert}/graph.c
-        ${convert}/hooks.c ${convert}/kv_cache.c ${convert}/mask.c ${PROJECT_SOURCE_DIR}/core/model/hooks.c
-        ${convert}/prune.c ${convert}/run.c ${convert}/sweep.c ${convert}/training.c
-        ${convert}/hooks.c ${convert}/mask.c ${PROJECT_SOURCE_DIR}/core/model/hooks.c
-        ${convert}/prune.c ${convert}/run.c ${convert}/scores.c ${convert}/sweep.c ${convert}/training.c
-        ${convert}/wire.c
-        ${runtime}/registry.c ${runtime}/resident.c
+        ${convert}/graph.c ${convert}/hooks.c ${convert}/kv_cache.c ${convert}/mask.c
+        ${convert}/prune.c ${convert}/run.c ${convert}/scores.c ${convert}/sweep.c
+        ${convert}/training.c ${convert}/wire.c ${PROJECT_SOURCE_DIR}/core/model/hooks.c
+        ${runtime}/clock.c ${runtime}/registry.c ${runtime}/resident.c
     LIBS abl_proto abl_graph abl_base PkgConfig::PROTOBUF_C PkgConfig::JANSSON m)

@@ -10,7 +10,7 @@ import { THEMES, applyTheme, theme } from "./lib/theme.js";
 import { Patch } from "./patch/patch.js";
 import { Prompt } from "./prompt/prompt.js";
 import { Overview } from "./overview/overview.js";
-import { ConnectionBanner, LinkLight } from "./ui/connection.js";
+import { ConnectionBanner, LinkLight, RestartNotice } from "./ui/connection.js";
 import { Notice } from "./ui/notice.js";
 
 const PAGES: Record<View, { title: string; page: FunctionComponent }> = {
@@ -59,6 +59,7 @@ export function App() {
         <ThemeChoice />
       </header>
       <ConnectionBanner />
+      <RestartNotice />
       {skew.value && <Notice kind="error">{skew.value}</Notice>}
       <main id="main" tabIndex={-1} class={link.value === "lost" ? "old" : ""}>
         {server.value ? <Page key={view.value} /> : <p class="quiet">Asking the daemon…</p>}

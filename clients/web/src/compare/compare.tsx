@@ -126,9 +126,11 @@ function Result({ comparison }: { comparison: Comparison }) {
 export function Compare() {
   const polled = usePolled(async (signal) => (await prune.listJobs({ pageSize: 100 }, { ...QUICK, signal })).jobs, 2);
   const jobs = polled.value.value?.filter((job) => !isActive(job.state));
-  const one = jobs?.find(({ jobId }) => jobId === route.value.params["a"]) ?? jobs?.[0];
-  const other = jobs?.find(({ jobId }) => jobId === route.value.params["b"])
-    ?? jobs?.find((job) => job !== one && job.modelId === one?.modelId) ?? jobs?.[0];
+  const { a = "", b = "" } = route.value.params;
+  const one = a ? jobs?.find(({ jobId }) => jobId === a) : jobs?.[0];
+  const other = b ? jobs?.find(({ jobId }) => jobId === b)
+    : jobs?.find((job) => job !== one && job.modelId === one?.modelId) ?? jobs?.[0];
+  const gone = jobs ? [one ? "" : a, other ? "" : b].filter(Boolean) : [];
   const comparison = useSignal<Comparison | undefined>(undefined);
   useEffect(() => {
     if (one && other) setParams({ a: one.jobId, b: other.jobId }); // newer jobs do not move what is shown
@@ -151,18 +153,25 @@ export function Compare() {
       <h1>Compare</h1>
       <div class="stack">
         <section aria-label="Runs">
-          {jobs?.length === 0 ? (
+          {jobs?.length === 0 && gone.length === 0 ? (
             <p class="quiet">No finished runs. <a href="#/discover">Discover</a> two circuits first.</p>
           ) : (
             <div class="row tight">
               {([["First run", "a", one], ["Second run", "b", other]] as const).map(([label, key, chosen]) => (
                 <label key={key}>{label}{" "}
                   <select value={chosen?.jobId ?? ""} onChange={(event) => setParams({ [key]: event.currentTarget.value })}>
+                    {!chosen && <option value="">{(key === "a" ? a : b) || "none"} (gone)</option>}
                     {jobs?.map((job) => <option key={job.jobId} value={job.jobId}>{jobTitle(job)}</option>)}
                   </select>
                 </label>
               ))}
             </div>
+          )}
+          {gone.length > 0 && (
+            <Notice kind="error">
+              {gone.join(" and ")} {gone.length > 1 ? "are no finished runs" : "is no finished run"} of this daemon: removed, still
+              at work, or of before it was started again. Choose among those there are, or <a href="#/discover">discover</a> anew.
+            </Notice>
           )}
           {error.value && <Notice kind="error">{error.value}</Notice>}
         </section>

@@ -11,7 +11,9 @@ import { nonzeroCount } from "../graph/scores.js";
 import { epoch, recoveries } from "../lib/connection.js";
 import { count, duration, number, percent } from "../lib/format.js";
 import { STATE_WORDS, isActive, jobTitle, progressOf } from "../lib/jobs.js";
+import { usePolled } from "../lib/poll.js";
 import { go, route, setParams } from "../lib/route.js";
+import { QUICK, graphs, prune } from "../lib/rpc.js";
 import { Meter } from "../ui/meter.js";
 import { Notice } from "../ui/notice.js";
 import { Faithfulness } from "./faithfulness.js";
@@ -71,7 +73,19 @@ function SizeSlider({ session, shownCount }: { session: Session; shownCount: Sig
   );
 }
 
+/** In words, once the daemon no longer has what an open run is of; empty while it has. */
+function useGone(session: Session): string {
+  const polled = usePolled(async (signal) => {
+    if (!session.final.value || !session.topology.value) return;
+    await prune.getJob({ jobId: session.jobId }, { ...QUICK, signal });
+    await graphs.getGraph({ graphId: session.topology.value.graph.graphId }, { ...QUICK, signal });
+  }, 2);
+  return polled.error.value && `${polled.error.value} The picture and the scores are those of before: they can still be taken ` +
+    "away, but nothing can be measured with them any more. Start a new run to go on.";
+}
+
 function Open({ session }: { session: Session }) {
+  const gone = useGone(session);
   const { topology, values, order, largest } = session;
   const pointed = useSignal(-1);
   const shownCount = useSignal(Number(route.value.params["top"] ?? SHOWN_FIRST));
@@ -93,8 +107,9 @@ function Open({ session }: { session: Session }) {
       <section class="stage" aria-label="Circuit">
         <Status session={session} />
         {session.error.value && <Notice kind="error">{session.error.value}</Notice>}
+        {gone && <Notice kind="error">{gone}</Notice>}
         {topology.value && (
-          <>
+          <div class={gone ? "stale" : ""}>
             <SizeSlider session={session} shownCount={shownCount} />
             <div class="tabs" role="tablist" aria-label="Picture">
               {(["circuit", "heat"] as const).map((name) => (
@@ -115,11 +130,11 @@ function Open({ session }: { session: Session }) {
               <Picture scene={scene} values={values} pointed={pointed}
                        label={`Circuit of ${shown.value.length} edges`} />
             )}
-          </>
+          </div>
         )}
       </section>
       <div class="side">
-        {topology.value && (
+        {topology.value && !gone && (
           <Faithfulness jobId={session.jobId} modelId={topology.value.graph.modelId} edgeCount={topology.value.edgeCount}
                         shownCount={shownCount} final={session.final}
                         standard={session.job.value?.spec?.tailDivergence ? { tailDivergence: true } : {}} />

@@ -6,6 +6,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import type { Dataset } from "#gen/ablate/v1/dataset_pb.js";
 import { GraphOptionsSchema } from "#gen/ablate/v1/common_pb.js";
+import type { Graph } from "#gen/ablate/v1/graph_pb.js";
 import { PruneJobSpecSchema, type PruneJobSpec } from "#gen/ablate/v1/prune_pb.js";
 import { AblationField } from "../forms/ablation.js";
 import { Fields, Handles } from "../forms/fields.js";
@@ -54,6 +55,7 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
   const graph = useSignal("");
   const dataset = useSignal("");
   const uploaded = useSignal<Dataset | undefined>(undefined);
+  const made = useSignal<Graph | undefined>(undefined); // until it is listed
   const algorithm = useSignal<string>("eap_ig");
   const options = useSignal<FormContent>({});
   const runOptions = useSignal<FormContent>({});
@@ -65,14 +67,26 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
   useEffect(() => {
     options.value = {};
   }, [algorithm.value]);
+  useEffect(() => {
+    if (known?.graphs.some(({ graphId }) => graphId === made.value?.graphId)) made.value = undefined;
+  }, [known]);
 
-  const chosenModel = known?.models.find(({ value }) => value === model.value) ?? known?.models[0];
-  const graphList = known?.graphs.filter(({ modelId }) => modelId === chosenModel?.value) ?? [];
-  const chosenGraph = graph.value === NEW_GRAPH ? undefined
+  // What was chosen and is gone is not replaced by something else unasked.
+  const chosenModel = model.value === "" ? known?.models[0]
+    : known?.models.find(({ value }) => value === model.value)
+      ?? known?.models.find(({ label }) => label === model.value); // one that was on disk, and is loaded now
+  const listed = known?.graphs ?? [];
+  const graphList = [...listed, ...(made.value && !listed.some(({ graphId }) => graphId === made.value!.graphId) ? [made.value] : [])]
+    .filter(({ modelId, idleTimeoutMs }) => modelId === chosenModel?.value && idleTimeoutMs === 0n);
+  const isGone = known && graph.value !== "" && graph.value !== NEW_GRAPH
+    && !graphList.some(({ graphId }) => graphId === graph.value);
+  const goneGraph = isGone ? graph.value : "";
+  const chosenGraph = graph.value === NEW_GRAPH || isGone ? undefined
     : graphList.find(({ graphId }) => graphId === graph.value) ?? graphList[graphList.length - 1];
   const datasetList = known?.datasets ?? [];
-  const chosenDataset = datasetList.find(({ datasetId }) => datasetId === dataset.value)
-    ?? (uploaded.value?.datasetId === dataset.value ? uploaded.value : undefined) ?? datasetList[0];
+  const chosenDataset = dataset.value === "" ? datasetList[0]
+    : datasetList.find(({ datasetId }) => datasetId === dataset.value)
+      ?? (uploaded.value?.datasetId === dataset.value ? uploaded.value : undefined);
   const field = ALGORITHMS.find(({ name }) => name === algorithm.value)!;
   const ablationPath = pathOf(field.message!, "ablation_type");
   const algorithmFields = field.message!.fields.filter(({ name }) => name !== "ablation_type");
@@ -97,14 +111,17 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
   const start = async () => {
     error.value = "";
     try {
+      const gone = model.value && !chosenModel ? "model" : dataset.value && !chosenDataset ? "dataset" : "";
+      if (gone) throw new Error(`The chosen ${gone} is not there any more. Choose another.`);
       if (!chosenModel) throw new Error("There is no model: start the daemon with --model-root, or load one.");
       if (!chosenDataset) throw new Error("There is no dataset: upload a JSON file of prompt pairs.");
       busy.value = chosenModel.onDisk ? `Loading ${chosenModel.label}…` : "Submitting…";
       const modelId = chosenModel.onDisk ? (await loadModel(chosenModel.value)).modelId : chosenModel.value;
       let graphId = chosenGraph?.graphId;
       if (graphId === undefined) {
-        const made = await graphs.createGraph({ modelId, options: fromJson(GraphOptionsSchema, graphOptions.value as JsonObject) });
-        graphId = made.graph!.graphId;
+        const answer = await graphs.createGraph({ modelId, options: fromJson(GraphOptionsSchema, graphOptions.value as JsonObject) });
+        made.value = answer.graph;
+        graphId = answer.graph!.graphId;
         graph.value = graphId;
       }
       const { ablationType, ...kept } = ablationPath ? ablation.value : {};
@@ -131,7 +148,11 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
       <form onSubmit={(event) => { event.preventDefault(); void start(); }}>
         <div class="field">
           <label for="setup-model">Model</label>
-          <select id="setup-model" value={chosenModel?.value ?? ""} onChange={(event) => (model.value = event.currentTarget.value)}>
+          <select id="setup-model" value={chosenModel?.value ?? ""} onChange={(event) => {
+                    model.value = event.currentTarget.value;
+                    graph.value = "";
+                  }}>
+            {known && !chosenModel && model.value && <option value="">{model.value} (gone)</option>}
             {known?.models.map(({ value, label }) => <option key={value} value={value}>{label}</option>)}
           </select>
         </div>
@@ -143,6 +164,7 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
             ))}
             <option value={NEW_GRAPH}>a new one</option>
           </select>
+          {goneGraph && <small class="wrong">{goneGraph} was deleted since; a new graph will be made.</small>}
         </div>
         {chosenGraph === undefined && (
           <details>
@@ -154,6 +176,7 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
         <div class="field">
           <label for="setup-dataset">Dataset</label>
           <select id="setup-dataset" value={chosenDataset?.datasetId ?? ""} onChange={(event) => (dataset.value = event.currentTarget.value)}>
+            {known && dataset.value && !chosenDataset && <option value="">{dataset.value} (gone)</option>}
             {datasetList.length === 0 && <option value="">none yet: upload one</option>}
             {datasetList.map((item) => (
               <option key={item.datasetId} value={item.datasetId}>{item.name} ({count(item.promptCount)} pairs)</option>

@@ -22,6 +22,8 @@ export const retryMs = signal(0);
 export const trouble = signal("");
 /** Counts the daemon's starts that this page has seen. */
 export const epoch = signal(0);
+/** When the newest of them was noticed, in ms since 1970, until somebody has read of it; 0: none. */
+export const restartMs = signal(0);
 /** Counts how often it answered again after it had not: calls that failed meanwhile are made anew. */
 export const recoveries = signal(0);
 /** Counts its answers: what is polled follows it. */
@@ -52,7 +54,10 @@ function answered(info: GetServerInfoResponse): void {
   const before = server.value;
   const now = Date.now();
   batch(() => {
-    if (before && restarted(before.uptimeMs, now - answeredMs.value, info.uptimeMs)) epoch.value++;
+    if (before && restarted(before.uptimeMs, now - answeredMs.value, info.uptimeMs)) {
+      epoch.value++;
+      restartMs.value = now;
+    }
     if (link.value === "lost") recoveries.value++;
     server.value = info;
     answeredMs.value = now;

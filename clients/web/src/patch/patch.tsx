@@ -162,7 +162,7 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
               <button type="button" aria-label={`Restore ${edgeTitle(topology, edge)}`} onClick={() => toggle(edges, edge)}>×</button></li>
           ))}
         </ul>
-        <p class="quiet">{counted(outcome.value?.maskedCount ?? cut.value.length, "edge")} ablated.</p>
+        <p class="quiet">{counted(fresh.value && outcome.value ? outcome.value.maskedCount : cut.value.length, "edge")} ablated.</p>
       </section>
       <div class="side">
         {error.value && <Notice kind="error">{error.value}</Notice>}
@@ -174,11 +174,13 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
 }
 
 export function Patch() {
-  const { model, list } = useModel();
+  const chosenModel = useModel();
+  const { model } = chosenModel;
   const polled = usePolled(async (signal) => (await prune.listJobs({ pageSize: 50 }, { ...QUICK, signal })).jobs, 3);
   const jobs = (polled.value.value ?? []).filter((job) => job.modelId === model?.modelId && !isActive(job.state));
   const wanted = route.value.params["job"];
-  const job = wanted === "none" ? undefined : jobs.find(({ jobId }) => jobId === wanted) ?? jobs[0];
+  const job = wanted === "none" ? undefined : wanted ? jobs.find(({ jobId }) => jobId === wanted) : jobs[0];
+  const goneJob = wanted && wanted !== "none" && !job && model && polled.value.value ? wanted : "";
   useEffect(() => {
     if (job) setParams({ job: job.jobId }); // newer jobs do not move what is shown
   }, [job?.jobId]);
@@ -188,14 +190,21 @@ export function Patch() {
       <h1>Patch by hand</h1>
       <div class="stack">
         <section aria-label="Prompts">
-          <PromptInputs model={model} list={list} />
+          <PromptInputs {...chosenModel} />
           <label>
             Edges to choose from{" "}
-            <select value={job?.jobId ?? "none"} onChange={(event) => setParams({ job: event.currentTarget.value })}>
+            <select value={job?.jobId ?? (goneJob || "none")} onChange={(event) => setParams({ job: event.currentTarget.value })}>
               {jobs.map((one) => <option key={one.jobId} value={one.jobId}>the {SHOWN} strongest of {jobTitle(one)}</option>)}
+              {goneJob && <option value={goneJob}>{goneJob} (gone)</option>}
               <option value="none">none: nodes only, or edges by name</option>
             </select>
           </label>
+          {goneJob && (
+            <Notice kind="error">
+              The run {goneJob} is not one of this model's finished runs: it was removed, the daemon was started again, or another
+              model was chosen. Choose other edges above; until then there are the nodes, and edges by name.
+            </Notice>
+          )}
         </section>
         {error.value && <Notice kind="error">{error.value}</Notice>}
         {bench.value && model && (

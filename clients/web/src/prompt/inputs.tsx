@@ -20,12 +20,33 @@ export function promptOf(which: "clean" | "corrupt"): string {
   return route.value.params[which] ?? EXAMPLE[which];
 }
 
-/** The chosen resident model; undefined while there is none. */
-export function useModel(): { model: Model | undefined; list: Model[] | undefined } {
+export interface ChosenModel {
+  /** Undefined while there is none, and when the one that was chosen is gone: no other takes its place unasked. */
+  model: Model | undefined;
+  list: Model[] | undefined;
+  /** The handle of a chosen model that is gone, or empty. */
+  gone: string;
+}
+
+export function useModel(): ChosenModel {
   const polled = usePolled(async (signal) => (await models.listModels({}, { ...QUICK, signal })).models, 3);
   const list = polled.value.value;
-  const wanted = route.value.params["model"];
-  return { model: list?.find(({ modelId }) => modelId === wanted) ?? list?.[0], list };
+  const wanted = route.value.params["model"] ?? "";
+  const model = wanted === "" ? list?.[0] : list?.find(({ modelId }) => modelId === wanted);
+  useEffect(() => {
+    if (model) setParams({ model: model.modelId });
+  }, [model?.modelId]);
+  return { model, list, gone: list && !model ? wanted : "" };
+}
+
+/** What happened to the model, and what to do. */
+export function GoneModel({ gone }: { gone: string }) {
+  return gone === "" ? null : (
+    <Notice kind="error">
+      The model {gone} is not in memory any more: it was unloaded, or the daemon was started again. What was computed with it is
+      taken away. Choose another model here, or load one in the <a href="#/overview">overview</a>.
+    </Notice>
+  );
 }
 
 /** The value, once it has not changed for a while. */
@@ -38,8 +59,8 @@ export function useSettled<T>(value: T, ms = 350): T {
   return settled.value;
 }
 
-export function PromptInputs({ model, list }: { model: Model | undefined; list: Model[] | undefined }) {
-  if (list?.length === 0) {
+export function PromptInputs({ model, list, gone }: ChosenModel) {
+  if (list?.length === 0 && gone === "") {
     return (
       <Notice kind="info">
         No model is in memory. Load one in the <a href="#/overview">overview</a>.
@@ -47,10 +68,13 @@ export function PromptInputs({ model, list }: { model: Model | undefined; list: 
     );
   }
   return (
+    <>
+    <GoneModel gone={gone} />
     <form class="prompts" onSubmit={(event) => event.preventDefault()}>
       <label>
         Model
         <select value={model?.modelId ?? ""} onChange={(event) => setParams({ model: event.currentTarget.value })}>
+          {gone !== "" && <option value="">{gone} (gone)</option>}
           {list?.map(({ modelId, name }) => <option key={modelId} value={modelId}>{name}</option>)}
         </select>
       </label>
@@ -62,5 +86,6 @@ export function PromptInputs({ model, list }: { model: Model | undefined; list: 
         </label>
       ))}
     </form>
+    </>
   );
 }

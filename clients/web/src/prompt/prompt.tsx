@@ -37,7 +37,11 @@ function usePair(model: Model | undefined, clean: string, corrupt: string) {
   const error = useSignal("");
   const busy = useSignal(false);
   useEffect(() => {
-    if (!model) return undefined;
+    if (!model) {
+      pair.value = undefined;
+      error.value = "";
+      return undefined;
+    }
     const controller = new AbortController();
     busy.value = true;
     error.value = "";
@@ -143,7 +147,8 @@ function Difference({ model, pair, position }: { model: Model; pair: Pair; posit
 }
 
 export function Prompt() {
-  const { model, list } = useModel();
+  const chosenModel = useModel();
+  const { model } = chosenModel;
   const clean = useSettled(promptOf("clean"));
   const corrupt = useSettled(promptOf("corrupt"));
   const { pair, error, busy } = usePair(model, clean, corrupt);
@@ -157,7 +162,7 @@ export function Prompt() {
       <h1>Model and prompt</h1>
       <div class="stack">
         <section aria-label="Prompts">
-          <PromptInputs model={model} list={list} />
+          <PromptInputs {...chosenModel} />
           {error.value && <Notice kind="error">{error.value}</Notice>}
           {now && (
             <div class={busy.value ? "stale" : ""} aria-busy={busy.value}>

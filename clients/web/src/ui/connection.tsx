@@ -2,7 +2,7 @@
 // Whether the daemon answers, always in sight; and since when not.
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { answeredMs, link, retryMs, retryNow, server, trouble } from "../lib/connection.js";
+import { answeredMs, link, restartMs, retryMs, retryNow, server, trouble } from "../lib/connection.js";
 import { clock, duration } from "../lib/format.js";
 
 const WORDS = { connecting: "connecting", live: "live", lost: "no answer" } as const;
@@ -43,6 +43,18 @@ export function ConnectionBanner() {
       <button type="button" onClick={retryNow}>
         Try now
       </button>
+    </div>
+  );
+}
+
+/** A daemon that was started anew knows nothing of before. */
+export function RestartNotice() {
+  if (restartMs.value === 0 || link.value === "lost") return null;
+  return (
+    <div class="banner" role="status">
+      <strong>The daemon was started again</strong> (noticed at {clock(restartMs.value)}). Its models, graphs and runs of before
+      are gone, and what was shown of them is taken away. Load the model in the <a href="#/overview">overview</a>, and run again.{" "}
+      <button type="button" onClick={() => (restartMs.value = 0)}>Dismiss</button>
     </div>
   );
 }

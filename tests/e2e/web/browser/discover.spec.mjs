@@ -66,5 +66,5 @@ test("the slider redraws at once and measures the circuit under it", async ({ pa
   await expect(figures.getByRole("row", { name: /KL/ })).toContainText(shown(kl));
 
   await page.getByRole("button", { name: "Measure the whole curve" }).click();
-  await expect(page.getByRole("img", { name: "KL divergence, nats by edges in the circuit" })).toBeVisible();
+  await expect(page.getByRole("application", { name: "KL, nats by edges in the circuit" })).toBeVisible();
 });

@@ -77,7 +77,7 @@ test("nodes and edges by name, by resampling and by zero", async ({ page, daemon
   await name.press("Enter");
   const resampled = await patched(daemon, { "MLP 0->Resid End": 1 });
   await expectKl(page, resampled.kl);
-  await page.getByLabel("Ablated edges carry").selectOption({ label: "zero" });
+  await page.getByLabel("Ablated edges carry").selectOption({ label: "ZERO" });
   const zeroed = await patched(daemon, { "MLP 0->Resid End": 1 }, "zero");
   expect(Math.abs(zeroed.kl - resampled.kl)).toBeGreaterThan(1e-3);
   await expectKl(page, zeroed.kl);

@@ -121,8 +121,8 @@ extern "C" const char *abl_backend_blas_name(void) {
     static char name[4200];
     if (name[0] == '\0') {
         const char *path = at::hasMKL() ? "" : blas_path();
-        (void)std::snprintf(name, sizeof name, path[0] == '\0' ? "%s" : "%s (%s)", blas_kind(path),
-                            path);
+        (void)std::snprintf(name, sizeof name, path[0] == '\0' ? "%s%s" : "%s%s (%s)",
+                            abl::blas_has_dnnl() ? "oneDNN and " : "", blas_kind(path), path);
     }
     return name;
 }

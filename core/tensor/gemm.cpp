@@ -5,13 +5,24 @@
  * Many small products run side by side instead of each on all threads, and the bias and the
  * activation are applied to a block while it is in cache.
  *
- * Few rows are not for BLAS: it copies the weights into panels before it uses them, and on 8 rows
- * that costs more than the product. Those stream the weights once (kernels.cpp).
+ * oneDNN, which Debian's libtorch brings along, is the faster BLAS on AVX-512 where both operands
+ * are stored row major: it reads weights in place, and OpenBLAS copies them into panels first.
+ * Gflop/s on one core, where 250 are possible, with weights (768, 3072):
+ *
+ *     rows       8    16    32    64   128
+ *     oneDNN   130   147   189   213   201
+ *     OpenBLAS  47    65   114   146   183
+ *
+ * With an operand transposed it copies, too, and OpenBLAS has the better copy. Few rows against
+ * transposed weights (the unembedding of tied embeddings) are for neither: loops of our own stream
+ * the weights once (kernels.cpp), as they do for all few rows where oneDNN is not used.
  *
  * Where BLAS is another one (pip's libtorch has MKL), libtorch multiplies. */
 #include "core/tensor/gemm.hpp"
 
 #include "core/tensor/kernels.hpp"
+
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <dlfcn.h>
@@ -27,6 +38,13 @@ using sgemm_fn = void (*)(const char *trans_a, const char *trans_b, const int *m
                           const int *ldc);
 
 sgemm_fn sgemm = nullptr;
+
+/* oneDNN's: row major. Not 0: it could not. */
+using dnnl_sgemm_fn = int (*)(char trans_a, char trans_b, int64_t m, int64_t n, int64_t k,
+                              float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                              float beta, float *c, int64_t ldc);
+
+dnnl_sgemm_fn dnnl_sgemm = nullptr; /* NULL: not here, or no gain on this machine */
 
 /* A matrix that BLAS can read: one of its strides is 1. */
 struct operand {
@@ -71,9 +89,25 @@ struct problem {
     const epilogue *after;
 };
 
+/* On this thread alone: oneDNN asks OpenMP how many to use, which libtorch has told every thread
+ * that it has seen. */
+bool multiply_by_dnnl(const problem &p, const float *a, const float *b, float *out, int64_t rows,
+                      int64_t columns) {
+    at::internal::lazy_init_num_threads();
+    return dnnl_sgemm('N', 'N', rows, columns, p.k, p.alpha, a, p.a.ld, b, p.b.ld, p.beta, out,
+                      p.ldc) == 0;
+}
+
+bool is_for_dnnl(const problem &p) {
+    return dnnl_sgemm != nullptr && !p.a.transposed && !p.b.transposed;
+}
+
 /* Row-major out(m, n) = a b is column-major out'(n, m) = b' a'. */
 void multiply(const problem &p, const float *a, const float *b, float *out, int64_t rows,
               int64_t columns) {
+    if (is_for_dnnl(p) && multiply_by_dnnl(p, a, b, out, rows, columns)) {
+        return;
+    }
     const int m = static_cast<int>(columns);
     const int n = static_cast<int>(rows);
     const int k = static_cast<int>(p.k);
@@ -101,10 +135,11 @@ void run_epilogue(const problem &p, float *out, int64_t row, int64_t column, int
     }
 }
 
-/* Few rows: bound by reading b once, so BLAS, which copies b into panels first, would read it
+/* Few rows: bound by reading b once, so OpenBLAS, which copies b into panels first, would read it
  * thrice. */
 bool is_skinny(const problem &p) {
-    return p.m <= skinny_rows_max && !p.a.transposed && p.beta == 0.0F && p.alpha == 1.0F;
+    return p.m <= skinny_rows_max && !p.a.transposed && p.beta == 0.0F && p.alpha == 1.0F &&
+           !is_for_dnnl(p);
 }
 
 /* One block of one matrix of the batch. */
@@ -216,10 +251,17 @@ void set_up_blas() {
     }
     reinterpret_cast<void (*)(int)>(setter)(1);
     sgemm = reinterpret_cast<sgemm_fn>(symbol);
+    if (kernels_are_wide()) {
+        dnnl_sgemm = reinterpret_cast<dnnl_sgemm_fn>(dlsym(RTLD_DEFAULT, "dnnl_sgemm"));
+    }
 }
 
 bool blas_is_ours() {
     return sgemm != nullptr;
+}
+
+bool blas_has_dnnl() {
+    return dnnl_sgemm != nullptr;
 }
 
 void host_gemm(at::Tensor &out, const at::Tensor &a, const at::Tensor &b, float beta, float alpha,

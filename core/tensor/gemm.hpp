@@ -17,6 +17,7 @@ struct epilogue {
 
 /* True once BLAS is single-threaded under our own threads; then host_gemm() may be used. */
 bool blas_is_ours();
+bool blas_has_dnnl(); /* and oneDNN multiplies part of it */
 void set_up_blas();
 
 /* out = beta * out + alpha * a b, then the epilogue (rank 2 only); all rank 2 or all rank 3, float32

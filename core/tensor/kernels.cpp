@@ -168,14 +168,27 @@ void add_row(float *out, const float *x, int64_t n) {
 
 /* ---- Sums over a row --------------------------------------------------------------------- */
 
+/* N floats in registers, at any address. */
+template <int N> struct vector_of {
+    typedef float type __attribute__((vector_size(N * sizeof(float)), aligned(4), may_alias));
+};
+typedef vector_of<4>::type vec4;
+typedef vector_of<8>::type vec8;
+typedef vector_of<16>::type vec16;
+
 /* Pairwise: short error, and shuffles in registers. */
-inline float lanes_sum(float *lanes) {
-    for (int width = LANES / 2; width > 0; width /= 2) {
-        for (int lane = 0; lane < width; lane++) {
-            lanes[lane] += lanes[lane + width];
-        }
-    }
-    return lanes[0];
+inline float lanes_sum(const vec4 &x) {
+    return (x[0] + x[2]) + (x[1] + x[3]);
+}
+
+inline float lanes_sum(const vec8 &x) {
+    return lanes_sum(__builtin_shufflevector(x, x, 0, 1, 2, 3) +
+                     __builtin_shufflevector(x, x, 4, 5, 6, 7));
+}
+
+inline float lanes_sum(const vec16 &x) {
+    return lanes_sum(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
+                     __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15));
 }
 
 inline float dot(const float *a, const float *b, int64_t n) {
@@ -186,7 +199,7 @@ inline float dot(const float *a, const float *b, int64_t n) {
             lanes[lane] += a[i + lane] * b[i + lane];
         }
     }
-    float sum = lanes_sum(lanes);
+    float sum = lanes_sum(*reinterpret_cast<const vec16 *>(lanes));
     for (; i < n; i++) {
         sum += a[i] * b[i];
     }
@@ -323,28 +336,57 @@ void attention(const abl::attention_args &p) {
 
 /* ---- Few rows ---------------------------------------------------------------------------- */
 
-/* b transposed: an output is a dot product of two contiguous rows. M rows of a share each load. */
+typedef vector_of<ABL_KERNELS_WIDTH>::type vec;
+
+/* M rows of a against N rows of b, summed in registers: each load serves several products. */
+template <int M, int N>
+void dots_tile(float *out, int64_t ldc, const float *a, int64_t lda, const float *b, int64_t ldb,
+               int64_t k) {
+    constexpr int WIDTH = ABL_KERNELS_WIDTH;
+    vec sums[M][N] = {};
+    int64_t i = 0;
+    for (; i + WIDTH <= k; i += WIDTH) {
+        for (int c = 0; c < N; c++) {
+            __builtin_prefetch(b + (c + N) * ldb + i); /* of the next tile */
+        }
+        for (int r = 0; r < M; r++) {
+            const vec x = *reinterpret_cast<const vec *>(a + r * lda + i);
+            for (int c = 0; c < N; c++) {
+                sums[r][c] += x * *reinterpret_cast<const vec *>(b + c * ldb + i);
+            }
+        }
+    }
+    for (int r = 0; r < M; r++) {
+        for (int c = 0; c < N; c++) {
+            out[r * ldc + c] = lanes_sum(sums[r][c]);
+        }
+    }
+    for (; i < k; i++) {
+        for (int r = 0; r < M; r++) {
+            for (int c = 0; c < N; c++) {
+                out[r * ldc + c] += a[r * lda + i] * b[c * ldb + i];
+            }
+        }
+    }
+}
+
+/* b transposed: an output is a dot product of two contiguous rows. */
 template <int M>
 void skinny_dots(float *out, int64_t ldc, const float *a, int64_t lda, const float *b, int64_t ldb,
                  int64_t k, int64_t begin, int64_t end) {
-    for (int64_t column = begin; column < end; column++) {
+    constexpr int HALF = (M + 1) / 2; /* 4 x 3 sums fit 16 registers */
+    constexpr int TILE = 3;
+    int64_t column = begin;
+    for (; column + TILE <= end; column += TILE) {
+        float *to = out + column;
         const float *w = b + column * ldb;
-        float lanes[M][LANES] = {};
-        int64_t i = 0;
-        for (; i + LANES <= k; i += LANES) {
-            for (int r = 0; r < M; r++) {
-                for (int lane = 0; lane < LANES; lane++) {
-                    lanes[r][lane] += a[r * lda + i + lane] * w[i + lane];
-                }
-            }
+        dots_tile<HALF, TILE>(to, ldc, a, lda, w, ldb, k);
+        if constexpr (M > HALF) {
+            dots_tile<M - HALF, TILE>(to + HALF * ldc, ldc, a + HALF * lda, lda, w, ldb, k);
         }
-        for (int r = 0; r < M; r++) {
-            float sum = lanes_sum(lanes[r]);
-            for (int64_t j = i; j < k; j++) {
-                sum += a[r * lda + j] * w[j];
-            }
-            out[r * ldc + column] = sum;
-        }
+    }
+    for (; column < end; column++) {
+        dots_tile<M, 1>(out + column, ldc, a, lda, b + column * ldb, ldb, k);
     }
 }
 

@@ -63,6 +63,7 @@ struct kernel_table {
 constexpr int64_t skinny_rows_max = 8;
 
 const kernel_table &kernels();
+bool kernels_are_wide(); /* AVX-512 */
 
 } // namespace abl
 

@@ -37,4 +37,12 @@ const kernel_table &kernels() {
     return *table;
 }
 
+bool kernels_are_wide() {
+#ifdef ABL_KERNELS_X86
+    return &kernels() == &kernels_avx512;
+#else
+    return false;
+#endif
+}
+
 } // namespace abl

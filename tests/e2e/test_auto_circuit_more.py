@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AutoCircuit's public functions beyond its documentation's scripts: tasks, completeness, constrained
+"""AutoCircuit's public functions beyond its documentation's scripts: tasks, published circuits, completeness, constrained
 circuits, pictures of measurements, nodes by model, and the small helpers.
 """
 
 from __future__ import annotations
 
+import json
 from functools import partial
 
 import ablate
 import numpy as np
 import pytest
 from ablate.auto_circuit import tasks, use
-from ablate.auto_circuit.experiment_utils import load_tl_model
+from ablate.auto_circuit.experiment_utils import (
+    IOI_CIRCUIT_TYPE,
+    ioi_circuit_single_template_logit_diff_percent,
+    load_tl_model,
+)
 from ablate.auto_circuit.metrics import avoid_edges
 from ablate.auto_circuit.metrics.area_under_curve import average_auc_plot
 from ablate.auto_circuit.metrics.completeness_metrics.same_under_knockouts import (
@@ -19,6 +24,7 @@ from ablate.auto_circuit.metrics.completeness_metrics.same_under_knockouts impor
     same_under_knockout,
     same_under_knockouts_fig,
 )
+from ablate.auto_circuit.metrics.official_circuits.circuits.ioi_official import ioi_true_edges
 from ablate.auto_circuit.metrics.official_circuits.measure_roc import measure_roc
 from ablate.auto_circuit.metrics.official_circuits.roc_plot import roc_plot, task_roc_plot
 from ablate.auto_circuit.metrics.prune_metrics.prune_metrics_plot import edge_patching_plot
@@ -32,6 +38,7 @@ from ablate.auto_circuit.utils.misc import (
     remove_hooks,
     run_prompt,
 )
+from daemon import goldens
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +67,8 @@ def test_the_registry_has_autocircuits_tasks_which_say_what_they_lack(base, tmp_
         wanted = NotImplementedError if task.autoencoder_input else FileNotFoundError
         with pytest.raises(wanted, match=task.key.partition("(")[0]):
             task.train_loader  # noqa: B018
-    ioi = tasks.IOI_COMPONENT_CIRCUIT_TASK
-    with pytest.raises(NotImplementedError, match="ioi_true_edges is not here.*circuit_prune_scores"):
-        ioi._true_edge_func(None)
+    with pytest.raises(FileNotFoundError, match="ioi_ABBA_template_3_prompts.json"):
+        ioi_circuit_single_template_logit_diff_percent(base, 4, True, "ABBA", 3)
 
 
 def test_a_task_finds_its_dataset_below_the_working_directory(base, ioi_path, tmp_path, monkeypatch):
@@ -73,6 +79,76 @@ def test_a_task_finds_its_dataset_below_the_working_directory(base, ioi_path, tm
     assert made.model.n_edges > 0 and made.true_edges is None and len(made.train_loader) == 2
     made.model.graph.delete()
     tasks.TASK_DICT.pop("mine")
+
+
+@pytest.fixture(scope="module")
+def gpt2_shaped(base):
+    """GPT-2 small's 12 layers of 12 heads, narrow and random, with tiny-ioi's tokenizer."""
+    width, vocab = 24, base.cfg.d_vocab
+    draw = np.random.default_rng(0)
+    weights = {"wte.weight": (vocab, width), "wpe.weight": (32, width), "ln_f.weight": (width,), "ln_f.bias": (width,)}
+    for layer in range(12):
+        block = {
+            "ln_1.weight": (width,), "ln_1.bias": (width,), "ln_2.weight": (width,), "ln_2.bias": (width,),
+            "attn.c_attn.weight": (width, 3 * width), "attn.c_attn.bias": (3 * width,),
+            "attn.c_proj.weight": (width, width), "attn.c_proj.bias": (width,),
+            "mlp.c_fc.weight": (width, 48), "mlp.c_fc.bias": (48,),
+            "mlp.c_proj.weight": (48, width), "mlp.c_proj.bias": (width,),
+        }  # fmt: skip
+        weights |= {f"h.{layer}.{name}": shape for name, shape in block.items()}
+    arrays = {
+        name: (draw.normal(size=shape) * 0.3 + (1.0 if ".ln_" in f".{name}" and "weight" in name else 0.0))
+        for name, shape in weights.items()
+    }
+    config = {
+        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": 12, "n_head": 12, "n_embd": width,
+        "n_inner": 48, "n_positions": 32, "n_ctx": 32, "vocab_size": vocab, "layer_norm_epsilon": 1e-5,
+        "activation_function": "gelu_new", "bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True,
+    }  # fmt: skip
+    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+    tokenizer = goldens() / "models" / "tiny-ioi" / "tokenizer.json"
+    made = base.client.upload_model((config, arrays), "gpt2", tokenizer=tokenizer, mode="tl", progress=False)
+    yield made
+    made.unload()
+
+
+def test_a_task_with_a_published_circuit(gpt2_shaped, ioi_path):
+    made = tasks.Task("ioi", "IOI", 4, 2, False, gpt2_shaped, str(ioi_path), _true_edge_func=ioi_true_edges)
+    assert made.true_edge_count == 739  # as clients/python/tests has it of AutoCircuit
+    assert {edge.dest.name for edge in made.true_edges if edge.src.name == "A9.9"} == {"Resid End"}
+    made.model.graph.delete()
+    tasks.TASK_DICT.pop("ioi")
+
+
+@pytest.mark.parametrize("circuit", IOI_CIRCUIT_TYPE)
+def test_what_the_ioi_circuit_recovers(gpt2_shaped, ioi_path, tmp_path, monkeypatch, circuit):
+    folder = tmp_path / "datasets" / "ioi"
+    folder.mkdir(parents=True)
+    (folder / "ioi_ABBA_template_0_prompts.json").write_bytes(ioi_path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    factorized = circuit is not IOI_CIRCUIT_TYPE.NODES
+    options = {"factorized": factorized, "circuit": circuit, "ablation_type": AblationType.RESAMPLE, "batch_size": 4}
+    found = ioi_circuit_single_template_logit_diff_percent(gpt2_shaped, 8, True, "ABBA", 0, **options)
+    count, mean, deviation, each, scores = found
+    assert sum(int(np.asarray(array).sum()) for array in scores.values()) == count > 0
+    assert each.shape == (8,) and mean == pytest.approx(np.mean(each))
+    assert deviation == pytest.approx(np.std(each, ddof=1))
+    # By hand: all edges but the circuit's carry the other prompt.
+    rows = json.loads(ioi_path.read_text())["prompts"][:8]
+    graph = gpt2_shaped.graph(factorized=factorized, seq_len=16)
+    graph.set_patch_mask({name: 1 - np.asarray(array) for name, array in scores.items()})
+    clean, corrupt = (
+        gpt2_shaped.to_tokens([row[key] for row in rows], prepend_bos=True) for key in ("clean", "corrupt")
+    )
+    whole = gpt2_shaped(clean, slice_output="last_seq")
+    kept = graph.forward(clean, ablation="resample", ablation_input=corrupt, slice_output="last_seq")
+    graph.delete()
+    answers, wrong = (
+        [gpt2_shaped.to_single_token(row[key][0]) for row in rows] for key in ("answers", "wrong_answers")
+    )
+    at = np.arange(8)
+    by_hand = (kept[at, answers] - kept[at, wrong]) / (whole[at, answers] - whole[at, wrong]) * 100
+    np.testing.assert_allclose(each, by_hand, rtol=2e-3)
 
 
 def test_completeness_is_the_clients(task):

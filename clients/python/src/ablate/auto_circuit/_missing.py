@@ -33,40 +33,12 @@ _TRACR = (
     "compiling is tracr's: compile the program with tracr and give what comes out to "
     "ablate.tracr.upload(client, assembled)"
 )
-_OFFICIAL = (
-    "published circuits of particular models are data of AutoCircuit's authors; name a paper's edges yourself: "
-    "model.circuit_prune_scores(edges), and official_edges of the algorithms and of measure_task_roc take them"
-)
 
 NAMES: dict[str, dict[str, str]] = {
-    "experiment_utils": dict.fromkeys(
-        ("IOI_CIRCUIT_TYPE", "ioi_circuit_single_template_logit_diff_percent"),
-        "it measures AutoCircuit's own IOI circuit on its own data; load_datasets_from_json, run_circuits and "
-        "answer_diff_percent are its parts",
-    ),
     "metrics.completeness_metrics.train_same_under_knockouts": {
         "train_same_under_knockout_prune_scores": _KNOCKOUTS,
         "train_same_under_knockouts": _KNOCKOUTS,
     },
-    "metrics.official_circuits.circuits.docstring_official": dict.fromkeys(
-        ("docstring_node_based_official_edges", "docstring_true_edges"), _OFFICIAL
-    ),
-    "metrics.official_circuits.circuits.greaterthan_official": dict.fromkeys(
-        ("CIRCUIT", "CONNECTED_PAIRS", "greaterthan_true_edges", "idx_to_nodes"), _OFFICIAL
-    ),
-    "metrics.official_circuits.circuits.ioi_official": dict.fromkeys(
-        ("Conn", "IOI_CIRCUIT", "ioi_head_based_official_edges", "ioi_true_edges", "ioi_true_edges_mlp_0_only"),
-        _OFFICIAL,
-    ),
-    "metrics.official_circuits.circuits.sports_players_official": dict.fromkeys(
-        ("sports_players_probe_true_edges", "sports_players_true_edges"), _OFFICIAL
-    ),
-    "metrics.official_circuits.circuits.tracr.reverse_official": dict.fromkeys(
-        ("tracr_reverse_acdc_edges", "tracr_reverse_true_edges"), _OFFICIAL
-    ),
-    "metrics.official_circuits.circuits.tracr.xproportion_official": dict.fromkeys(
-        ("tracr_xproportion_acdc_edges", "tracr_xproportion_official_edges"), _OFFICIAL
-    ),
     "metrics.prune_metrics.answer_diff": {"identity": _INNER},
     "metrics.prune_metrics.answer_diff_percent": {"identity": _INNER},
     "metrics.prune_metrics.answer_value": {"identity": _INNER},

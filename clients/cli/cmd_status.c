@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define PROTOCOL "ablate.v1"
+
 static const abl_rpc_method get_server_info =
     ABL_RPC("AdminService", "GetServerInfo", get_server_info);
 
@@ -37,7 +39,10 @@ static void info_rows(const abl_cli *cli, abl_table *table,
     char uptime[24];
     abl_text_duration(uptime, sizeof uptime, (double)info->uptime_ms);
     text_row(table, "address", abl_rpc_host(cli->rpc));
-    text_row(table, "version", info->version);
+    bool skew = strcmp(info->protocol, PROTOCOL) != 0;
+    abl_table_add(table, "version");
+    abl_table_add(table, "%s%s%s", info->version, skew ? ", which speaks another protocol: " : "",
+                  skew ? info->protocol : "");
     text_row(table, "state", info->draining ? "draining: refuses new calls" : "serving");
     if (!cli->args->given[ABL_OPTION_WATCH] || cli->out.tty) {
         text_row(table, "up for", uptime); /* else it would be a change each second */
@@ -127,7 +132,7 @@ int abl_cmd_version(abl_cli *cli) {
     abl_code code = abl_rpc_unary(cli->rpc, &get_server_info, &request.base, &response, &error);
     const Ablate__V1__GetServerInfoResponse *info =
         (const Ablate__V1__GetServerInfoResponse *)response;
-    bool skew = code == ABL_CODE_OK && strcmp(info->protocol, "ablate.v1") != 0;
+    bool skew = code == ABL_CODE_OK && strcmp(info->protocol, PROTOCOL) != 0;
     if (cli->json) {
         json_t *document =
             json_pack("{s:s, s:s, s:s?, s:s?}", "client", ABLATE_VERSION, "protocol", "ablate.v1",
@@ -138,7 +143,7 @@ int abl_cmd_version(abl_cli *cli) {
     }
     abl_cli_say(cli, "ablate %s, protocol ablate.v1", ABLATE_VERSION);
     if (code != ABL_CODE_OK) {
-        abl_cli_say(cli, "ablated: none answers at %s", abl_rpc_host(cli->rpc));
+        abl_cli_say(cli, "ablated: %s", error.message);
         return ABL_EXIT_OK;
     }
     abl_cli_say(cli, "ablated %s at %s, protocol %s", info->version, abl_rpc_host(cli->rpc),

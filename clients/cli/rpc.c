@@ -45,6 +45,7 @@ enum { TAG_START = 1, TAG_STATUS, TAG_MESSAGE };
 /* All that one call needs while it runs. */
 typedef struct exchange {
     abl_rpc *rpc;
+    const char *path; /* of the method */
     grpc_call *call;
     const ProtobufCMessageDescriptor *response;
     abl_rpc_message_cb cb; /* NULL: the message is kept, for a unary call */
@@ -389,6 +390,14 @@ static void say_unreachable(const exchange *ex, char *message, size_t size) {
                        "signed its certificate, which must be for that host",
                        host, words == NULL ? "" : words);
         abl_free(words);
+    } else if (strstr(message, "http1.x") != NULL) {
+        (void)snprintf(
+            message, size,
+            "what listens at %s speaks HTTP/1, as ablated's port for browsers does: give "
+            "its port for gRPC, which is 50051 unless it was told another",
+            host);
+    } else if (strstr(message, "DNS resolution") != NULL) {
+        (void)snprintf(message, size, "there is no host of the name in %s", host);
     } else if (closed && is_secure(host)) {
         (void)snprintf(message, size,
                        "ablated at %s ended the TLS handshake: if it asks for a certificate, give "
@@ -434,6 +443,13 @@ static abl_code outcome(const exchange *ex, abl_rpc_error *ret_error) {
     if (ret_error->unreachable) {
         say_unreachable(ex, ret_error->message, sizeof ret_error->message);
     }
+    if (ex->status == GRPC_STATUS_UNIMPLEMENTED &&
+        (below || strcmp(ret_error->reason, "METHOD_UNKNOWN") == 0)) {
+        (void)snprintf(ret_error->message, sizeof ret_error->message,
+                       "what listens at %s does not know %s: it is no ablated, or one of another "
+                       "version; compare them with `ablate version`",
+                       ex->rpc->host, ex->path);
+    }
     if (below && ex->status == GRPC_STATUS_DEADLINE_EXCEEDED) {
         (void)snprintf(ret_error->message, sizeof ret_error->message,
                        "no answer within %.3g s; --timeout sets how long to wait",
@@ -448,6 +464,7 @@ static abl_code converse(exchange *ex, const abl_rpc_method *method,
     gpr_timespec deadline =
         ex->rpc->timeout_ms > 0 ? in_ms(ex->rpc->timeout_ms) : gpr_inf_future(GPR_CLOCK_MONOTONIC);
     ex->response = method->response;
+    ex->path = method->path + 1;
     ex->status = GRPC_STATUS_UNKNOWN;
     ex->details = grpc_empty_slice();
     ex->call =

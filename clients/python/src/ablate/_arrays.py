@@ -82,6 +82,14 @@ def encode_float(array: Any) -> common_pb2.Tensor:
 
 def encode_tokens(tokens: Tokens) -> common_pb2.Tensor:
     """Token ids as int32 ``[batch, seq]``; ``[seq]`` becomes a batch of one."""
+    if isinstance(tokens, (list, tuple)):
+        if any(isinstance(row, str) for row in tokens):
+            raise ValueError("a batch is of texts or of token ids, not of both")
+        lengths = {len(row) if hasattr(row, "__len__") else 0 for row in tokens}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"the prompts of a batch have one length; these have {', '.join(map(str, sorted(lengths)))} tokens"
+            )
     values = to_numpy(tokens)
     if values.size and not np.issubdtype(values.dtype, np.integer):
         raise TypeError(f"token ids must be integers, not {values.dtype}")

@@ -76,6 +76,8 @@ def _advice(host: str, words: str) -> str:
         return "if it asks for a certificate, give client_cert and client_key"
     if "Socket closed" in words:
         return f"if it speaks TLS, its address is https://{host}"
+    if "http1.x" in words:
+        return "that is its HTTP port: give the one for gRPC, 50051 where `ablated` was not told another"
     return "start one with `ablated`, or set ABLATE_HOST or pass host:port"
 
 

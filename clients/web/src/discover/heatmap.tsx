@@ -15,6 +15,7 @@ interface Props {
 }
 
 const LEFT = 74;
+const TOP = 8; // half a line: the first row's name is not cut
 const BOTTOM = 62;
 
 /** Labels that fit: every n-th name, so that none overlap. */
@@ -34,15 +35,15 @@ function paint(canvas: HTMLCanvasElement, heat: Heat, topology: Topology, larges
   const image = new ImageData(heat.columns, heat.rows);
   image.data.set(pixels(heat, largest, colour("--plus"), colour("--minus"), colour("--grid")));
   small.getContext("2d")!.putImageData(image, 0, 0);
-  const cell = { x: (width - LEFT) / heat.columns, y: (height - BOTTOM) / heat.rows };
+  const cell = { x: (width - LEFT) / heat.columns, y: (height - TOP - BOTTOM) / heat.rows };
   context.imageSmoothingEnabled = cell.x < 1 || cell.y < 1;
-  context.drawImage(small, LEFT, 0, width - LEFT, height - BOTTOM);
+  context.drawImage(small, LEFT, TOP, width - LEFT, height - TOP - BOTTOM);
   context.fillStyle = colour("--quiet");
   context.font = "10px system-ui, sans-serif";
   context.textBaseline = "middle";
   context.textAlign = "right";
   for (const [row, name] of labels(topology.destinations.map(({ name }) => name), cell.y, 11)) {
-    context.fillText(name, LEFT - 5, (row + 0.5) * cell.y);
+    context.fillText(name, LEFT - 5, TOP + (row + 0.5) * cell.y);
   }
   for (const [column, name] of labels(topology.sources.map(({ name }) => name), cell.x, 12)) {
     context.save();
@@ -55,7 +56,7 @@ function paint(canvas: HTMLCanvasElement, heat: Heat, topology: Topology, larges
     context.strokeStyle = colour("--ink");
     context.lineWidth = 1.5;
     const [row, column] = [Math.floor(cursor / heat.columns), cursor % heat.columns];
-    context.strokeRect(LEFT + column * cell.x - 1, row * cell.y - 1, cell.x + 2, cell.y + 2);
+    context.strokeRect(LEFT + column * cell.x - 1, TOP + row * cell.y - 1, cell.x + 2, cell.y + 2);
   }
 }
 
@@ -88,7 +89,7 @@ export function HeatMap({ topology, values, largest, pointed }: Props) {
     const element = canvas.current;
     if (!now || !element) return;
     const column = Math.floor(((event.offsetX - LEFT) / (element.clientWidth - LEFT)) * now.columns);
-    const row = Math.floor((event.offsetY / (element.clientHeight - BOTTOM)) * now.rows);
+    const row = Math.floor(((event.offsetY - TOP) / (element.clientHeight - TOP - BOTTOM)) * now.rows);
     const inside = column >= 0 && column < now.columns && row >= 0 && row < now.rows;
     cursor.value = inside ? row * now.columns + column : -1;
   };

@@ -224,7 +224,7 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
           <Fields message={PruneJobSpecSchema} content={runOptions} only={RUN_OPTIONS} />
         </details>
         {error.value && <Notice kind="error">{error.value}</Notice>}
-        <button type="submit" class="main" disabled={busy.value !== ""}>
+        <button type="submit" class="main" disabled={busy.value !== "" || known === undefined}>
           {busy.value || "Discover"}
         </button>
       </form>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A value of the daemon's that is read again at each of its answers (connection.ts), and kept, as old,
-// while it does not answer.
+// while it does not answer. What a daemon that was started anew was not asked for is not kept.
 import { useSignalEffect, useSignal, type Signal } from "@preact/signals";
 import { useMemo } from "preact/hooks";
 import { epoch, tick } from "./connection.js";
@@ -21,9 +21,13 @@ export function usePolled<T>(read: (signal: AbortSignal) => Promise<T>, every = 
   const state = useMemo(() => ({ busy: false, lastTick: -Infinity, lastEpoch: 0, lastAgain: 0 }), []);
   useSignalEffect(() => {
     const now = tick.value;
-    const forced = again.value !== state.lastAgain || epoch.value !== state.lastEpoch;
+    if (epoch.value !== state.lastEpoch) {
+      Object.assign(state, { lastEpoch: epoch.value, lastTick: -Infinity });
+      value.value = undefined; // handles of the daemon that was
+    }
+    const forced = again.value !== state.lastAgain;
     if (now === 0 || state.busy || (!forced && now - state.lastTick < every)) return;
-    Object.assign(state, { busy: true, lastTick: now, lastAgain: again.value, lastEpoch: epoch.value });
+    Object.assign(state, { busy: true, lastTick: now, lastAgain: again.value });
     const controller = new AbortController();
     read(controller.signal)
       .then((result) => {
@@ -35,7 +39,7 @@ export function usePolled<T>(read: (signal: AbortSignal) => Promise<T>, every = 
       })
       .finally(() => {
         state.busy = false;
-        if (again.peek() !== state.lastAgain) again.value++;
+        if (again.peek() !== state.lastAgain || state.lastTick === -Infinity) again.value++;
       });
   });
   return useMemo(() => ({ value, error, refresh: () => again.value++ }), []);

@@ -8,6 +8,9 @@ const WIDTH = 520;
 const HEIGHT = 240;
 const PAD = { left: 46, right: 12, top: 12, bottom: 62 };
 
+/** As much of a token as fits below the plot. */
+const short = (text: string) => (text.length > 12 ? `${text.slice(0, 11)}…` : text);
+
 interface Props {
   clean: number[];
   corrupt: number[];
@@ -37,7 +40,7 @@ export function PositionPlot({ clean, corrupt, tokens, position }: Props) {
         <polyline class="line corrupt" points={path(corrupt)} />
         {tokens.map((token, index) => index % every === 0 && (
           <text key={index} text-anchor="end" transform={`translate(${sx(index) + 3} ${HEIGHT - PAD.bottom + 8}) rotate(-60)`}>
-            {visible(token.text)}
+            {short(visible(token.text))}
           </text>
         ))}
         {clean.map((value, index) => (

@@ -4,6 +4,7 @@
 //
 // `test` uses one daemon a worker; `alone` one of the test's own, which it may end and restart.
 import { execFile } from "node:child_process";
+import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { test as base, expect } from "@playwright/test";
@@ -103,6 +104,9 @@ export class Api {
   }
 }
 
+/** A view's address. */
+export const address = (view, params = {}) => `/#/${view}?${new URLSearchParams(params)}`;
+
 /** Runs Python with the package `ablate` against the daemon; the last line it prints is JSON. */
 export async function python(daemon, script) {
   const { stdout } = await promisify(execFile)(join(root, ".venv", "bin", "python"), ["-c", script], {
@@ -140,6 +144,37 @@ export const test = base.extend({
     expect(thrown, "the page threw").toEqual([]);
   },
 });
+
+/**
+ * A wire to the daemon that can be cut: the page's address is `wire.url`, and `wire.cut()` breaks every
+ * connection there is, as a bad network does; new ones are made as if nothing had been.
+ */
+export async function wireTo(daemon) {
+  const sockets = new Set();
+  const { hostname, port } = new URL(daemon.url);
+  const server = createServer((near) => {
+    const far = connect(Number(port), hostname);
+    for (const [one, other] of [[near, far], [far, near]]) {
+      sockets.add(one);
+      one.on("close", () => {
+        sockets.delete(one);
+        other.destroy();
+      });
+      one.on("error", () => {});
+      one.pipe(other);
+    }
+  });
+  await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  const cut = () => sockets.forEach((socket) => socket.destroy());
+  return {
+    url: `http://127.0.0.1:${server.address().port}`,
+    cut,
+    close: () => {
+      server.close();
+      cut();
+    },
+  };
+}
 
 /** A daemon of the test's own: `daemon.restart()` begins anew at the same addresses. */
 export const alone = test.extend({

@@ -23,7 +23,6 @@ export { expect };
 
 export const data = join(root, "tests", "golden", "data");
 export const ioiPath = join(data, "prompts", "ioi_abba.json");
-const roots = [join(data, "models")];
 
 /** One mask point of one prompt a step, and scores after each prompt: it lasts longer than any test. */
 export const LONG = {
@@ -124,7 +123,7 @@ export function shown(value) {
 
 async function start(options = {}) {
   const flags = ["--web-root", join(root, "clients", "web", "dist")];
-  const daemon = await spawnDaemon({ roots, flags, stdio: "ignore", ...options });
+  const daemon = await spawnDaemon({ roots: [join(data, "models")], flags, stdio: "ignore", ...options });
   return Object.assign(daemon, { api: new Api(daemon.url) });
 }
 
@@ -178,15 +177,17 @@ export async function wireTo(daemon) {
 
 /** A daemon of the test's own: `daemon.restart()` begins anew at the same addresses. */
 export const alone = test.extend({
-  daemon: async ({}, use) => {
-    const first = await start();
+  /** Its model roots. */
+  roots: [[join(data, "models")], { option: true }],
+  daemon: async ({ roots }, use) => {
+    const first = await start({ roots });
     let current = first;
     const daemon = {
       url: first.url, grpc: first.grpc, api: first.api,
       get process() { return current.process; },
       stop: (signal) => current.stop(signal),
       restart: async () => {
-        current = await start({ listen: first.grpc, http: new URL(first.url).host });
+        current = await start({ roots, listen: first.grpc, http: new URL(first.url).host });
       },
     };
     await use(daemon);

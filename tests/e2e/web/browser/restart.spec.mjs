@@ -47,6 +47,7 @@ test("a form that is sent to nobody says so, and can be sent again", async ({ pa
   await form.getByRole("button", { name: "Discover" }).click();
   await expect(form.getByRole("alert")).toContainText("The daemon does not answer.");
   await expect(form.getByRole("button", { name: "Discover" })).toBeEnabled();
+  await expect(banner(page)).toBeVisible();
 
   await daemon.restart();
   await daemon.api.prepare();

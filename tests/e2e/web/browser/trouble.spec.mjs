@@ -76,7 +76,7 @@ test("a model removed under a view: its numbers go, and the page says what to do
 
   // Another one is not taken for it; it has to be chosen.
   const other = await daemon.api.load("tiny-rand");
-  await page.getByLabel("Model", { exact: true }).selectOption(other.modelId);
+  await page.getByRole("combobox", { name: /^Model/ }).selectOption(other.modelId);
   await expect(page.getByRole("alert")).toHaveCount(0);
   await expect(page.getByRole("region", { name: "Next token" })).toBeVisible();
 });

@@ -90,6 +90,17 @@ int abl_cli_usage(const abl_cli *cli, const char *format, ...) {
     return ABL_EXIT_USAGE;
 }
 
+int abl_cli_read_interventions(const abl_cli *cli, abl_cli_interventions *ret_set) {
+    char problem[256];
+    *ret_set = (abl_cli_interventions){.count = 0};
+    if (cli->args->given[ABL_OPTION_INTERVENE] &&
+        !abl_interventions_read(cli->args->text[ABL_OPTION_INTERVENE], ret_set, problem,
+                                sizeof problem)) {
+        return abl_cli_usage(cli, "%s", problem);
+    }
+    return ABL_EXIT_OK;
+}
+
 int abl_cli_error(const abl_cli *cli, const char *format, ...) {
     char message[1024];
     va_list arguments;

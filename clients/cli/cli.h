@@ -13,6 +13,7 @@
 #include "ablate/v1/model.pb-c.h"
 #include "ablate/v1/prune.pb-c.h"
 #include "ablate/v1/run.pb-c.h"
+#include "clients/cli/interventions.h"
 #include "clients/cli/json.h"
 #include "clients/cli/options.h"
 #include "clients/cli/progress.h"
@@ -84,6 +85,10 @@ ABL_MUST_CHECK abl_code abl_cli_connect(const abl_args *args, int64_t timeout_ms
 int abl_cli_failed(const abl_cli *cli, const abl_rpc_error *error);
 int abl_cli_usage(const abl_cli *cli, const char *format, ...) ABL_PRINTF(2, 3);
 int abl_cli_error(const abl_cli *cli, const char *format, ...) ABL_PRINTF(2, 3);
+
+/* What --intervene says; empty without it. ABL_EXIT_OK, and then ended with
+ * abl_interventions_free(), or the exit code of the mistake that was told. */
+int abl_cli_read_interventions(const abl_cli *cli, abl_cli_interventions *ret_set);
 
 /* A sentence on standard output, wrapped; nothing with --json. */
 void abl_cli_say(const abl_cli *cli, const char *format, ...) ABL_PRINTF(2, 3);

@@ -4,7 +4,8 @@
  *
  * Each step is skipped where its outcome is there already, so a second run starts at the job. A
  * graph with the wanted options is used again rather than made twice: a job does not look at the
- * graph's mask, so sharing one is harmless.
+ * graph's mask, so sharing one is harmless; but it runs with the graph's hooks, so one that has any
+ * is passed over.
  */
 #include "clients/cli/job_view.h"
 #include "clients/cli/scores_file.h"
@@ -32,7 +33,8 @@ static bool on_graphs(const ProtobufCMessage *page, void *user_data) {
     graph_search *search = user_data;
     const Ablate__V1__ListGraphsResponse *list = (const Ablate__V1__ListGraphsResponse *)page;
     for (size_t i = 0; i < list->n_graphs && search->graph_id == NULL; i++) {
-        if (same_options(list->graphs[i]->options, search->options)) {
+        if (list->graphs[i]->hook_count == 0 &&
+            same_options(list->graphs[i]->options, search->options)) {
             search->graph_id = abl_strdup(list->graphs[i]->graph_id);
         }
     }
@@ -473,8 +475,16 @@ int abl_cmd_discover(abl_cli *cli) {
         return abl_cli_usage(cli, "--target: acdc takes kl-div, mse and answer-diff, trainings all "
                                   "but answer-diff");
     }
+    abl_cli_interventions set = {.count = 0};
+    code = abl_cli_read_interventions(cli, &set);
+    if (code != ABL_EXIT_OK) {
+        return code;
+    }
+    spec.interventions = set.items;
+    spec.n_interventions = set.count;
     code = set_algorithm(args, &all, &spec) ? follow_job(cli, &spec, (size_t)top)
                                             : abl_cli_error(cli, "out of memory");
+    abl_interventions_free(&set);
     algorithms_finish(&all);
     return code;
 }

@@ -292,7 +292,15 @@ int abl_cmd_eval(abl_cli *cli) {
     if (code != ABL_EXIT_OK) {
         return code;
     }
+    abl_cli_interventions set = {.count = 0};
+    code = abl_cli_read_interventions(cli, &set);
+    if (code != ABL_EXIT_OK) {
+        return code;
+    }
+    run.message.interventions = set.items;
+    run.message.n_interventions = set.count;
     code = make_table(&run) ? evaluate(cli, &run) : abl_cli_error(cli, "out of memory");
+    abl_interventions_free(&set);
     abl_table_destroy(run.table);
     abl_table_destroy(run.areas);
     return code;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_run.c -- `ablate tokens` and `ablate forward`: what the model makes of a text. */
 #include "clients/cli/cli.h"
-#include "clients/cli/interventions.h"
 
 #include <math.h>
 
@@ -101,14 +100,12 @@ static int forward(abl_cli *cli, Ablate__V1__ForwardRequest *request) {
         ablation.prompts = &corrupt.prompts;
     }
     abl_cli_interventions set = {.count = 0};
-    char problem[256];
-    if (args->given[ABL_OPTION_INTERVENE] &&
-        !abl_interventions_read(args->text[ABL_OPTION_INTERVENE], &set, problem, sizeof problem)) {
-        return abl_cli_usage(cli, "%s", problem);
+    int code = abl_cli_read_interventions(cli, &set);
+    if (code != ABL_EXIT_OK) {
+        return code;
     }
     request->interventions = set.items;
     request->n_interventions = set.count;
-    int code = ABL_EXIT_OK;
     ABL_CLEANUP(abl_rpc_freep)
     ProtobufCMessage *response = abl_cli_call(cli, &method, &request->base, &code);
     abl_interventions_free(&set);

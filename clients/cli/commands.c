@@ -56,11 +56,12 @@ const abl_command abl_commands[] = {
          ABL_TAKES(NAME) | ABL_TAKES(BOS) | ABL_TAKES(ALGORITHM) | ABL_TAKES(METHOD) |
          ABL_TAKES(STEPS) | ABL_TAKES(IG) | ABL_TAKES(GRAD) | ABL_TAKES(ANSWER) |
          ABL_TAKES(MASK_VALUE) | ABL_TAKES(EDGES) | ABL_TAKES(TAU) | ABL_TAKES(SEED) |
-         BATCH_OPTIONS | ABL_TAKES(CLEAN) | ABL_TAKES(TOP) | ABL_TAKES(OUT) | TRAINING_OPTIONS,
+         ABL_TAKES(INTERVENE) | BATCH_OPTIONS | ABL_TAKES(CLEAN) | ABL_TAKES(TOP) | ABL_TAKES(OUT) |
+         TRAINING_OPTIONS,
      abl_cmd_discover},
     {"eval", "JOB", "measure how faithful circuits of a job's edges are", 1,
      ABL_TAKES(SIZES) | ABL_TAKES(METRICS) | ABL_TAKES(AREAS) | ABL_TAKES(SIGNED) |
-         ABL_TAKES(PATCH) | ABL_TAKES(DATASET) | BATCH_OPTIONS,
+         ABL_TAKES(PATCH) | ABL_TAKES(DATASET) | ABL_TAKES(INTERVENE) | BATCH_OPTIONS,
      abl_cmd_eval},
     {"export", "JOB", "save scores as safetensors, or as EAP-IG's graph JSON (.json)", 1,
      ABL_TAKES(OUT), abl_cmd_export},

@@ -88,9 +88,11 @@ static json_t *hook_json(const abl_resident_hook *hook) {
     char id[ABL_NAME_BYTES_MAX];
     char name[ABL_NAME_BYTES_MAX];
     abl_convert_hook_id(hook, id, sizeof id);
-    json_t *object =
-        json_pack("{s:s, s:s, s:s}", "hook_id", id, "name",
-                  abl_hook_name(item->hook, name, sizeof name), "operation", abl_op_name(item->op));
+    json_t *object = json_pack("{s:s, s:s}", "name", abl_hook_name(item->hook, name, sizeof name),
+                               "operation", abl_op_name(item->op));
+    if (hook->number > 0) { /* else the request's own */
+        (void)json_object_set_new(object, "hook_id", json_string(id));
+    }
     add_operation(object, hook);
     add_list(object, "heads", item->heads);
     add_list(object, "positions", item->positions);

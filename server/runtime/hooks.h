@@ -33,7 +33,7 @@ const abl_cache_entry *abl_resident_activations_find(const abl_resident_activati
 
 typedef struct abl_resident_hook {
     uint32_t refs;
-    uint32_t number; /* within its graph; ids are made of it */
+    uint32_t number; /* within its graph; ids are made of it. 0: a job's own, no graph's */
     abl_intervention item;
     abl_object *activations; /* that it patches from; NULL: none */
     char *source_name;       /* of which tensor there */

@@ -277,7 +277,7 @@ void abl_rpc_create_ablation(abl_rpc *rpc, const ProtobufCMessage *message) {
     }
     if (found) {
         found = abl_kv_use_init(&state->kv, state->model, NULL, state->request.tail_divergence,
-                                &rpc->status) == ABL_CODE_OK &&
+                                NULL, &rpc->status) == ABL_CODE_OK &&
                 (state->request.kv_cache_id == NULL ||
                  abl_kv_use_name(rpc, &state->kv, state->request.kv_cache_id));
     }

@@ -151,37 +151,69 @@ static bool check_behind(abl_rpc *rpc, const abl_resident_model *model, const ab
                                    &rpc->status) == ABL_CODE_OK;
 }
 
-/* The hook, added; NULL: the rpc's status says why not. */
-static abl_resident_hook *add_hook(abl_rpc *rpc, abl_resident_graph *graph,
-                                   const Ablate__V1__Intervention *message) {
+/* `list` and behind it the message's intervention, the last of the new one; NULL: the rpc's status
+ * says why not. */
+static abl_graph_hooks *list_with(abl_rpc *rpc, const abl_resident_graph *graph,
+                                  const abl_graph_hooks *list, const char *field,
+                                  const Ablate__V1__Intervention *message, uint32_t number) {
     const abl_resident_model *model = abl_resident_graph_model(graph);
     const abl_pass_shape shape = shape_of(model, graph);
     abl_hook_request request;
     abl_object *activations = NULL;
-    if (abl_convert_intervention("intervention", message, abl_model_get_config(model->model),
-                                 &shape, rpc->arena, &request, &rpc->status) != ABL_CODE_OK ||
-        !find_source(rpc, model, "intervention", &shape, &request, &activations) ||
-        !check_behind(rpc, model, &shape, graph->hooks, &request.item)) {
+    if (abl_convert_intervention(field, message, abl_model_get_config(model->model), &shape,
+                                 rpc->arena, &request, &rpc->status) != ABL_CODE_OK ||
+        !find_source(rpc, model, field, &shape, &request, &activations) ||
+        !check_behind(rpc, model, &shape, list, &request.item)) {
         return NULL;
     }
-    abl_resident_hook *hook = abl_resident_hook_create(&request.item, activations,
-                                                       request.source_name, ++graph->hook_numbers);
-    abl_graph_hooks *list = hook == NULL ? NULL : abl_graph_hooks_with(graph->hooks, hook);
-    if (list == NULL) {
+    abl_resident_hook *hook =
+        abl_resident_hook_create(&request.item, activations, request.source_name, number);
+    abl_graph_hooks *more = hook == NULL ? NULL : abl_graph_hooks_with(list, hook);
+    if (more == NULL) {
         abl_resident_hook_unref(hook);
         (void)abl_fail_oom(&rpc->status);
         return NULL;
     }
-    if (abl_graph_hooks_bytes(list) > ABL_GRAPH_HOOK_BYTES_MAX) {
-        abl_graph_hooks_unref(list);
+    if (abl_graph_hooks_bytes(more) > ABL_GRAPH_HOOK_BYTES_MAX) {
+        abl_graph_hooks_unref(more);
         (void)abl_fail(&rpc->status, ABL_CODE_RESOURCE_EXHAUSTED, "TOO_MANY_HOOKS",
                        "the values of the graph's hooks would take more than %d MiB; remove some, "
                        "or give values with a pass",
                        ABL_GRAPH_HOOK_BYTES_MAX >> 20);
         return NULL;
     }
+    return more;
+}
+
+bool abl_run_hooks(abl_rpc *rpc, const abl_resident_graph *graph,
+                   Ablate__V1__Intervention *const *own, size_t own_count,
+                   abl_graph_hooks **ret_hooks) {
+    abl_graph_hooks *list = abl_graph_hooks_ref(graph->hooks);
+    for (size_t i = 0; i < own_count; i++) {
+        char field[48];
+        (void)snprintf(field, sizeof field, "interventions[%zu]", i);
+        abl_graph_hooks *more = list_with(rpc, graph, list, field, own[i], 0);
+        abl_graph_hooks_unref(list);
+        if (more == NULL) {
+            return false;
+        }
+        list = more;
+    }
+    *ret_hooks = list;
+    return true;
+}
+
+/* The hook, added; NULL: the rpc's status says why not. */
+static abl_resident_hook *add_hook(abl_rpc *rpc, abl_resident_graph *graph,
+                                   const Ablate__V1__Intervention *message) {
+    abl_graph_hooks *list =
+        list_with(rpc, graph, graph->hooks, "intervention", message, graph->hook_numbers + 1);
+    if (list == NULL) {
+        return NULL;
+    }
+    graph->hook_numbers++;
     abl_resident_graph_set_hooks(graph, list);
-    return hook;
+    return list->hooks[list->count - 1];
 }
 
 void abl_rpc_add_hook(abl_rpc *rpc, const ProtobufCMessage *message) {

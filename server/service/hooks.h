@@ -34,5 +34,12 @@ ABL_MUST_CHECK bool abl_hook_set_init(abl_rpc *rpc, abl_hook_set *set,
                                       Ablate__V1__Intervention *const *own, size_t own_count);
 void abl_hook_set_end(abl_hook_set *set); /* all zeros is allowed */
 
+/* What many passes are run with: the graph's hooks as they are now, and behind them the request's
+ * own. *ret_hooks is a reference of the caller's, and NULL where there are none. False: the rpc's
+ * status says why not. */
+ABL_MUST_CHECK bool abl_run_hooks(abl_rpc *rpc, const abl_resident_graph *graph,
+                                  Ablate__V1__Intervention *const *own, size_t own_count,
+                                  abl_graph_hooks **ret_hooks);
+
 ABL_END_DECLS
 #endif

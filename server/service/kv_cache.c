@@ -182,14 +182,13 @@ static abl_resident_kv_cache *keep(abl_rpc *rpc, abl_resident_model *model, abl_
 
 abl_code abl_kv_use_init(abl_kv_use *use, abl_resident_model *model,
                          const abl_resident_graph *graph, bool tail_divergence,
-                         abl_status *ret_status) {
+                         const abl_graph_hooks *hooks, abl_status *ret_status) {
     bool named = graph != NULL && abl_resident_graph_kv_cache(graph, 0) != NULL;
-    if (tail_divergence && graph != NULL && abl_graph_hooks_count(graph->hooks) > 0) {
-        return abl_fail(
-            ret_status, ABL_CODE_INVALID_ARGUMENT, "TAIL_DIVERGENCE",
-            "tail_divergence is set, and graph %s has %zu hooks, which would act on the "
-            "tail only; leave it unset, or ResetHooks removes them",
-            graph->object.id, abl_graph_hooks_count(graph->hooks));
+    if (tail_divergence && abl_graph_hooks_count(hooks) > 0) {
+        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TAIL_DIVERGENCE",
+                        "tail_divergence is set, and there are %zu interventions, the graph's "
+                        "hooks included, which would act on the tail only; leave it unset",
+                        abl_graph_hooks_count(hooks));
     }
     if (named && tail_divergence) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TAIL_DIVERGENCE",

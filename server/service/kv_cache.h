@@ -35,10 +35,11 @@ typedef struct abl_kv_use {
     abl_prefix *made;             /* not kept yet */
 } abl_kv_use;
 
-/*   INVALID_ARGUMENT  TAIL_DIVERGENCE  with a graph that names KV caches */
+/* `hooks`: what the runs are intervened in with.
+ *   INVALID_ARGUMENT  TAIL_DIVERGENCE  with a graph that names KV caches, or with hooks */
 ABL_MUST_CHECK abl_code abl_kv_use_init(abl_kv_use *use, abl_resident_model *model,
                                         const abl_resident_graph *graph, bool tail_divergence,
-                                        abl_status *ret_status);
+                                        const abl_graph_hooks *hooks, abl_status *ret_status);
 /* The cache that the request names. False: the rpc's status says why.
  *   NOT_FOUND            KV_CACHE_UNKNOWN
  *   FAILED_PRECONDITION  PREFIX_MODEL_MISMATCH */

@@ -14,6 +14,7 @@
 #include "server/convert/model.h"
 #include "server/convert/prompts.h"
 #include "server/runtime/job.h"
+#include "server/service/hooks.h"
 #include "server/service/kv_cache.h"
 #include "server/service/module_stream.h"
 #include "server/service/prune_rpcs.h"
@@ -262,11 +263,15 @@ static void submit_start(abl_rpc *rpc, submit *state, const Ablate__V1__PruneJob
         return;
     }
     state->model = abl_resident_graph_model(state->graph);
-    state->hooks = abl_graph_hooks_ref(state->graph->hooks);
+    if (!abl_run_hooks(rpc, state->graph, spec->interventions, spec->n_interventions,
+                       &state->hooks)) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
     state->request.options.interventions = abl_graph_hooks_interventions(state->hooks);
     state->slot = abl_server_slot(rpc->server, abl_model_device(state->model->model));
     if (abl_kv_use_init(&state->kv, state->model, state->graph, state->request.tail_divergence,
-                        &rpc->status) != ABL_CODE_OK ||
+                        state->hooks, &rpc->status) != ABL_CODE_OK ||
         !submit_ablation(rpc, state)) {
         abl_rpc_fail_status(rpc);
         return;

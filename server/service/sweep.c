@@ -6,6 +6,7 @@
 
 #include "core/graph/scores.h"
 #include "server/convert/ablation.h"
+#include "server/service/hooks.h"
 #include "server/service/use_scores.h"
 
 static bool find_objects(abl_rpc *rpc, abl_sweep_run *run) {
@@ -82,12 +83,13 @@ bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
         !find_ablation(rpc, run)) {
         return false;
     }
-    if (abl_kv_use_init(&run->kv, run->model, run->graph, run->request.tail_divergence,
+    if (!abl_run_hooks(rpc, run->graph, message->interventions, message->n_interventions,
+                       &run->hooks) ||
+        abl_kv_use_init(&run->kv, run->model, run->graph, run->request.tail_divergence, run->hooks,
                         &rpc->status) != ABL_CODE_OK) {
         return false;
     }
     run->slot = abl_server_slot(rpc->server, abl_model_device(run->model->model));
-    run->hooks = abl_graph_hooks_ref(run->graph->hooks);
     run->circuits = (abl_circuits_options){
         .model = run->model->model,
         .graph = run->graph->graph,

@@ -177,6 +177,29 @@ def test_forward_is_intervened_in(ablate, tiny, model):
     assert "interventions[0]" in err
 
 
+def test_jobs_and_sweeps_are_intervened_in(ablate, client, tiny, model, ioi):
+    z, words = "blocks.0.attn.hook_z", "blocks.0.attn.hook_z zero heads=1; blocks.1.hook_resid_pre scale 0.5"
+    shared = tiny.graph()  # one that discover could share, but for its hook
+    shared.add_hook(z, "zero")
+    common = ("--model", model, "--dataset", ioi.id, "--batch-size", 4, "--prompts", 6, "--json")
+    out, _ = ablate("discover", *common, "--intervene", words)
+    created = documents(out)[0]["created"]
+    job = client.job(created["job_id"])
+    assert created["spec"]["graph_id"] != shared.id
+    assert [hook["operation"] for hook in json.loads(job.provenance.hooks_json)] == ["zero", "scale"]
+    options = ("--sizes", 40, "--metrics", "answer-diff", "--batch-size", 4, "--prompts", 6)
+    out, _ = ablate("eval", job.id, *options, "--intervene", words, "--json")
+    hooks = [(z, {"op": "zero", "heads": [1]}), ("blocks.1.hook_resid_pre", {"op": "scale", "factor": 0.5})]
+    want = client.evaluate(
+        job, [40], ["answer_diff"], fwd_hooks=hooks, batch_size=4, prompt_count=6, progress=False
+    )
+    assert documents(out)[-1]["values"][0]["value"] == pytest.approx(want[0]["answer_diff"], abs=1e-6)
+    for command in (("discover", *common), ("eval", job.id)):
+        _, err = ablate(*command, "--intervene", f"{z} nothing", code=2)
+        assert "--intervene" in err
+    shared.delete()
+
+
 # --- Graphs, datasets -----------------------------------------------------------------------------
 
 

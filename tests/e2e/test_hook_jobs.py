@@ -154,3 +154,22 @@ def test_hooks_that_a_job_cannot_have_are_refused_at_submit(graph, ioi):
     with pytest.raises(ablate.FailedPreconditionError, match="HOOK_CANNOT_FIRE"):
         joined.submit(ioi, "acdc", prompt_count=2)
     joined.delete()
+
+
+def test_a_job_and_a_sweep_take_interventions_of_their_own(client, graph, ioi):
+    hooks = [(Z, HEAD), ("blocks.1.hook_resid_pre", {"op": "clamp", "min": -2, "max": 2})]
+    plain = graph.prune_scores(ioi, "eap", **SMALL)
+    own = graph.prune_scores(ioi, "eap", fwd_hooks=hooks, **SMALL)
+    listed = json.loads(own.job.provenance.hooks_json)
+    assert [(hook["name"], hook.get("hook_id")) for hook in listed] == [(name, None) for name, _ in hooks]
+    assert listed[1]["low"] == -2 and graph.hooks() == []
+    options = {"batch_size": 4, "prompt_count": 6, "progress": False}
+    swept = client.evaluate(plain, [40], ["answer_diff"], fwd_hooks=hooks, **options)
+    for name, spec in hooks:
+        graph.add_hook(name, spec)
+    np.testing.assert_array_equal(flat(graph.prune_scores(ioi, "eap", **SMALL)), flat(own))
+    assert client.evaluate(plain, [40], ["answer_diff"], **options)[0] == swept[0]
+    with pytest.raises(ablate.InvalidArgumentError, match="HOOKS_OVERLAP"):
+        graph.submit(ioi, "eap", fwd_hooks=[(Z, "zero")])
+    with pytest.raises(ablate.InvalidArgumentError, match="HOOK_HEADS"):
+        client.evaluate(plain, [40], fwd_hooks=[(Z, {"op": "scale", "factor": 2, "heads": [99]})], progress=False)

@@ -98,6 +98,11 @@ int64_t abl_graph_hooks_bytes(const abl_graph_hooks *hooks) {
     return 0;
 }
 
+size_t abl_graph_hooks_count(const abl_graph_hooks *hooks) {
+    ABL_ASSERT(hooks == NULL);
+    return 0;
+}
+
 abl_model_processing abl_model_processing_hf(void) {
     return (abl_model_processing){.fold_norm = false};
 }

@@ -15,6 +15,7 @@ from ._cache import Lazy
 from ._caches import KvCache
 from ._dataset import Dataset, DatasetLike, dataset_bytes
 from ._enums import enum_value
+from ._hooks import FwdHooks
 from ._interop import PathLike
 from ._jobs import Ablation, Job, PruneScores
 from ._measure import Comparison, Completeness, Evaluation, Roc, roc_request
@@ -313,6 +314,7 @@ class Client:
         true_edge_count: int | None = None,
         zero_edges: bool | None = None,
         all_edges: bool | None = None,
+        fwd_hooks: FwdHooks = None,
     ) -> dict[int, Array]:
         """Logits of circuits of several sizes: edge count -> float32 ``[prompts, d_vocab]`` at the
         last position, in dataset order, as AutoCircuit's ``run_circuits``.
@@ -322,6 +324,7 @@ class Client:
         (:class:`EdgeCounts`) or one of the last three options, as AutoCircuit's ``edge_counts_util``.
         Ties of |score| make a circuit larger; the key is its actual size. ``tail_divergence``: the
         prefix that all prompts of the dataset share is run once, and circuits cover the tails behind it.
+        ``fwd_hooks``: interventions of this sweep alone, behind the hooks of the job's graph.
         """
         sweep = make_sweep(
             scores,
@@ -337,6 +340,7 @@ class Client:
             true_edge_count=true_edge_count,
             zero_edges=zero_edges,
             all_edges=all_edges,
+            fwd_hooks=fwd_hooks,
         )
         stream = self._call("RunCircuits", run_pb2.RunCircuitsRequest(sweep=sweep))
         sizes: list[int] = []
@@ -369,6 +373,7 @@ class Client:
         true_edge_count: int | None = None,
         zero_edges: bool | None = None,
         all_edges: bool | None = None,
+        fwd_hooks: FwdHooks = None,
         progress: bool = True,
     ) -> Evaluation:
         """How faithful circuits of several sizes are: a row a circuit, smallest first, ready for a data
@@ -395,6 +400,7 @@ class Client:
             true_edge_count=true_edge_count,
             zero_edges=zero_edges,
             all_edges=all_edges,
+            fwd_hooks=fwd_hooks,
         )
         request = evaluate_pb2.EvaluateCircuitsRequest(sweep=sweep, metrics=metric_values(metrics))
         rows = Evaluation()
@@ -422,6 +428,7 @@ class Client:
         ablation: Ablation = "resample",
         batch_size: int | None = None,
         prompt_count: int | None = None,
+        fwd_hooks: FwdHooks = None,
     ) -> list[Completeness]:
         """Same under knockouts, AutoCircuit's ``same_under_knockout``: KL of model and circuit, and of
         the two when both lose the circuit's edges whose score in ``knockouts`` (not its size) is at
@@ -436,6 +443,7 @@ class Client:
             reverse_clean_corrupt=False,
             batch_size=batch_size,
             prompt_count=prompt_count,
+            fwd_hooks=fwd_hooks,
         )
         request = evaluate_pb2.MeasureCompletenessRequest(
             sweep=sweep, knockout_job_id=job_id_of(knockouts), knockout_threshold=knockout_threshold

@@ -9,6 +9,7 @@ from typing import Any, Iterable, Mapping
 
 from ._arrays import Array, bos_policy, encode_float
 from ._dataset import Dataset, DatasetLike
+from ._hooks import FwdHooks, make_interventions
 from ._interop import EapGraph, PathLike, from_eap_graph, load_scores, save_scores, to_eap_graph
 from ._jobs import GRACE_MS, Algorithm, Job, PruneScores, PruneStream, follow, make_spec
 from ._topology import EdgeKey, Topology, edge_values
@@ -27,11 +28,12 @@ class GraphScores(Topology):
         prompt_count: int | None = None,
         prepend_bos: bool | None = None,
         tail_divergence: bool = False,
+        fwd_hooks: FwdHooks = None,
         top_k: int = 10,
     ) -> Job:
         """Queues a job and returns at once; follow it with :meth:`Job.watch`."""
         spec = self._spec(
-            dataset, algo, batch_size, prompt_count, prepend_bos, tail_divergence, top_k
+            dataset, algo, batch_size, prompt_count, prepend_bos, tail_divergence, fwd_hooks, top_k
         )
         return Job(self.client, self.client._call("SubmitJob", prune_pb2.SubmitJobRequest(spec=spec)).job)
 
@@ -44,6 +46,7 @@ class GraphScores(Topology):
         prompt_count: int | None = None,
         prepend_bos: bool | None = None,
         tail_divergence: bool = False,
+        fwd_hooks: FwdHooks = None,
         top_k: int = 10,
     ) -> PruneStream:
         """Partial results while the scores form: an iterator of :class:`JobEvent`.
@@ -52,7 +55,7 @@ class GraphScores(Topology):
         :meth:`prune_scores`.
         """
         spec = self._spec(
-            dataset, algo, batch_size, prompt_count, prepend_bos, tail_divergence, top_k
+            dataset, algo, batch_size, prompt_count, prepend_bos, tail_divergence, fwd_hooks, top_k
         )
         request = prune_pb2.StreamPruneScoresRequest(spec=spec, grace_ms=GRACE_MS)
         return PruneStream(self.client, self.client._call("StreamPruneScores", request))
@@ -66,6 +69,7 @@ class GraphScores(Topology):
         prompt_count: int | None = None,
         prepend_bos: bool | None = None,
         tail_divergence: bool = False,
+        fwd_hooks: FwdHooks = None,
         top_k: int = 10,
         progress: bool = True,
     ) -> PruneScores:
@@ -77,6 +81,8 @@ class GraphScores(Topology):
         classes with options (:class:`CircuitProbing` has no defaults). ``batch_size``: prompts a batch
         (None: 8). ``prompt_count``: only the first prompts of the dataset.
         ``tail_divergence``: the prefix that all prompts share is run once; scores cover the tails.
+        ``fwd_hooks``: interventions of this job alone, as :meth:`run_with_hooks` takes them, behind the
+        graph's own hooks; both are in force in all its runs.
 
         Ctrl-C cancels the job on the daemon; the KeyboardInterrupt says where its scores so far are.
         Raises :class:`ablate.InvalidArgumentError` for prompts of unequal length and answers that
@@ -89,6 +95,7 @@ class GraphScores(Topology):
             prompt_count=prompt_count,
             prepend_bos=prepend_bos,
             tail_divergence=tail_divergence,
+            fwd_hooks=fwd_hooks,
             top_k=top_k,
         ) as stream:
             follow(stream.job, iter(stream), progress)
@@ -102,11 +109,12 @@ class GraphScores(Topology):
         prompt_count: int | None,
         prepend_bos: bool | None,
         tail_divergence: bool,
+        fwd_hooks: FwdHooks,
         top_k: int,
     ) -> prune_pb2.PruneJobSpec:
         if not isinstance(dataset, Dataset):
             dataset = self.client.upload_dataset(dataset)
-        return make_spec(
+        spec = make_spec(
             self.id,
             dataset.id,
             algo,
@@ -116,6 +124,8 @@ class GraphScores(Topology):
             tail_divergence=tail_divergence,
             top_k=top_k,
         )
+        spec.interventions.extend(make_interventions(fwd_hooks))
+        return spec
 
     # --- scores from elsewhere --------------------------------------------------------------------
 

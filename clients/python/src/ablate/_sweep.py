@@ -7,6 +7,7 @@ from typing import Sequence, Union
 
 from ._ablation import EdgeCounts, PatchType, ablation_id
 from ._enums import ablation_value, enum_value
+from ._hooks import FwdHooks, make_interventions
 from ._jobs import Ablation, Job, PruneScores
 from .v1 import common_pb2, evaluate_pb2, run_pb2
 
@@ -63,6 +64,7 @@ def make_sweep(
     true_edge_count: int | None = None,
     zero_edges: bool | None = None,
     all_edges: bool | None = None,
+    fwd_hooks: FwdHooks = None,
 ) -> run_pb2.CircuitSweep:
     """The protocol's sweep."""
     whole, sizes = _sizes(edge_counts, true_edge_count, zero_edges, all_edges)
@@ -79,6 +81,7 @@ def make_sweep(
         batch_size=batch_size or 0,
         prompt_count=prompt_count or 0,
         tail_divergence=tail_divergence,
+        interventions=make_interventions(fwd_hooks),
     )
 
 

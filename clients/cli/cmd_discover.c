@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define TOP_DEFAULT 10
+#define GRACE_MS 15000 /* how long a job waits for us after a lost connection */
 
 static bool same_options(const Ablate__V1__GraphOptions *a, const Ablate__V1__GraphOptions *b) {
     return a != NULL && a->kind == b->kind && a->merge_qkv == b->merge_qkv &&
@@ -356,8 +357,7 @@ static bool on_part(const ProtobufCMessage *message, void *user_data) {
     return job->code == ABL_EXIT_OK;
 }
 
-/* Cancelling the stream has cancelled the job already; this waits until the server has said so, so
- * that the words are true. */
+/* Leaving the stream does not cancel the job at once, as it may be a lost connection. */
 static int cancelled(follow *job) {
     static const abl_rpc_method cancel = ABL_RPC("PruneService", "CancelJob", cancel_job);
     abl_progress_finish(&job->view.progress);
@@ -382,6 +382,31 @@ static int cancelled(follow *job) {
     return ABL_EXIT_INTERRUPTED;
 }
 
+/* What the rest of the stream would have told: events, scores, the job as it ended. */
+static abl_code resume(follow *job, abl_rpc_error *ret_error) {
+    static const abl_rpc_method get = ABL_RPC("PruneService", "GetJob", get_job);
+    abl_code code = abl_job_view_watch(&job->view, true, ret_error);
+    if (code == ABL_CODE_OK && job->scores != NULL) {
+        abl_scores_destroy(job->scores); /* it may have had a part of them */
+        job->scores = abl_scores_create();
+        code = abl_job_scores(job->cli, job->view.job_id, job->scores, ret_error);
+    }
+    Ablate__V1__GetJobRequest request = ABLATE__V1__GET_JOB_REQUEST__INIT;
+    request.job_id = job->view.job_id;
+    ABL_CLEANUP(abl_rpc_freep) ProtobufCMessage *response = NULL;
+    if (code == ABL_CODE_OK) {
+        code = abl_rpc_unary(job->cli->rpc, &get, &request.base, &response, ret_error);
+    }
+    if (code == ABL_CODE_OK) {
+        Ablate__V1__StreamPruneScoresResponse ended =
+            ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__INIT;
+        ended.part_case = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__PART_ENDED;
+        ended.ended = ((Ablate__V1__GetJobResponse *)response)->job;
+        (void)on_part(&ended.base, job);
+    }
+    return code;
+}
+
 static int save(follow *job, const char *path) {
     char problem[4352];
     if (!abl_scores_save(job->scores, path, job->view.job_id, problem, sizeof problem)) {
@@ -398,11 +423,15 @@ static int follow_job(abl_cli *cli, const Ablate__V1__PruneJobSpec *spec, size_t
     Ablate__V1__StreamPruneScoresRequest request = ABLATE__V1__STREAM_PRUNE_SCORES_REQUEST__INIT;
     Ablate__V1__PruneJobSpec copy = *spec;
     request.spec = &copy;
+    request.grace_ms = GRACE_MS;
     follow job = {.cli = cli};
     abl_job_view_init(&job.view, cli);
     job.scores = out == NULL ? NULL : abl_scores_create();
     abl_rpc_error error = {0};
     abl_code code = abl_rpc_stream(cli->rpc, &stream, &request.base, on_part, &job, &error);
+    if (code != ABL_CODE_OK && job.view.job_id[0] != '\0' && abl_job_view_lost(&error)) {
+        code = resume(&job, &error);
+    }
     if (abl_rpc_interrupted()) {
         job.code = cancelled(&job);
     } else if (code != ABL_CODE_OK) {

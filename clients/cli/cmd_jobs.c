@@ -125,25 +125,8 @@ int abl_cmd_jobs_cancel(abl_cli *cli) {
 
 /* --- Watching --------------------------------------------------------------------------------- */
 
-typedef struct watch {
-    const abl_cli *cli;
-    abl_job_view view;
-    int code;
-} watch;
-
-static bool on_event(const ProtobufCMessage *message, void *user_data) {
-    watch *watching = user_data;
-    const Ablate__V1__WatchJobResponse *response = (const Ablate__V1__WatchJobResponse *)message;
-    abl_job_view_event(&watching->view, response->event);
-    if (watching->cli->json) {
-        watching->code = abl_cli_put_json(watching->cli, abl_json_of(message), true);
-    }
-    return watching->code == ABL_EXIT_OK;
-}
-
 int abl_cmd_jobs_watch(abl_cli *cli) {
     static const abl_rpc_method get = ABL_RPC("PruneService", "GetJob", get_job);
-    static const abl_rpc_method method = ABL_RPC("PruneService", "WatchJob", watch_job);
     const abl_args *args = cli->args;
     Ablate__V1__GetJobRequest asked = ABLATE__V1__GET_JOB_REQUEST__INIT;
     asked.job_id = args->operands[0];
@@ -154,26 +137,23 @@ int abl_cmd_jobs_watch(abl_cli *cli) {
         return code;
     }
     const Ablate__V1__Job *job = ((const Ablate__V1__GetJobResponse *)response)->job;
-    Ablate__V1__WatchJobRequest request = ABLATE__V1__WATCH_JOB_REQUEST__INIT;
-    request.job_id = args->operands[0];
-    request.after_sequence = args->count[ABL_OPTION_AFTER];
-    watch watching = {.cli = cli};
-    abl_job_view_init(&watching.view, cli);
-    abl_job_view_job(&watching.view, job);
-    watching.view.state = job->state;
-    watching.view.elapsed_ms = job->elapsed_ms;
+    abl_job_view view;
+    abl_job_view_init(&view, cli);
+    abl_job_view_job(&view, job);
+    view.state = job->state;
+    view.elapsed_ms = job->elapsed_ms;
+    view.sequence = args->count[ABL_OPTION_AFTER];
     abl_rpc_error error = {0};
-    if (abl_rpc_stream(cli->rpc, &method, &request.base, on_event, &watching, &error) !=
-        ABL_CODE_OK) {
-        abl_progress_finish(&watching.view.progress);
-        watching.code = abl_cli_failed(cli, &error);
-        if (watching.code == ABL_EXIT_INTERRUPTED) {
-            abl_cli_say(cli, "%s goes on; `ablate jobs cancel %s` stops it", watching.view.job_id,
-                        watching.view.job_id);
+    if (abl_job_view_watch(&view, false, &error) == ABL_CODE_OK) {
+        code = abl_job_view_end(&view, 1000);
+    } else {
+        abl_progress_finish(&view.progress);
+        code = abl_cli_failed(cli, &error);
+        if (code == ABL_EXIT_INTERRUPTED) {
+            abl_cli_say(cli, "%s goes on; `ablate jobs cancel %s` stops it", view.job_id,
+                        view.job_id);
         }
-    } else if (watching.code == ABL_EXIT_OK) {
-        watching.code = abl_job_view_end(&watching.view, 1000);
     }
-    abl_job_view_finish(&watching.view);
-    return watching.code;
+    abl_job_view_finish(&view);
+    return code;
 }

@@ -4,9 +4,8 @@
  *
  * A file that ends in .json is a graph file of EAP-IG and MIB; any other is safetensors with
  * AutoCircuit's names. The daemon names the edges in EAP's dialect, so no name is made up here. */
-#include "clients/cli/cli.h"
 #include "clients/cli/graph_json.h"
-#include "clients/cli/scores_file.h"
+#include "clients/cli/job_view.h"
 
 #include <string.h>
 
@@ -112,11 +111,6 @@ static int export_graph(abl_cli *cli, const abl_scores *scores, char *graph_id, 
     return code;
 }
 
-static bool on_scores(const ProtobufCMessage *message, void *user_data) {
-    abl_scores_add(user_data, ((const Ablate__V1__GetPruneScoresResponse *)message)->chunk);
-    return true;
-}
-
 /* The scores in a file of either kind. */
 static int export_scores(abl_cli *cli, abl_scores *scores, const char *path) {
     static const abl_rpc_method get = ABL_RPC("PruneService", "GetJob", get_job);
@@ -140,20 +134,15 @@ static int export_scores(abl_cli *cli, abl_scores *scores, const char *path) {
 }
 
 int abl_cmd_export(abl_cli *cli) {
-    static const abl_rpc_method method =
-        ABL_RPC("PruneService", "GetPruneScores", get_prune_scores);
     const char *path = cli->args->text[ABL_OPTION_OUT];
     if (path == NULL) {
         return abl_cli_usage(cli, "give --out: the file to write");
     }
-    Ablate__V1__GetPruneScoresRequest request = ABLATE__V1__GET_PRUNE_SCORES_REQUEST__INIT;
-    request.job_id = cli->args->operands[0];
     abl_scores *scores = abl_scores_create();
     abl_rpc_error error = {0};
-    int code =
-        abl_rpc_stream(cli->rpc, &method, &request.base, on_scores, scores, &error) != ABL_CODE_OK
-            ? abl_cli_failed(cli, &error)
-            : export_scores(cli, scores, path);
+    int code = abl_job_scores(cli, cli->args->operands[0], scores, &error) != ABL_CODE_OK
+                   ? abl_cli_failed(cli, &error)
+                   : export_scores(cli, scores, path);
     abl_scores_destroy(scores);
     return code;
 }

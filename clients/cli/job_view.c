@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define TAIL_EDGES_MAX 4
+#define LOSSES_MAX 5 /* tries to come back, over 6 seconds */
 
 void abl_job_view_init(abl_job_view *view, const abl_cli *cli) {
     *view = (abl_job_view){.cli = cli};
@@ -106,6 +107,7 @@ int abl_cli_print_edges(const abl_cli *cli, Ablate__V1__EdgeValue *const *edges,
 }
 
 static void remember(abl_job_view *view, const Ablate__V1__JobEvent *event) {
+    view->sequence = event->sequence;
     view->state = event->state;
     view->elapsed_ms = event->elapsed_ms;
     if (event->error != NULL && event->error[0] != '\0') {
@@ -159,6 +161,76 @@ void abl_job_view_event(abl_job_view *view, const Ablate__V1__JobEvent *event) {
                    running && event->eta_ms >= 0 ? eta : (queued ? "  queued" : ""), found, edges);
     abl_progress_show(&view->progress, fraction, view->label, tail, !running);
 }
+
+/* --- Watching --------------------------------------------------------------------------------- */
+
+typedef struct watching {
+    abl_job_view *view;
+    int losses; /* since the last event */
+    bool stuck; /* standard output does not take the events */
+} watching;
+
+static bool on_event(const ProtobufCMessage *message, void *user_data) {
+    watching *it = user_data;
+    it->losses = 0;
+    abl_job_view_event(it->view, ((const Ablate__V1__WatchJobResponse *)message)->event);
+    if (it->view->cli->json) {
+        it->stuck = abl_cli_put_json(it->view->cli, abl_json_of(message), true) != ABL_EXIT_OK;
+    }
+    return !it->stuck;
+}
+
+bool abl_job_view_lost(const abl_rpc_error *error) {
+    return !abl_rpc_interrupted() && (error->unreachable || error->code == ABL_CODE_UNAVAILABLE);
+}
+
+abl_code abl_job_view_watch(abl_job_view *view, bool lost, abl_rpc_error *ret_error) {
+    static const abl_rpc_method method = ABL_RPC("PruneService", "WatchJob", watch_job);
+    Ablate__V1__WatchJobRequest request = ABLATE__V1__WATCH_JOB_REQUEST__INIT;
+    watching it = {.view = view, .losses = lost ? 1 : 0};
+    bool ever = lost;
+    for (;;) {
+        if (it.losses > 0) {
+            abl_progress_show(&view->progress, -1, view->label, "connection lost; trying again",
+                              it.losses == 1);
+            (void)abl_rpc_pause(0.1 * (double)(1 << it.losses));
+        }
+        request.job_id = view->job_id;
+        request.after_sequence = view->sequence;
+        abl_code code =
+            abl_rpc_stream(view->cli->rpc, &method, &request.base, on_event, &it, ret_error);
+        if (it.stuck) {
+            return abl_rpc_fail(ret_error, ABL_CODE_UNKNOWN, "CLIENT", "cannot write the output");
+        }
+        if (code == ABL_CODE_NOT_FOUND && ever) {
+            return abl_rpc_fail(ret_error, code, "JOB_UNKNOWN",
+                                "ablated at %s was started anew while %s ran, so the job and its "
+                                "scores are gone",
+                                abl_rpc_host(view->cli->rpc), view->label);
+        }
+        if (code == ABL_CODE_OK || !abl_job_view_lost(ret_error) || it.losses == LOSSES_MAX) {
+            return code;
+        }
+        it.losses++;
+        ever = true;
+    }
+}
+
+static bool on_scores(const ProtobufCMessage *message, void *user_data) {
+    abl_scores_add(user_data, ((const Ablate__V1__GetPruneScoresResponse *)message)->chunk);
+    return true;
+}
+
+abl_code abl_job_scores(const abl_cli *cli, char *job_id, abl_scores *scores,
+                        abl_rpc_error *ret_error) {
+    static const abl_rpc_method method =
+        ABL_RPC("PruneService", "GetPruneScores", get_prune_scores);
+    Ablate__V1__GetPruneScoresRequest request = ABLATE__V1__GET_PRUNE_SCORES_REQUEST__INIT;
+    request.job_id = job_id;
+    return abl_rpc_stream(cli->rpc, &method, &request.base, on_scores, scores, ret_error);
+}
+
+/* --- The end ---------------------------------------------------------------------------------- */
 
 static int say_end(const abl_job_view *view) {
     const abl_cli *cli = view->cli;

@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define POLL_MS 50
 #define PAGE_SIZE 1000
@@ -81,6 +82,14 @@ void abl_rpc_catch_interrupt(void) {
 
 bool abl_rpc_interrupted(void) {
     return interrupted != 0;
+}
+
+bool abl_rpc_pause(double seconds) {
+    for (int64_t left = (int64_t)(seconds * 1000); left > 0 && interrupted == 0; left -= POLL_MS) {
+        int64_t nap = left < POLL_MS ? left : POLL_MS;
+        (void)nanosleep(&(struct timespec){.tv_nsec = (long)nap * 1000000}, NULL);
+    }
+    return interrupted == 0;
 }
 
 void abl_rpc_forget_interrupt(void) {
@@ -175,6 +184,8 @@ static grpc_channel *channel_create(const abl_rpc_options *options, const char *
     char alive_key[] = GRPC_ARG_KEEPALIVE_TIME_MS; /* a peer that vanished is noticed */
     char patience_key[] = GRPC_ARG_KEEPALIVE_TIMEOUT_MS;
     char pings_key[] = GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA;
+    char backoff_key[] = GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS; /* one that is back is found soon */
+    char backoff_max_key[] = GRPC_ARG_MAX_RECONNECT_BACKOFF_MS;
     grpc_arg args[] = {
         {.type = GRPC_ARG_STRING, .key = agent_key, .value.string = agent},
         {.type = GRPC_ARG_INTEGER, .key = size_key, .value.integer = ABL_MESSAGE_BYTES_MAX},
@@ -182,6 +193,8 @@ static grpc_channel *channel_create(const abl_rpc_options *options, const char *
         {.type = GRPC_ARG_INTEGER, .key = alive_key, .value.integer = 20000},
         {.type = GRPC_ARG_INTEGER, .key = patience_key, .value.integer = 20000},
         {.type = GRPC_ARG_INTEGER, .key = pings_key, .value.integer = 0},
+        {.type = GRPC_ARG_INTEGER, .key = backoff_key, .value.integer = 100},
+        {.type = GRPC_ARG_INTEGER, .key = backoff_max_key, .value.integer = 2000},
     };
     grpc_channel_args list = {.num_args = ABL_COUNT_OF(args), .args = args};
     grpc_channel_credentials *credentials = credentials_create(options);

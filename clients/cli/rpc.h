@@ -79,6 +79,8 @@ abl_code abl_rpc_fail(abl_rpc_error *ret_error, abl_code code, const char *reaso
 
 void abl_rpc_catch_interrupt(void);
 bool abl_rpc_interrupted(void);
+/* Waits; false: interrupted meanwhile. */
+bool abl_rpc_pause(double seconds);
 /* Makes calls possible again after an interrupt, to tidy up on the server. */
 void abl_rpc_forget_interrupt(void);
 

@@ -12,7 +12,6 @@
 
 #define INTERVAL_S 1.0
 #define INTERVAL_MIN_S 0.1
-#define NAP_MS 50 /* Ctrl-C is seen within this */
 #define NOTE_BYTES 1200
 
 typedef struct watching {
@@ -32,16 +31,6 @@ static void clock_text(char *buffer, size_t size) {
     if (localtime_r(&now, &local) != NULL) {
         (void)strftime(buffer, size, "%H:%M:%S", &local);
     }
-}
-
-/* False: interrupted. */
-static bool pause_for(double seconds) {
-    for (int64_t left = (int64_t)(seconds * 1000); left > 0 && !abl_rpc_interrupted();
-         left -= NAP_MS) {
-        int64_t nap = left < NAP_MS ? left : NAP_MS;
-        (void)nanosleep(&(struct timespec){.tv_nsec = (long)nap * 1000000}, NULL);
-    }
-    return !abl_rpc_interrupted();
 }
 
 /* --- A line a change -------------------------------------------------------------------------- */
@@ -285,7 +274,7 @@ int abl_watch_run(abl_cli *cli, const abl_watch *watch) {
     watching it = {.cli = cli, .watch = watch};
     int code = look(&it, true);
     while (code == ABL_EXIT_OK) {
-        code = pause_for(interval) ? look(&it, false) : ABL_EXIT_INTERRUPTED;
+        code = abl_rpc_pause(interval) ? look(&it, false) : ABL_EXIT_INTERRUPTED;
     }
     abl_table_destroy(it.table);
     json_decref(it.document);

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trouble, as a user of the command line and of Python meets it: each has one calm sentence that says what
-to do, soon, and no traceback of ours. Connections that are cut in the middle of a job are in test_jobs.py.
+to do, soon, and no traceback of ours. What Python does when a connection is cut is in test_jobs.py.
 """
 
+import contextlib
 import json
+import re
+import subprocess
+import time
 from concurrent import futures
 
 import ablate
 import grpc
 import pytest
 from ablate.v1 import admin_pb2
-from test_cli import run
+from daemon import Daemon
+from proxy import Proxy
+from test_cli import CLI, environment, run
 
 
 class Stranger(grpc.GenericRpcHandler):
@@ -107,3 +113,92 @@ def test_wrong_token_ids_are_named(tiny, graph, tokens, sentence):
         with pytest.raises((ablate.AblateError, ValueError, TypeError), match=sentence):
             call(tokens)
     assert tiny.forward([[1, 2]]).shape[:2] == (1, 2), "the next one works"
+
+
+# --- The command line, cut off in the middle of a job -------------------------------------------------
+
+SHORT = ["--algorithm", "mask-gradient", "--ig", 10, "--batch-size", 1]
+LONG = ["--algorithm", "mask-gradient", "--ig", 1000, "--batch-size", 1]
+
+
+@contextlib.contextmanager
+def running(host, *words):
+    """`ablate` in the background; it is over when the block is."""
+    process = subprocess.Popen(
+        [CLI, *map(str, words)], env=environment(host), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def documents_until(process, wanted):
+    """The documents that it prints, up to the first for which `wanted` is true."""
+    seen = []
+    for line in process.stdout:
+        seen.append(json.loads(line))
+        if wanted(seen[-1]):
+            return seen
+    raise AssertionError(f"it ended: {process.stderr.read()}")
+
+
+def begun(document):
+    return document.get("event", {}).get("done_units", 0) > 0
+
+
+def test_discover_goes_on_behind_a_cut_connection(daemon, graph, ioi_path, tmp_path):
+    words = ["--graph", graph.id, "--dataset", ioi_path, *SHORT, "--top", 5]
+    with Proxy(daemon.grpc) as proxy:
+        with running(proxy.address, "discover", *words, "--out", tmp_path / "cut", "--json") as process:
+            documents = documents_until(process, begun)
+            proxy.cut()
+            documents += [json.loads(line) for line in process.stdout]
+            assert process.wait(60) == 0, process.stderr.read()
+        events = [document["event"]["sequence"] for document in documents if "event" in document]
+        ended = documents[-1]["ended"]
+        assert events == list(range(1, int(ended["last_sequence"]) + 1)) and ended["state"] == "JOB_STATE_SUCCEEDED"
+        with running(proxy.address, "jobs", "watch", ended["job_id"], "--json") as process:
+            assert len(process.communicate(timeout=60)[0].splitlines()) == len(events)
+    run(daemon.grpc, "discover", *words, "--out", tmp_path / "whole")
+    cut, whole = (re.sub(rb"job-[0-9a-f]{8}", b"", (tmp_path / name).read_bytes()) for name in ("cut", "whole"))
+    assert cut == whole
+
+
+def test_a_watched_job_goes_on_behind_a_cut_connection(daemon, graph, long_job):
+    with Proxy(daemon.grpc) as proxy, running(proxy.address, "jobs", "watch", long_job.id, "--json") as process:
+        documents = documents_until(process, begun)
+        proxy.cut()
+        seen = len(documents)
+        documents += documents_until(process, lambda document: document["event"]["sequence"] > seen + 3)
+        assert [document["event"]["sequence"] for document in documents] == list(range(1, len(documents) + 1))
+
+
+def test_discover_is_told_that_the_daemon_was_started_anew(ioi_path):
+    with Daemon() as old, Daemon() as new, Proxy(old.grpc) as proxy:
+        run(old.grpc, "models", "load", "tiny-ioi")
+        with running(proxy.address, "discover", "--dataset", ioi_path, *LONG, "--json") as process:
+            documents_until(process, begun)
+            proxy.target = new.grpc
+            proxy.cut()
+            process.stdout.read()
+            assert process.wait(60) == 1
+            error = json.loads(process.stderr.read())["error"]
+        assert error["reason"] == "JOB_UNKNOWN" and "was started anew while mask-gradient job-" in error["message"]
+
+
+def test_discover_is_told_that_the_daemon_is_gone_and_soon(ioi_path):
+    daemon = Daemon()
+    try:
+        run(daemon.grpc, "models", "load", "tiny-ioi")
+        with running(daemon.grpc, "discover", "--dataset", ioi_path, *LONG) as process:
+            assert "mask-gradient" in process.stderr.readline()
+            daemon.process.kill()
+            daemon.wait()
+            began = time.monotonic()
+            errors = " ".join(process.communicate(timeout=60)[1].split())
+            assert process.returncode == 3 and time.monotonic() - began < 30
+        assert "connection lost; trying again" in errors and f"cannot reach ablated at {daemon.grpc}" in errors
+    finally:
+        daemon.folder.cleanup()

@@ -14,7 +14,7 @@ import ablate.aio
 import grpc
 import numpy as np
 import pytest
-from ablate._jobs import make_spec
+from ablate._algorithms import make_spec
 from ablate.v1 import prune_pb2
 from daemon import LONG_JOB, Daemon
 from proxy import Proxy

@@ -15,6 +15,7 @@ A mask of 1 means ablated. Errors are :class:`ablate.AblateError`, one subclass 
 from . import aio, hooked, micro, tracr, transformer_lens
 from ._ablation import AblationType, EdgeCounts, PatchType, ResidentAblation
 from ._acdc import ACDC, AcdcDecision, AcdcTau
+from ._algorithms import EAPIG, ActivationMagnitude, EdgeAttributionPatching, GroundTruth, MaskGradient, RandomScores
 from ._cache import ActivationCache
 from ._caches import KvCache
 from ._client import Client, connect
@@ -23,19 +24,7 @@ from ._dataset import Dataset
 from ._graph import Graph
 from ._hooks import Activations, Hook
 from ._interop import EapGraph, load_scores, save_scores
-from ._jobs import (
-    EAPIG,
-    ActivationMagnitude,
-    EdgeAttributionPatching,
-    EdgeScore,
-    GroundTruth,
-    Job,
-    JobEvent,
-    MaskGradient,
-    PruneScores,
-    PruneStream,
-    RandomScores,
-)
+from ._jobs import EdgeScore, Job, JobEvent, PruneScores, PruneStream
 from ._local import LocalClient, local
 from ._measure import MIB_FRACTIONS, Areas, Comparison, Completeness, Evaluation, Overlap, Roc
 from ._model import Model

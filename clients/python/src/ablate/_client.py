@@ -10,6 +10,7 @@ from typing import Any, Iterable, Iterator, Literal, Mapping, Sequence, Union
 from tqdm.auto import tqdm
 
 from ._ablation import PatchType, ResidentAblation
+from ._algorithms import Ablation
 from ._arrays import Array, Backend, collect_chunks, decode, resolve_backend
 from ._cache import Lazy
 from ._caches import KvCache
@@ -17,7 +18,7 @@ from ._dataset import Dataset, DatasetLike, dataset_bytes
 from ._enums import enum_value
 from ._hooks import FwdHooks
 from ._interop import PathLike
-from ._jobs import Ablation, Job, PruneScores
+from ._jobs import Job, PruneScores
 from ._measure import Comparison, Completeness, Evaluation, Roc, roc_request
 from ._model import Model
 from ._rpc import Channel, Tls

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, Sequence
 
 from . import _passes
 from ._ablation import AblationType, ResidentAblation, ablation_id, create_ablation
+from ._algorithms import Ablation
 from ._arrays import Array, Prompt, encode_prompts
 from ._caches import KvCacheLike, kv_cache_id
 from ._enums import ablation_value
 from ._hooks import FwdHooks, GraphHooks, Indices, make_interventions
-from ._jobs import Ablation
 from ._masks import MaskModes
 from ._measure import Evaluation
 from ._passes import NamesFilter, SliceOutput

@@ -11,10 +11,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Collection, Iterator, Mapping, NoReturn, Sequence, TypeVar
 
+from ._algorithms import Ablation
 from ._arrays import Array, Prompt
 from ._caches import KvCache, KvCacheLike
 from ._graph import Graph
-from ._jobs import Ablation, PruneScores
+from ._jobs import PruneScores
 from ._model import Model
 from ._passes import SliceOutput
 from ._topology import Wrapper

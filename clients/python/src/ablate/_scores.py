@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
+from ._algorithms import Algorithm, make_spec
 from ._arrays import Array, bos_policy, encode_float
 from ._dataset import Dataset, DatasetLike
 from ._hooks import FwdHooks, make_interventions
 from ._interop import EapGraph, PathLike, from_eap_graph, load_scores, save_scores, to_eap_graph
-from ._jobs import GRACE_MS, Algorithm, Job, PruneScores, PruneStream, follow, make_spec
+from ._jobs import GRACE_MS, Job, PruneScores, PruneStream, follow
 from ._topology import EdgeKey, Topology, edge_values
 from .v1 import mask_pb2, prune_pb2
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import Sequence, Union
 
 from ._ablation import EdgeCounts, PatchType, ablation_id
+from ._algorithms import Ablation
 from ._enums import ablation_value, enum_value
 from ._hooks import FwdHooks, make_interventions
-from ._jobs import Ablation, Job, PruneScores
+from ._jobs import Job, PruneScores
 from .v1 import common_pb2, evaluate_pb2, run_pb2
 
 Scores = Union[PruneScores, Job, str]

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any, Collection, Optional
 
-from ..._jobs import Algorithm, PruneScores
+from ..._algorithms import Algorithm
+from ..._jobs import PruneScores
 from ..data import PromptDataLoader
 from ..utils.patchable_model import PatchableModel
 

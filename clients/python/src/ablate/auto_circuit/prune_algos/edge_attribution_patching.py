@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Optional, Set
 
-from ..._jobs import EdgeAttributionPatching, MaskGradient
+from ..._algorithms import EdgeAttributionPatching, MaskGradient
 from ..data import PromptDataLoader
 from ..types import Edge, PruneScores
 from ..utils.patchable_model import PatchableModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal, Optional, Set
 
-from ..._jobs import MaskGradient
+from ..._algorithms import MaskGradient
 from ..data import PromptDataLoader
 from ..types import AblationType, Edge, PruneScores
 from ..utils.ablation_activations import check_clean_corrupt

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from typing import Optional, Set
 
-from ..._jobs import RandomScores
+from ..._algorithms import RandomScores
 from ..data import PromptDataLoader
 from ..types import Edge, PruneScores
 from ..utils.patchable_model import PatchableModel

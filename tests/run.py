@@ -236,7 +236,7 @@ def check_parity(phase: Phase) -> None:
 
 
 def phase_python(phase: Phase) -> None:
-    """The Python client, and goldens that Python checks."""
+    """The Python client, its types and style, and goldens that Python checks."""
     folders = [path for path in ("clients/python/tests", "tests/golden") if has_tests(path)]
     phase.pytest(*folders, ABLATE_BUILD=str(ROOT / "build/dev"))
 

@@ -59,6 +59,20 @@ def graph(model, daemon):
     return model.graph()
 
 
+# What ablate.aio leaves to the plain object: attributes that are here already, weights, which are fetched
+# where they are read (client.run), and autograd's passes.
+ATTRIBUTES = {"acdc", "done_units", "elapsed_ms", "error", "last_sequence", "provenance", "total_units"}
+WEIGHTS = {"blocks", "embed", "ln_final", "parameters", "pos_embed", "unembed"}
+NOT_ASYNC = {"Job": ATTRIBUTES, "Model": WEIGHTS, "Graph": {"train_mask_mode"}}
+
+
+@pytest.mark.parametrize("name", ["Client", "Model", "Graph", "Job", "PruneStream"])
+def test_the_asynchronous_classes_have_what_the_plain_ones_have(name):
+    plain, asynchronous = getattr(ablate, name), getattr(ablate.aio, f"Async{name}")
+    lacking = {member for member in dir(plain) if not member.startswith("_") and not hasattr(asynchronous, member)}
+    assert lacking == NOT_ASYNC.get(name, set())
+
+
 def test_the_client_names_its_version_in_every_call(client, daemon):
     client.server_info()
     assert daemon.metadata["ablate-client-version"] == f"python/{ablate.__version__}"

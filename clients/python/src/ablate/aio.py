@@ -251,6 +251,14 @@ class AsyncGraph(_Async[Graph]):
         """The wrapped modules."""
         return await self.client.run(lambda: self.sync.wrappers)
 
+    async def src_wrappers(self) -> list[Wrapper]:
+        """The wrapped modules that edges begin in."""
+        return await self.client.run(lambda: self.sync.src_wrappers)
+
+    async def dest_wrappers(self) -> list[Wrapper]:
+        """The wrapped modules that edges end in."""
+        return await self.client.run(lambda: self.sync.dest_wrappers)
+
     async def mask_fn(self) -> tuple[MaskFn | None, float]:
         """What the mask goes through, and the chance that a value is dropped."""
         return await self.client.run(lambda: self.sync.mask_fn)
@@ -288,6 +296,8 @@ class AsyncGraph(_Async[Graph]):
     upload_scores = awaited(Graph.upload_scores)
     load_scores = awaited(Graph.load_scores)
     save_scores = awaited(Graph.save_scores)
+    eap_graph = awaited(Graph.eap_graph)
+    read_eap_graph = awaited(Graph.read_eap_graph)
     new_prune_scores = awaited(Graph.new_prune_scores)
     circuit_prune_scores = awaited(Graph.circuit_prune_scores)
     current_patch_masks_as_prune_scores = awaited(Graph.current_patch_masks_as_prune_scores)
@@ -326,6 +336,7 @@ class AsyncModel(_Async[Model]):
     to_str_tokens = awaited(Model.to_str_tokens)
     to_string = awaited(Model.to_string)
     to_single_token = awaited(Model.to_single_token)
+    to_single_str_token = awaited(Model.to_single_str_token)
     input_to_embed = awaited(Model.input_to_embed)
     state_dict = awaited(Model.state_dict)
     kv_cache = awaited(Model.kv_cache)
@@ -397,6 +408,7 @@ class AsyncClient(_Async[Client]):
     datasets = awaited(Client.datasets)
     jobs = listed(Client.jobs, AsyncJob)
     job = made(Client.job, AsyncJob)
+    cancel = made(Client.cancel, AsyncJob)
     kv_caches = awaited(Client.kv_caches)
     ablations = awaited(Client.ablations)
     run_circuits = awaited(Client.run_circuits)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A page begins behind the serial number that its token names, so what is added or ended between
- * two pages moves no other entry. The object that others belong to is the first that they need. */
+ * A page begins behind the serial number that its token names (before it, newest first), so what is
+ * added or ended between two pages moves no other entry. The object that others belong to is the first that they need. */
 #include "server/service/listing.h"
 
 #include "core/base/limits.h"
@@ -11,38 +11,47 @@
 
 #define PAGE_BYTES_MAX ((size_t)ABL_REPLY_BYTES_MAX / 2) /* then a page ends early */
 
-static bool is_wanted(const abl_object *object, const char *model_id) {
+static bool is_wanted(const abl_object *object, const abl_listing *listing, const abl_page *page) {
     const abl_object *model = object->needs[0];
-    return model_id[0] == '\0' || (model != NULL && strcmp(model->id, model_id) == 0);
+    bool of_model = listing->model_id[0] == '\0' ||
+                    (model != NULL && strcmp(model->id, listing->model_id) == 0);
+    bool behind = listing->newest_first ? page->after == 0 || object->serial < page->after
+                                        : object->serial > page->after;
+    return of_model && behind &&
+           (listing->wanted_cb == NULL || listing->wanted_cb(object, listing->user_data));
 }
 
 /* False: no memory. */
 static bool page_fill(abl_rpc *rpc, const abl_listing *listing, const abl_page *page,
                       abl_listing_page *filled) {
+    size_t count = abl_registry_count(rpc->server->registry, listing->kind);
+    const abl_object **wanted = abl_rpc_scratch(rpc, (count + 1) * sizeof *wanted);
     ProtobufCMessage **items = abl_rpc_scratch(rpc, page->size * sizeof *items);
     size_t bytes = 0;
-    uint64_t last = 0;
     filled->items = items;
-    if (items == NULL) {
+    if (wanted == NULL || items == NULL) {
         return false;
     }
+    count = 0;
     for (const abl_object *object = abl_registry_first(rpc->server->registry, listing->kind);
          object != NULL; object = object->next) {
-        if (object->serial <= page->after || !is_wanted(object, listing->model_id)) {
-            continue;
+        if (is_wanted(object, listing, page)) {
+            wanted[count++] = object;
         }
-        if (filled->count == page->size || bytes > PAGE_BYTES_MAX) {
-            filled->next_page_token =
-                abl_arena_printf(rpc->scratch, "%llu", (unsigned long long)last);
-            break;
-        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        const abl_object *object = wanted[listing->newest_first ? count - 1 - i : i];
         ProtobufCMessage *item = listing->convert_cb(rpc, object);
         if (item == NULL) {
             return false;
         }
         bytes += protobuf_c_message_get_packed_size(item);
         items[filled->count++] = item;
-        last = object->serial;
+        if (i + 1 < count && (filled->count == page->size || bytes > PAGE_BYTES_MAX)) {
+            filled->next_page_token =
+                abl_arena_printf(rpc->scratch, "%llu", (unsigned long long)object->serial);
+            break;
+        }
     }
     return filled->next_page_token != NULL;
 }

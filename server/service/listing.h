@@ -17,6 +17,9 @@ typedef ProtobufCMessage *(*abl_listing_convert_cb)(abl_rpc *rpc, const abl_obje
 typedef struct abl_listing {
     abl_object_kind kind;
     const char *model_id; /* only what is of this model; "": all */
+    bool newest_first;    /* else in order of creation */
+    bool (*wanted_cb)(const abl_object *object, const void *user_data); /* NULL: all are */
+    const void *user_data;
     abl_listing_convert_cb convert_cb;
     int32_t page_size; /* as the request has them */
     const char *page_token;
@@ -28,7 +31,7 @@ typedef struct abl_listing_page {
     char *next_page_token; /* "": the last page */
 } abl_listing_page;
 
-/* Makes the page, in order of creation; of large messages it ends early, at what a reply may take.
+/* Makes the page; of large messages it ends early, at what a reply may take.
  * False: the rpc has failed.
  *   NOT_FOUND           no model has the id, and it is not ""
  *   INVALID_ARGUMENT    PAGE_SIZE_INVALID, PAGE_TOKEN_INVALID

@@ -16,6 +16,7 @@
 #include "server/runtime/job.h"
 #include "server/service/hooks.h"
 #include "server/service/kv_cache.h"
+#include "server/service/listing.h"
 #include "server/service/module_stream.h"
 #include "server/service/prune_rpcs.h"
 #include "server/service/rpc.h"
@@ -550,46 +551,34 @@ static void cancel_job(abl_rpc *rpc, const ProtobufCMessage *message) {
     abl_rpc_reply(rpc, &response.base);
 }
 
-/* Newest first, so the token says below which serial the page goes on. */
+static bool is_in_state(const abl_object *object, const void *user_data) {
+    const Ablate__V1__JobState *state = user_data;
+    return *state == 0 || (int)*state == (int)((const abl_job *)object)->state;
+}
+
+static ProtobufCMessage *item_of(abl_rpc *rpc, const abl_object *object) {
+    Ablate__V1__Job *item = abl_convert_job(rpc->scratch, (const abl_job *)object);
+    return item == NULL ? NULL : &item->base;
+}
+
 static void list_jobs(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__ListJobsRequest *request = (const Ablate__V1__ListJobsRequest *)message;
     Ablate__V1__ListJobsResponse response = ABLATE__V1__LIST_JOBS_RESPONSE__INIT;
-    abl_page page;
-    if (abl_convert_page(request->page_size, request->page_token, &page, &rpc->status) !=
-        ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
+    const abl_listing listing = {.kind = ABL_OBJECT_JOB,
+                                 .model_id = "",
+                                 .newest_first = true,
+                                 .wanted_cb = is_in_state,
+                                 .user_data = &request->state,
+                                 .convert_cb = item_of,
+                                 .page_size = request->page_size,
+                                 .page_token = request->page_token};
+    abl_listing_page page;
+    if (!abl_rpc_list(rpc, &listing, &page)) {
         return;
     }
-    size_t count = abl_registry_count(rpc->server->registry, ABL_OBJECT_JOB);
-    const abl_job **jobs = abl_rpc_alloc(rpc, (count + 1) * sizeof *jobs);
-    response.jobs = abl_rpc_alloc(rpc, page.size * sizeof *response.jobs);
-    size_t found = 0;
-    for (abl_object *object = abl_registry_first(rpc->server->registry, ABL_OBJECT_JOB);
-         jobs != NULL && object != NULL; object = object->next) {
-        const abl_job *job = (const abl_job *)object;
-        bool wanted = request->state == 0 || (int)request->state == (int)job->state;
-        if (wanted && (page.after == 0 || object->serial < page.after)) {
-            jobs[found++] = job;
-        }
-    }
-    while (response.jobs != NULL && found > 0 && response.n_jobs < page.size) {
-        const abl_job *job = jobs[--found];
-        Ablate__V1__Job *converted = abl_convert_job(rpc->arena, job);
-        if (converted == NULL) {
-            response.jobs = NULL;
-            break;
-        }
-        response.jobs[response.n_jobs++] = converted;
-        if (found > 0 && response.n_jobs == page.size) {
-            response.next_page_token =
-                abl_arena_printf(rpc->arena, "%llu", (unsigned long long)job->object.serial);
-        }
-    }
-    if (jobs == NULL || response.jobs == NULL || response.next_page_token == NULL) {
-        (void)abl_fail_oom(&rpc->status);
-        abl_rpc_fail_status(rpc);
-        return;
-    }
+    response.jobs = page.items;
+    response.n_jobs = page.count;
+    response.next_page_token = page.next_page_token;
     abl_rpc_reply(rpc, &response.base);
 }
 

@@ -162,36 +162,37 @@ abl_loss_gradient abl_loss_backward(abl_scope *scope, abl_loss loss, const abl_b
     if (loss.grad_function == ABL_GRAD_LOGIT && !mse) {
         return sparse_weights(scope, loss, batch);
     }
-    const int64_t last[] = {1};
-    abl_tensor *p =
-        loss.grad_function == ABL_GRAD_LOGIT ? NULL : abl_tensor_softmax(scope, logits, 1);
+    /* In float64: p (1 - p) of a sure answer is a difference of almost equals. */
+    abl_tensor *l = abl_tensor_to_dtype(scope, abl_tensor_clone(scope, logits), ABL_DTYPE_F64);
+    abl_tensor *p = loss.grad_function == ABL_GRAD_LOGIT ? NULL : abl_tensor_softmax(scope, l, 1);
     abl_tensor *g = NULL;
     if (mse) {
-        const abl_tensor *values = loss.grad_function == ABL_GRAD_LOGIT ? logits
+        const abl_tensor *values = loss.grad_function == ABL_GRAD_LOGIT ? l
                                    : loss.grad_function == ABL_GRAD_LOGPROB
-                                       ? abl_tensor_log_softmax(scope, logits, 1)
+                                       ? abl_tensor_log_softmax(scope, l, 1)
                                        : p;
         g = mse_weights(scope, batch, values);
     } else {
-        g = dense_weights(scope, loss, batch, abl_tensor_size(logits, 1));
+        g = abl_tensor_to_dtype(
+            scope, dense_weights(scope, loss, batch, abl_tensor_size(logits, 1)), ABL_DTYPE_F64);
     }
-    abl_loss_gradient out = {.grad = g};
+    const int64_t last[] = {1};
     switch (loss.grad_function) {
     case ABL_GRAD_PROB:
-        out.grad = abl_tensor_softmax_backward(scope, g, p, 1);
+        g = abl_tensor_softmax_backward(scope, g, p, 1);
         break;
     case ABL_GRAD_LOGPROB:
-        out.grad = abl_tensor_sub(
-            scope, g, abl_tensor_mul(scope, p, abl_tensor_sum(scope, g, last, 1, true)));
+        g = abl_tensor_sub(scope, g,
+                           abl_tensor_mul(scope, p, abl_tensor_sum(scope, g, last, 1, true)));
         break;
     case ABL_GRAD_LOGIT_EXP:
-        out.grad = abl_tensor_mul(scope, g, p);
+        g = abl_tensor_mul(scope, g, p);
         break;
     case ABL_GRAD_LOGIT:
     case ABL_GRAD_FUNCTION_COUNT:
         break;
     }
-    return out;
+    return (abl_loss_gradient){.grad = abl_tensor_to_dtype(scope, g, abl_tensor_dtype(logits))};
 }
 
 abl_tensor *abl_loss_backward_dense(abl_scope *scope, abl_loss loss, const abl_batch *batch,

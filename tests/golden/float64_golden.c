@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Mask gradients against AutoCircuit's in float64: how far our own float32 is from the truth, which
+ * comparing two float32 programs cannot tell. Off by, in shares of the largest score, at mask 0:
+ *
+ *                        AutoCircuit's float32    ours
+ *     prob, avg_diff     1.5e-5                   6e-6     p (1 - p) of a sure answer
+ *     prob, mse          7.6e-3                   3e-6
+ *     logprob, avg_val   1.1e-5                   3e-6
+ *     logit, mse         3.1e-5                   1.7e-4   targets are ids, hundreds, the same for
+ *                                                          all of the vocabulary, over which the
+ *                                                          unembedding sums to 0: a small rest
+ *     others             2e-6                     2e-6 */
+#include "core/base/mem.h"
+#include "tests/golden/edges.h"
+
+#include <stdio.h>
+
+typedef struct gradient {
+    const char *key; /* in the file */
+    abl_grad_function grad_function;
+    abl_answer_function answer_function;
+    double tolerance; /* of the largest |score| */
+} gradient;
+
+static const gradient GRADIENTS[] = {
+    {"logit_avg_diff", ABL_GRAD_LOGIT, ABL_ANSWER_AVG_DIFF, 5e-6},
+    {"logit_mse", ABL_GRAD_LOGIT, ABL_ANSWER_MSE, 3e-4},
+    {"prob_avg_diff", ABL_GRAD_PROB, ABL_ANSWER_AVG_DIFF, 2e-5},
+    {"prob_mse", ABL_GRAD_PROB, ABL_ANSWER_MSE, 2e-5},
+    {"logprob_avg_diff", ABL_GRAD_LOGPROB, ABL_ANSWER_AVG_DIFF, 5e-6},
+    {"logprob_avg_val", ABL_GRAD_LOGPROB, ABL_ANSWER_AVG_VAL, 2e-5},
+    {"logit_exp_avg_diff", ABL_GRAD_LOGIT_EXP, ABL_ANSWER_AVG_DIFF, 5e-6},
+};
+
+int main(void) {
+    golden_init("float64_golden");
+    abl_safetensors *set = golden_open_tensors(ABLATE_GOLDEN_DATA "/float64/tiny-ioi.safetensors");
+    abl_model *model = golden_open_model("tiny-ioi", abl_model_processing_tl());
+    abl_dataset *dataset = edges_abba("tiny-ioi");
+    abl_graph *graph = edges_graph(model, &EDGES_VARIANTS[0], 0);
+    const int64_t count = abl_graph_edge_count(graph);
+    for (size_t i = 0; i < ABL_COUNT_OF(GRADIENTS); i++) {
+        const gradient *g = &GRADIENTS[i];
+        const abl_prune_options options = {
+            .algorithm = ABL_PRUNE_MASK_GRADIENT,
+            .model = model,
+            .graph = graph,
+            .grad_function = g->grad_function,
+            .answer_function = g->answer_function,
+            .batches = {.dataset = dataset, .count = 8, .batch_size = 4}};
+        float *scores = edges_scores(&options);
+        float *expected = edges_flat(graph, set, g->key);
+        golden_check("float64/tiny-ioi", g->key, expected != NULL);
+        golden_compare_floats("float64/tiny-ioi", g->key, expected, (size_t)count, scores,
+                              (size_t)count, g->tolerance * edges_max_abs(expected, count));
+        abl_free(expected);
+        abl_free(scores);
+    }
+    abl_graph_destroy(graph);
+    abl_dataset_destroy(dataset);
+    abl_model_unref(model);
+    abl_safetensors_close(set);
+    return golden_finish();
+}

@@ -68,6 +68,20 @@ test("ACDC's taus grow by what its events say", () => {
   expect(withEvent(curves, event({})).taus).toBe(curves.taus);
 });
 
+test("ACDC's decisions are steps of their tau, counted back from its sums", () => {
+  const decision = (edge: string, removed: boolean, effect: number, tau = 0.1) => ({ edge, removed, effect, tau });
+  const curves = withEvent(NO_CURVES, event({
+    acdc: [{ tau: 0.1, decidedEdges: 5n, removedEdges: 4n, effect: 0.2 }],
+    // the first two decisions came too fast to be told
+    acdcDecisions: [decision("A", true, 0.1), decision("B", false, 0.9), decision("C", true, 0.2)],
+  }));
+  expect(curves.taus[0]).toMatchObject({
+    removed: [{ x: 0, y: 0 }, { x: 3, y: 3 }, { x: 4, y: 3 }, { x: 5, y: 4 }],
+    effect: [{ x: 0, y: 0 }, { x: 3, y: 0.1 }, { x: 4, y: 0.1 }, { x: 5, y: 0.2 }],
+    newestEdge: "C goes",
+  });
+});
+
 test("metrics have words, new ones their name", () => {
   expect(metricWords(Metric.KL_DIV)).toBe("KL, nats");
   expect(metricWords(Metric.ANSWER_PROB_DIFF_PERCENT)).toBe("Answer prob diff, %");

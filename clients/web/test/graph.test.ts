@@ -6,6 +6,7 @@ import { GraphSchema, NodeSchema, WrapperSchema, type Node } from "#gen/ablate/v
 import { ModelSchema } from "#gen/ablate/v1/model_pb.js";
 import { fit, hit, zoom } from "../src/graph/canvas.js";
 import { buildHeat, parseRgb, pixels } from "../src/graph/heat.js";
+import { ALL, cellAt, keepInside, showing } from "../src/graph/heatpicture.js";
 import { pointAt } from "../src/graph/layout.js";
 import { buildScene } from "../src/graph/scene.js";
 import { nonzeroCount, place, ranking, scale } from "../src/graph/scores.js";
@@ -160,6 +161,22 @@ test("the heat map has a cell an edge and blanks where there is none", () => {
   const image = pixels(heat, 12, "rgb(200, 100, 0)", "rgb(0, 0, 255)", "rgb(0, 0, 0)");
   expect([...image.slice(image.length - 4)]).toEqual([200, 100, 0, 255]);
   expect(parseRgb("rgb(1, 2, 3)")).toEqual([1, 2, 3]);
+});
+
+test("a heat map's view stays full of cells, and follows its cursor", () => {
+  const topology = tiny();
+  const heat = buildHeat(topology, new Float32Array(13));
+  const size = { width: 484, height: 282 }; // a plot of 400 by 200
+  expect(keepInside({ scale: 0.5, x: 300, y: -20 }, size)).toEqual(ALL);
+  expect(keepInside({ scale: 2, x: 999, y: -999 }, size)).toEqual({ scale: 2, x: ALL.x, y: ALL.y - 200 });
+  expect(cellAt(heat, ALL, size, ALL.x + 1, ALL.y + 1)).toBe(0);
+  expect(cellAt(heat, ALL, size, ALL.x - 1, ALL.y + 1)).toBe(-1);
+  expect(cellAt(heat, ALL, size, 483, ALL.y + 199)).toBe(heat.rows * heat.columns - 1);
+  const held = zoom(ALL, 3, 200, 50);
+  expect(cellAt(heat, held, size, 200, 50)).toBe(cellAt(heat, ALL, size, 200, 50));
+  const last = heat.rows * heat.columns - 1;
+  const followed = keepInside(showing(heat, { ...ALL, scale: 4 }, size, last), size);
+  expect(cellAt(heat, followed, size, 483, ALL.y + 199)).toBe(last);
 });
 
 test("the slider reaches every end", () => {

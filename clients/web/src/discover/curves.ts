@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a job's events say of its way: the steps of a training, the taus of an ACDC. Pure, for tests.
-import type { AcdcTau, JobEvent } from "#gen/ablate/v1/prune_pb.js";
+import type { AcdcDecision, AcdcTau, JobEvent } from "#gen/ablate/v1/prune_pb.js";
 import type { Point } from "../ui/series.js";
 
 /** An optimizer step. */
@@ -21,6 +21,8 @@ export interface TauRun {
   /** Edges removed, and the effect, over the edges that were tried. */
   removed: Point[];
   effect: Point[];
+  /** The newest edge that was decided, in words; empty: unknown. */
+  newestEdge: string;
 }
 
 export interface Curves {
@@ -48,13 +50,36 @@ function withSteps(steps: Step[], event: JobEvent): Step[] {
   return next.length <= STEPS_MAX ? next : next.filter((_, index) => index % 2 === 1 || index === next.length - 1);
 }
 
-function withTau(run: TauRun | undefined, newest: AcdcTau): TauRun {
+/** More decisions than this are kept at every second one. */
+const DECISIONS_MAX = 4000;
+const halved = (points: Point[]) =>
+  points.length <= DECISIONS_MAX ? points : points.filter((_, index) => index % 2 === 0 || index === points.length - 1);
+
+const edgeWords = ({ edge, seqNumber, removed }: AcdcDecision) =>
+  `${edge}${seqNumber > 0 ? ` at position ${seqNumber - 1}` : ""} ${removed ? "goes" : "stays"}`;
+
+/** `decisions`: those of this tau since the event before. Where there were too many, the first are left out. */
+function withTau(run: TauRun | undefined, newest: AcdcTau, decisions: AcdcDecision[]): TauRun {
   if (run && run.newest.decidedEdges === newest.decidedEdges) return run;
-  const x = Number(newest.decidedEdges);
+  const decided = Number(newest.decidedEdges);
+  let count = Number(newest.removedEdges) - decisions.filter(({ removed }) => removed).length;
+  let effect = run?.newest.effect ?? 0;
+  const removedPoints = run ? [...run.removed] : [{ x: 0, y: 0 }];
+  const effectPoints = run ? [...run.effect] : [{ x: 0, y: 0 }];
+  decisions.forEach((decision, index) => {
+    const x = decided - decisions.length + index + 1;
+    count += decision.removed ? 1 : 0;
+    effect = decision.removed ? decision.effect : effect;
+    removedPoints.push({ x, y: count });
+    effectPoints.push({ x, y: effect });
+  });
+  if (decisions.length === 0) {
+    removedPoints.push({ x: decided, y: Number(newest.removedEdges) });
+    effectPoints.push({ x: decided, y: newest.effect });
+  }
+  const last = decisions[decisions.length - 1];
   return {
-    newest,
-    removed: [...(run?.removed ?? [{ x: 0, y: 0 }]), { x, y: Number(newest.removedEdges) }],
-    effect: [...(run?.effect ?? [{ x: 0, y: 0 }]), { x, y: newest.effect }],
+    newest, removed: halved(removedPoints), effect: halved(effectPoints), newestEdge: last ? edgeWords(last) : "",
   };
 }
 
@@ -63,7 +88,8 @@ export function withEvent({ steps, taus }: Curves, event: JobEvent): Curves {
   return {
     steps: withSteps(steps, event),
     taus: event.acdc.length === 0 ? taus
-      : event.acdc.map((newest) => withTau(taus.find((run) => run.newest.tau === newest.tau), newest)),
+      : event.acdc.map((newest) => withTau(
+        taus.find((run) => run.newest.tau === newest.tau), newest, event.acdcDecisions.filter(({ tau }) => tau === newest.tau))),
   };
 }
 

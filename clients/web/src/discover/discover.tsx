@@ -160,7 +160,7 @@ export function Discover() {
     <>
       <h1>Discover</h1>
       <div class="discover">
-        <Setup started={(job) => go("discover", { job })} />
+        <Setup open={session?.job.value?.modelId ?? ""} started={(job) => go("discover", { job })} />
         {session ? (
           <Open key={`${jobId} ${epoch.value} ${recoveries.value}`} session={session} />
         ) : (

@@ -50,6 +50,7 @@ function Acdc({ taus, live }: { taus: Curves["taus"]; live: boolean }) {
         </select>
       </label>
       <Chart axis="linear" xLabel="edges tried" yLabel="edges removed" live={live} series={[{ name: "removed", points: run.removed }]} />
+      {live && run.newestEdge && <p class="quiet">Newest: {run.newestEdge}.</p>}
       <details>
         <summary>What the removed edges cost</summary>
         <Chart axis="log" xLabel="τ" yLabel="effect" mark={run.newest.tau} live={live}

@@ -49,7 +49,8 @@ async function choicesOf(signal: AbortSignal) {
   };
 }
 
-export function Setup({ started }: { started: (jobId: string) => void }) {
+/** `open`: the model of the run that is open, which is taken unless another is chosen. */
+export function Setup({ open, started }: { open: string; started: (jobId: string) => void }) {
   const choices = usePolled(choicesOf, 3);
   const model = useSignal(route.value.params["model"] ?? "");
   const graph = useSignal("");
@@ -72,7 +73,7 @@ export function Setup({ started }: { started: (jobId: string) => void }) {
   }, [known]);
 
   // What was chosen and is gone is not replaced by something else unasked.
-  const chosenModel = model.value === "" ? known?.models[0]
+  const chosenModel = model.value === "" ? known?.models.find(({ value }) => value === open) ?? known?.models[0]
     : known?.models.find(({ value }) => value === model.value)
       ?? known?.models.find(({ label }) => label === model.value); // one that was on disk, and is loaded now
   const listed = known?.graphs ?? [];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Draws a scene on a canvas. Edges of about one strength and sign are one path, so 30,000 edges are two
-// dozen strokes; while the view moves only the strongest few thousand are drawn (level of detail).
+// Draws a scene on a canvas. Edges of about one strength and sign are one path, so thousands of edges
+// are two dozen strokes. Names that would be too small to read are not drawn on their nodes; those of
+// the strongest edges, and of what is pointed at, are then written beside them.
 import { colour } from "../lib/theme.js";
 import { NODE_HEIGHT, NODE_WIDTH, pointAt, type Curve } from "./layout.js";
 import { opacityOf, widthOf, type Scene, type SceneEdge } from "./scene.js";
@@ -31,9 +32,23 @@ function trace(path: Path2D, curve: Curve): void {
   path.bezierCurveTo(curve.x1, curve.y1, curve.x2, curve.y2, curve.x3, curve.y3);
 }
 
-function strokeEdges(
-  context: CanvasRenderingContext2D, edges: SceneEdge[], colours: [string, string], fade: number, scale: number,
+/** World to screen. */
+export function toWorld(context: CanvasRenderingContext2D, view: View, ratio: number): void {
+  const scale = view.scale * ratio;
+  context.setTransform(scale, 0, 0, scale, view.x * ratio, view.y * ratio);
+}
+
+/** Lines keep a width that can be seen when all of a large model is in view. */
+export function linesOf(view: View): number {
+  return Math.max(1, Math.min(6, 0.55 / view.scale));
+}
+
+/** `count`: the edges of the picture, of which these may be a part. */
+export function drawEdges(
+  context: CanvasRenderingContext2D, edges: SceneEdge[],
+  { fade, lines: scale, count }: { fade: number; lines: number; count: number },
 ): void {
+  const colours: [string, string] = [colour("--minus"), colour("--plus")];
   const paths = new Map<number, Path2D>();
   for (const { curve, strength, positive } of edges) {
     const bucket = Math.min(BUCKETS - 1, Math.floor(strength * BUCKETS)) * 2 + (positive ? 1 : 0);
@@ -42,7 +57,7 @@ function strokeEdges(
     trace(path, curve);
   }
   // Many edges would be one block of colour: the weak ones step back.
-  const crowd = Math.max(0.25, Math.min(1, Math.sqrt(600 / Math.max(1, edges.length))));
+  const crowd = Math.max(0.25, Math.min(1, Math.sqrt(600 / Math.max(1, count))));
   for (const [bucket, path] of [...paths].sort((a, b) => a[0] - b[0])) {
     const strength = ((bucket >> 1) + 0.5) / BUCKETS;
     context.strokeStyle = colours[bucket & 1]!;
@@ -63,21 +78,90 @@ function strikeEdges(context: CanvasRenderingContext2D, scene: Scene, cut: Reado
   context.setLineDash([]);
 }
 
-function drawNodes(context: CanvasRenderingContext2D, scene: Scene, marks: Marks, near: Set<number> | undefined): void {
+/** What is pointed at, and what is cut; returns the places that it is about, if anything is. */
+export function drawMarked(context: CanvasRenderingContext2D, scene: Scene, view: View, marks: Marks): Set<number> | undefined {
+  const { topology, edges } = scene;
+  const from = ({ edge }: SceneEdge) => topology.sourcePlace[topology.edgeSource[edge]!]!;
+  const to = ({ edge }: SceneEdge) => topology.destinationPlace[topology.edgeDestination[edge]!]!;
+  let marked: SceneEdge[] = [];
+  if (marks.edge >= 0) marked = edges.slice(marks.edge, marks.edge + 1);
+  else if (marks.place >= 0) {
+    marked = edges.filter((edge) => from(edge) === marks.place || to(edge) === marks.place).slice(0, MOVING_EDGES_MAX);
+  }
+  if (marked.length > 0) drawEdges(context, marked, { fade: 1, lines: linesOf(view), count: marked.length });
+  if (marks.cut && marks.cut.size > 0) strikeEdges(context, scene, marks.cut);
+  if (marked.length === 0) return undefined;
+  return new Set([...(marks.place >= 0 ? [marks.place] : []), ...marked.flatMap((edge) => [from(edge), to(edge)])]);
+}
+
+/** Smaller than this, in CSS pixels, a name cannot be read. */
+const READABLE = 8.5;
+const LABEL = 12;
+const LABELS_MAX = 40;
+
+const nameOf = (place: { name: string }) => place.name.replace(/^MLP /, "M");
+const fontOf = (text: string) => (text.length > 6 ? 9 : 11);
+
+/** Places in the order in which their names matter: pointed at, struck, of the strongest edges. */
+function named(scene: Scene, marks: Marks): number[] {
+  const { topology } = scene;
+  const order = new Set<number>(marks.place >= 0 ? [marks.place] : []);
+  if (marks.edge >= 0) addEnds(scene.edges[marks.edge]!);
+  marks.struck?.forEach((place) => order.add(place));
+  for (const edge of scene.edges.slice(0, LABELS_MAX * 2)) addEnds(edge);
+  return [...order];
+
+  function addEnds({ edge }: SceneEdge): void {
+    order.add(topology.sourcePlace[topology.edgeSource[edge]!]!);
+    order.add(topology.destinationPlace[topology.edgeDestination[edge]!]!);
+  }
+}
+
+/** Names beside nodes that are too small for them, as far as they do not cover each other. */
+function drawLabels(
+  context: CanvasRenderingContext2D, scene: Scene, view: View, marks: Marks, near: Set<number> | undefined,
+): void {
+  const unit = 1 / view.scale;
+  const height = (LABEL + 2) * unit;
+  const taken: [number, number, number][] = [];
+  const [ink, back] = [colour("--ink"), colour("--card")];
+  context.font = `600 ${LABEL * unit}px system-ui, sans-serif`;
+  context.textAlign = "left";
+  for (const place of near ?? named(scene, marks)) {
+    const text = nameOf(scene.topology.places[place]!);
+    const width = context.measureText(text).width;
+    const x = scene.layout.x[place]! + (NODE_WIDTH / 2) * scene.layout.nodeScale + 3 * unit;
+    const y = scene.layout.y[place]!;
+    if (taken.some(([left, right, at]) => x < right && x + width > left && Math.abs(y - at) < height)) continue;
+    taken.push([x - 2 * unit, x + width + 2 * unit, y]);
+    if (taken.length > LABELS_MAX) break;
+    context.strokeStyle = back;
+    context.lineWidth = 3.5 * unit;
+    context.lineJoin = "round";
+    context.strokeText(text, x, y);
+    context.fillStyle = ink;
+    context.fillText(text, x, y);
+  }
+}
+
+/** `near`: what is meant; the other nodes step back. */
+export function drawNodes(
+  context: CanvasRenderingContext2D, scene: Scene, view: View, marks: Marks, near: Set<number> | undefined,
+): void {
   const ink = colour("--ink");
   const fill = { head: colour("--node"), other: colour("--node-mlp") };
   const [line, accent, bad] = [colour("--node-line"), colour("--accent"), colour("--bad")];
   context.textAlign = "center";
   context.textBaseline = "middle";
   const k = scene.layout.nodeScale;
+  const readable = 11 * k * view.scale >= READABLE;
   scene.topology.places.forEach((place, index) => {
     const x = scene.layout.x[index]!;
     const y = scene.layout.y[index]!;
     const struck = marks.struck?.has(index) ?? false;
     const visible = scene.touched[index] === 1 || struck || marks.place === index;
     context.globalAlpha = visible && (!near || near.has(index)) ? 1 : 0.35;
-    const text = place.name.replace(/^MLP /, "M");
-    context.font = `${(text.length > 6 ? 9 : 11) * k}px system-ui, sans-serif`;
+    const text = nameOf(place);
     const width = Math.max(NODE_WIDTH, text.length > 6 ? 64 : 0) * k;
     const height = NODE_HEIGHT * k;
     context.fillStyle = place.head >= 0 ? fill.head : fill.other;
@@ -87,8 +171,11 @@ function drawNodes(context: CanvasRenderingContext2D, scene: Scene, marks: Marks
     context.roundRect(x - width / 2, y - height / 2, width, height, (place.head >= 0 ? 11 : 4) * k);
     context.fill();
     context.stroke();
-    context.fillStyle = struck ? bad : ink;
-    context.fillText(text, x, y + 0.5);
+    if (readable) {
+      context.font = `${fontOf(text) * k}px system-ui, sans-serif`;
+      context.fillStyle = struck ? bad : ink;
+      context.fillText(text, x, y + 0.5);
+    }
     if (struck) {
       context.beginPath();
       context.moveTo(x - width / 2 + 6, y);
@@ -97,46 +184,7 @@ function drawNodes(context: CanvasRenderingContext2D, scene: Scene, marks: Marks
     }
   });
   context.globalAlpha = 1;
-}
-
-/** The whole picture; `moving` leaves out the weakest edges of many. */
-export function draw(
-  context: CanvasRenderingContext2D,
-  scene: Scene,
-  view: View,
-  marks: Marks,
-  pixelRatio: number,
-  moving: boolean,
-): void {
-  const { canvas } = context;
-  context.setTransform(1, 0, 0, 1, 0, 0);
-  context.clearRect(0, 0, canvas.width, canvas.height);
-  const scale = view.scale * pixelRatio;
-  context.setTransform(scale, 0, 0, scale, view.x * pixelRatio, view.y * pixelRatio);
-  const colours: [string, string] = [colour("--minus"), colour("--plus")];
-  const edges = moving ? scene.edges.slice(0, MOVING_EDGES_MAX) : scene.edges;
-  const { topology } = scene;
-  // Lines keep a width that can be seen when all of a large model is in view.
-  const lines = Math.max(1, Math.min(6, 0.55 / view.scale));
-  let near: Set<number> | undefined;
-  let marked: SceneEdge[] = [];
-  if (marks.edge >= 0) marked = scene.edges.slice(marks.edge, marks.edge + 1);
-  else if (marks.place >= 0) {
-    marked = edges.filter(({ edge }) =>
-      topology.sourcePlace[topology.edgeSource[edge]!] === marks.place ||
-      topology.destinationPlace[topology.edgeDestination[edge]!] === marks.place);
-  }
-  strokeEdges(context, edges, colours, marked.length > 0 ? 0.25 : 1, lines);
-  if (marked.length > 0) {
-    near = new Set(marks.place >= 0 ? [marks.place] : []);
-    for (const { edge } of marked) {
-      near.add(topology.sourcePlace[topology.edgeSource[edge]!]!);
-      near.add(topology.destinationPlace[topology.edgeDestination[edge]!]!);
-    }
-    strokeEdges(context, marked, colours, 1, lines);
-  }
-  if (marks.cut && marks.cut.size > 0) strikeEdges(context, scene, marks.cut);
-  drawNodes(context, scene, marks, near);
+  if (!readable) drawLabels(context, scene, view, marks, near);
 }
 
 /** What is under a point of the world; a node goes before an edge. */
@@ -151,6 +199,8 @@ export function hit(scene: Scene, x: number, y: number, reach: number): { edge: 
   let found = -1;
   scene.edges.forEach(({ curve, strength }, index) => {
     if (y > curve.y0 + reach || y < curve.y3 - reach) return;
+    if (x > Math.max(curve.x0, curve.x1, curve.x2, curve.x3) + reach + 2) return;
+    if (x < Math.min(curve.x0, curve.x1, curve.x2, curve.x3) - reach - 2) return;
     // The height falls almost evenly along the curve: a few points around that t are enough.
     const middle = (curve.y0 - y) / Math.max(1, curve.y0 - curve.y3);
     for (let step = -4; step <= 4; step++) {

@@ -34,13 +34,16 @@ export function parseRgb(css: string): [number, number, number] {
   return [r, g, b];
 }
 
-/** RGBA pixels, a cell each; sizes go by their square root, so weak edges can be seen beside strong. */
+/** Of a share of the largest score: its colour. A thousandth of it is still to be seen. */
+const ROOT = 0.35;
+
+/** RGBA pixels, a cell each; sizes go by a root of theirs, so weak edges can be seen beside strong. */
 export function pixels(heat: Heat, largest: number, plus: string, minus: string, back: string): Uint8ClampedArray {
   const colours = { plus: parseRgb(plus), minus: parseRgb(minus), back: parseRgb(back) };
   const out = new Uint8ClampedArray(heat.cells.length * 4);
   heat.cells.forEach((value, cell) => {
     if (Number.isNaN(value)) return; // transparent
-    const share = largest > 0 ? Math.sqrt(Math.min(1, Math.abs(value) / largest)) : 0;
+    const share = largest > 0 ? Math.min(1, Math.abs(value) / largest) ** ROOT : 0;
     const end = value >= 0 ? colours.plus : colours.minus;
     for (let channel = 0; channel < 3; channel++) {
       out[cell * 4 + channel] = colours.back[channel]! + (end[channel]! - colours.back[channel]!) * share;

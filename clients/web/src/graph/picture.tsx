@@ -6,7 +6,9 @@ import { useSignal, useSignalEffect, type Signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { counted, number } from "../lib/format.js";
 import { onSystemTheme, theme } from "../lib/theme.js";
-import { MOVING_EDGES_MAX, draw, fit, hit, zoom, type View } from "./canvas.js";
+import { fit, hit } from "./canvas.js";
+import { Painter } from "./painter.js";
+import { usePanZoom } from "./panzoom.js";
 import type { Scene } from "./scene.js";
 import { edgeTitle } from "./topology.js";
 
@@ -56,14 +58,12 @@ function neighbour(scene: Scene, from: number, dx: number, dy: number): number {
 
 export function Picture({ scene, values, pointed, struck, cut, onPlace, onEdge, label }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const view = useSignal<View | undefined>(undefined);
+  const { view, moving, move, zoomBy, down, drag, up } = usePanZoom(canvas);
   const edge = useSignal(-1); // under the pointer: index into scene.edges
   const place = useSignal(-1);
-  const moving = useSignal(false);
   const size = useSignal({ width: 0, height: 0 });
   const dark = useSignal(0); // counts changes of the system's theme
-  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
-  const drag = useRef<{ x: number; y: number; moved: boolean } | undefined>(undefined);
+  const painter = useRef<Painter | undefined>(undefined);
   const fitted = useRef("");
 
   useEffect(() => {
@@ -71,11 +71,12 @@ export function Picture({ scene, values, pointed, struck, cut, onPlace, onEdge, 
       if (entry) size.value = { width: entry.contentRect.width, height: entry.contentRect.height };
     });
     observer.observe(canvas.current!);
+    painter.current = new Painter(canvas.current!);
     const off = onSystemTheme(() => dark.value++);
     return () => {
       observer.disconnect();
       off();
-      clearTimeout(timer.current);
+      painter.current?.stop();
     };
   }, []);
 
@@ -86,9 +87,8 @@ export function Picture({ scene, values, pointed, struck, cut, onPlace, onEdge, 
     void theme.value, dark.value;
     if (!element || width === 0) return;
     const ratio = devicePixelRatio || 1;
-    element.width = Math.round(width * ratio);
-    element.height = Math.round(height * ratio);
-    const context = element.getContext("2d")!;
+    const [wide, high] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (element.width !== wide || element.height !== high) Object.assign(element, { width: wide, height: high });
     if (!now) return;
     const key = `${now.topology.graph.graphId} ${width} ${height}`;
     if (fitted.current !== key) {
@@ -102,58 +102,25 @@ export function Picture({ scene, values, pointed, struck, cut, onPlace, onEdge, 
       ...(struck ? { struck: struck.value } : {}),
       ...(cut ? { cut: cut.value } : {}),
     };
-    const frame = requestAnimationFrame(() => {
-      if (view.value) draw(context, now, view.value, marks, ratio, moving.value && now.edges.length > MOVING_EDGES_MAX);
-    });
-    void view.value, moving.value;
-    return () => cancelAnimationFrame(frame);
+    if (view.value) painter.current?.paint(now, view.value, marks, ratio, moving.value, `${theme.value} ${dark.value}`);
   });
 
-  const move = (next: View) => {
-    view.value = next;
-    moving.value = true;
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => (moving.value = false), 140);
-  };
-  const zoomBy = (factor: number, x = size.value.width / 2, y = size.value.height / 2) => {
-    if (view.value) move(zoom(view.value, factor, x, y));
-  };
   const all = () => {
     if (scene.value) move(fit(scene.value, size.value.width, size.value.height));
   };
 
-  useEffect(() => {
-    const element = canvas.current!;
-    const wheel = (event: WheelEvent) => {
-      event.preventDefault();
-      zoomBy(Math.exp(-event.deltaY * (event.deltaMode === 1 ? 0.05 : 0.0015)), event.offsetX, event.offsetY);
-    };
-    element.addEventListener("wheel", wheel, { passive: false });
-    return () => element.removeEventListener("wheel", wheel);
-  }, []);
-
   const over = (event: PointerEvent) => {
     const now = scene.value;
     if (!now || !view.value) return;
-    if (drag.current) {
-      const { x, y } = drag.current;
-      if (Math.abs(event.offsetX - x) + Math.abs(event.offsetY - y) > 3) drag.current.moved = true;
-      if (drag.current.moved) {
-        move({ ...view.value, x: view.value.x + event.offsetX - x, y: view.value.y + event.offsetY - y });
-        drag.current = { x: event.offsetX, y: event.offsetY, moved: true };
-      }
-      return;
-    }
+    if (drag(event)) return;
     const { scale, x, y } = view.value;
     const found = hit(now, (event.offsetX - x) / scale, (event.offsetY - y) / scale, 6 / scale);
     edge.value = found.edge;
     place.value = found.place;
   };
-  const up = () => {
+  const choose = () => {
     const now = scene.value;
-    const clicked = drag.current && !drag.current.moved;
-    drag.current = undefined;
-    if (!clicked || !now) return;
+    if (!up() || !now) return;
     if (place.value >= 0) onPlace?.(place.value);
     else if (edge.value >= 0) onEdge?.(now.edges[edge.value]!.edge);
   };
@@ -191,14 +158,8 @@ export function Picture({ scene, values, pointed, struck, cut, onPlace, onEdge, 
       <canvas
         ref={canvas} tabIndex={0} role="application" aria-label={label} aria-describedby="picture-words"
         class={edge.value >= 0 || place.value >= 0 ? "hit" : ""}
-        onPointerDown={(event) => {
-          drag.current = { x: event.offsetX, y: event.offsetY, moved: false };
-          event.currentTarget.setPointerCapture(event.pointerId);
-        }}
-        onPointerMove={over} onPointerUp={up} onKeyDown={keys}
-        onPointerLeave={() => {
-          if (!drag.current) edge.value = place.value = -1;
-        }}
+        onPointerDown={down} onPointerMove={over} onPointerUp={choose} onKeyDown={keys}
+        onPointerLeave={() => (edge.value = place.value = -1)}
       />
       <p id="picture-words" class="words" aria-live="polite">{words}</p>
     </div>

@@ -31,9 +31,18 @@ export function opacityOf(strength: number): number {
   return 0.3 + 0.65 * strength;
 }
 
+/** A graph's layout, and the curves that were wanted so far: a moved slider wants the same ones again. */
+const layouts = new WeakMap<Topology, { layout: Layout; curves: (Curve | undefined)[] }>();
+
+function laidOut(topology: Topology) {
+  let found = layouts.get(topology);
+  if (!found) layouts.set(topology, (found = { layout: layoutOf(topology.places), curves: [] }));
+  return found;
+}
+
 /** `shown`: edges, strongest first; `largest`: what strength 1 is. */
 export function buildScene(topology: Topology, values: Float32Array, shown: ArrayLike<number>, largest: number): Scene {
-  const layout = layoutOf(topology.places);
+  const { layout, curves } = laidOut(topology);
   const touched = new Uint8Array(topology.places.length);
   const edges: SceneEdge[] = [];
   for (let rank = 0; rank < shown.length; rank++) {
@@ -42,7 +51,7 @@ export function buildScene(topology: Topology, values: Float32Array, shown: Arra
     const size = Math.abs(value);
     edges.push({
       edge,
-      curve: curveOf(topology, layout, edge),
+      curve: (curves[edge] ??= curveOf(topology, layout, edge)),
       strength: largest > 0 ? Math.sqrt(Math.min(1, size / largest)) : Number.isFinite(size) ? 0 : 1,
       positive: value >= 0,
     });

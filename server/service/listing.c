@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A page begins behind the serial number that its token names (before it, newest first), so what is
- * added or ended between two pages moves no other entry. The object that others belong to is the first that they need. */
+ * A page begins behind the serial number that its token names (newest first: before it), so what
+ * is added or ended between two pages moves no other entry. The object that others belong to is the
+ * first that they need. */
 #include "server/service/listing.h"
 
 #include "core/base/limits.h"

@@ -154,15 +154,19 @@ function Open({ session }: { session: Session }) {
 
 export function Discover() {
   const jobId = route.value.params["job"] ?? "";
-  const session = useMemo(() => (jobId === "" ? undefined : new Session(jobId)), [jobId, epoch.value, recoveries.value]);
+  const again = useSignal(0);
+  const session = useMemo(() => (jobId === "" ? undefined : new Session(jobId)), [jobId, epoch.value, again.value]);
   useEffect(() => () => session?.close(), [session]);
+  useEffect(() => {
+    if (session && !session.steady) again.value++; // its calls failed while the daemon was away
+  }, [recoveries.value]);
   return (
     <>
       <h1>Discover</h1>
       <div class="discover">
         <Setup open={session?.job.value?.modelId ?? ""} started={(job) => go("discover", { job })} />
         {session ? (
-          <Open key={`${jobId} ${epoch.value} ${recoveries.value}`} session={session} />
+          <Open key={`${jobId} ${epoch.value} ${again.value}`} session={session} />
         ) : (
           <section class="stage">
             <p>

@@ -4,6 +4,7 @@
 import { useSignal, useSignalEffect, type Signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import type { FormContent } from "../forms/schema.js";
+import { recoveries } from "../lib/connection.js";
 import { describe, isCancelled } from "../lib/errors.js";
 import { count, number } from "../lib/format.js";
 import { Chart } from "../ui/chart.js";
@@ -59,6 +60,7 @@ export function Faithfulness({ jobId, modelId, edgeCount, shownCount, final, sta
   useSignalEffect(() => {
     const size = shownCount.value;
     const key = keyOf(size, sweep.value, metrics.value);
+    void recoveries.value; // a sweep that failed while the daemon was away is made anew
     if (!final.value || edgeCount === 0) return undefined;
     const controller = new AbortController();
     const timer = setTimeout(() => {

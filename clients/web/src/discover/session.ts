@@ -29,6 +29,7 @@ export class Session {
   /** How it got there, of algorithms that tell. */
   readonly curves = signal<Curves>(NO_CURVES);
   #controller = new AbortController();
+  #watching = false;
   #readMs = 0;
 
   constructor(readonly jobId: string) {
@@ -39,6 +40,11 @@ export class Session {
 
   get state(): JobState {
     return this.event.value?.state ?? this.job.value?.state ?? JobState.UNSPECIFIED;
+  }
+
+  /** Whether it goes on by itself when the daemon answers again; else it has to be opened anew. */
+  get steady(): boolean {
+    return this.#watching || this.final.value;
   }
 
   /** Stops following; the job goes on. */
@@ -86,12 +92,17 @@ export class Session {
     this.topology.value = topology;
     const active = isActive(job.state);
     if (active || TELLING.has(job.spec.algorithm.case)) {
+      this.#watching = true;
       for await (const event of watchJob(this.jobId, 0n, signal)) {
         this.curves.value = withEvent(this.curves.value, event);
         if (!active) continue; // it is over: only the curves are of interest
         this.event.value = event;
-        if (event.doneUnits > 0n && Date.now() - this.#readMs > READ_AGAIN_MS) await this.#readSoFar(topology);
+        if (event.doneUnits === 0n || Date.now() - this.#readMs <= READ_AGAIN_MS) continue;
+        this.#watching = false;
+        await this.#readSoFar(topology);
+        this.#watching = true;
       }
+      this.#watching = false;
     }
     if (signal.aborted) return;
     await this.#read(topology);

@@ -2,6 +2,7 @@
 // Jobs: their names for people, and watching one without losing an event.
 import { JobState, type Job, type JobEvent, type PruneJobSpec } from "#gen/ablate/v1/prune_pb.js";
 import { backoffMs, sleep } from "./backoff.js";
+import { recoveries } from "./connection.js";
 import { isLost } from "./errors.js";
 import { prune } from "./rpc.js";
 
@@ -55,7 +56,8 @@ const watchDaemon: Watch = (jobId, afterSequence, signal) =>
 
 /**
  * The events of a job after number `after`, to the one that ends it. A connection that breaks is made
- * anew, and goes on behind the last number that was seen; only a refusal of the daemon's throws.
+ * anew, and goes on behind the last number that was seen; so is one over which the daemon fell silent,
+ * for such a connection may be dead and not know it. Only a refusal of the daemon's throws.
  */
 export async function* watchJob(
   jobId: string,
@@ -65,8 +67,11 @@ export async function* watchJob(
 ): AsyncGenerator<JobEvent> {
   let failures = 0;
   while (!signal.aborted) {
+    const attempt = new AbortController();
+    const before = recoveries.peek();
+    const unsubscribe = recoveries.subscribe((now) => now !== before && attempt.abort());
     try {
-      for await (const { event } of watch(jobId, after, signal)) {
+      for await (const { event } of watch(jobId, after, AbortSignal.any([signal, attempt.signal]))) {
         if (event === undefined || event.sequence <= after) continue;
         after = event.sequence;
         failures = 0;
@@ -76,7 +81,10 @@ export async function* watchJob(
       return; // nothing after `after`: it had ended
     } catch (error) {
       if (signal.aborted) return;
+      if (attempt.signal.aborted) continue;
       if (!isLost(error)) throw error;
+    } finally {
+      unsubscribe();
     }
     await sleep(backoffMs(failures++), signal);
   }

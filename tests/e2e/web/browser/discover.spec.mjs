@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Discover: a run from its form to its files, and scores that come while it runs.
 import { readFile } from "node:fs/promises";
-import { EAP, LONG, expect, ioiPath, shown, test } from "./fixtures.mjs";
+import { EAP, expect, ioiPath, shown, test } from "./fixtures.mjs";
 
 const ranked = (page) => page.getByRole("region", { name: "Edges by score" }).locator("tbody tr");
 
@@ -31,7 +31,7 @@ test("a run from the form: dataset uploaded, EAP, ranked edges, heat map, circui
 });
 
 test("scores stream in while a job runs, and cancelling keeps those that came", async ({ page, daemon }) => {
-  const { jobId } = await daemon.api.submit(daemon, LONG);
+  const { jobId } = await daemon.api.submitLong(daemon);
   await page.goto(`/#/discover?job=${jobId}`);
   const status = page.getByRole("status").filter({ hasText: jobId });
   await expect(status).toContainText("running");

@@ -4,6 +4,7 @@
 //
 // `test` uses one daemon a worker; `alone` one of the test's own, which it may end and restart.
 import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -24,10 +25,6 @@ export { expect };
 export const data = join(root, "tests", "golden", "data");
 export const ioiPath = join(data, "prompts", "ioi_abba.json");
 
-/** One mask point of one prompt a step, and scores after each prompt: it lasts longer than any test. */
-export const LONG = {
-  batchSize: 1, algorithm: { case: "maskGradient", value: { at: { case: "integratedGradSamples", value: 200 } } },
-};
 export const EAP = { batchSize: 4, algorithm: { case: "eap", value: {} } };
 export const EAP_IG = { batchSize: 4, algorithm: { case: "eapIg", value: {} } };
 
@@ -66,6 +63,17 @@ export class Api {
 
   async submit({ graph, dataset }, spec) {
     return (await this.prune.submitJob({ spec: { ...spec, graphId: graph.graphId, datasetId: dataset.datasetId } })).job;
+  }
+
+  /**
+   * Submits a job that lasts longer than any test, and has scores early: one mask point of one prompt a
+   * step, scores after each of very many prompts.
+   */
+  async submitLong({ graph }) {
+    const { prompts } = JSON.parse(await readFile(ioiPath, "utf8"));
+    const json = Buffer.from(JSON.stringify({ prompts: Array(8).fill(prompts).flat() }));
+    const algorithm = { case: "maskGradient", value: { at: { case: "integratedGradSamples", value: 100 } } };
+    return this.submit({ graph, dataset: await this.upload(json, "long") }, { batchSize: 1, algorithm });
   }
 
   /** Submits, and waits for the end. */

@@ -81,8 +81,7 @@ test("a node is ablated and restored, and a job cancelled", async ({ page, daemo
   await page.keyboard.press("Enter");
   await expect(chips.getByRole("listitem")).toHaveCount(0);
 
-  const { jobId } = await daemon.api.submit(prepared, { batchSize: 1, algorithm: {
-    case: "maskGradient", value: { at: { case: "integratedGradSamples", value: 1000 } } } });
+  const { jobId } = await daemon.api.submitLong(prepared);
   await page.goto(address("overview"));
   await tabTo(page, page.getByRole("button", { name: `Cancel ${jobId}` }));
   await page.keyboard.press("Enter");

@@ -3,7 +3,7 @@
 // sideways, no text lies on another, and all of it stands out from its ground. The pictures are in
 // build/browser/look, to be looked at.
 import { join } from "node:path";
-import { EAP, EAP_IG, LONG, address, expect, test } from "./fixtures.mjs";
+import { EAP, EAP_IG, address, expect, test } from "./fixtures.mjs";
 import { root } from "../test/daemon.mjs";
 
 /** The page's texts as a person sees them: those that overlap, and those with too little contrast. */
@@ -73,7 +73,7 @@ let views;
 test.beforeAll(async ({ shared }) => {
   const { api } = shared;
   const [eap, ig] = [await api.finish(shared, EAP), await api.finish(shared, EAP_IG)];
-  const running = await api.submit(shared, LONG);
+  const running = await api.submitLong(shared);
   const prompts = { model: shared.model.modelId };
   views = {
     overview: [address("overview"), (page) => expect(page.getByRole("row", { name: new RegExp(running.jobId) })).toBeVisible()],

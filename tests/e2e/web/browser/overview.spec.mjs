@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The overview: from an empty daemon to a model, a graph and a job, and back to empty.
-import { LONG, alone as test, expect } from "./fixtures.mjs";
+import { alone as test, expect } from "./fixtures.mjs";
 
 const section = (page, name) => page.getByRole("region", { name });
 
@@ -33,7 +33,7 @@ test("an empty daemon says what to do, and loads a model at a click", async ({ p
 
 test("a job's progress is live, and it can be cancelled", async ({ page, daemon }) => {
   const prepared = await daemon.api.prepare();
-  const { jobId } = await daemon.api.submit(prepared, LONG);
+  const { jobId } = await daemon.api.submitLong(prepared);
   await page.goto("/#/overview");
   const row = section(page, "Jobs").getByRole("row", { name: new RegExp(jobId) });
   await expect(row).toContainText("running");

@@ -3,7 +3,7 @@
 // greys out what is old, goes on by itself, and keeps no number that is not the daemon's any more.
 import { fromBinary } from "@bufbuild/protobuf";
 import { WatchJobRequestSchema } from "../build/gen/ablate/v1/prune_pb.js";
-import { LONG, address, alone as test, expect, wireTo } from "./fixtures.mjs";
+import { address, alone as test, expect, wireTo } from "./fixtures.mjs";
 
 const banner = (page) => page.getByRole("alert").filter({ hasText: "does not answer." });
 const light = (page, word) => page.getByRole("status", { name: `Connection: ${word}` });
@@ -11,7 +11,7 @@ const share = (page) => page.getByRole("progressbar", { name: /^Progress of job/
 
 /** Opens Discover on a job that runs, and waits for its first scores. */
 async function openRunning(page, daemon, url = "") {
-  const { jobId } = await daemon.api.submit(await daemon.api.prepare(), LONG);
+  const { jobId } = await daemon.api.submitLong(await daemon.api.prepare());
   await page.goto(url + address("discover", { job: jobId }));
   await expect(page.getByRole("region", { name: "Edges by score" }).locator("tbody tr")).toHaveCount(40);
   return jobId;
@@ -28,8 +28,12 @@ test("a daemon that is gone: what is shown is greyed, with its time, and a butto
   await expect(page.getByRole("main")).toHaveClass("old");
   expect(Number(await page.getByRole("main").evaluate((main) => getComputedStyle(main).opacity))).toBeLessThan(0.7);
 
+  // It asks less and less often, and at once when it is told to.
+  await expect(banner(page)).toContainText(/Trying again in [4-9](\.\d)? s/);
+  const [, asked] = await Promise.all([
+    page.waitForRequest(/GetServerInfo/), Date.now(), banner(page).getByRole("button", { name: "Try now" }).click()]);
+  expect(Date.now() - asked).toBeLessThan(3000);
   await daemon.restart();
-  await banner(page).getByRole("button", { name: "Try now" }).click();
   await expect(light(page, "live")).toBeVisible();
   await expect(banner(page)).toHaveCount(0);
   await expect(page.getByRole("main")).not.toHaveClass("old");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two tabs and a notebook at once: each sees what the others do, and none spoils another's numbers.
-import { LONG, address, alone as test, expect, python } from "./fixtures.mjs";
+import { address, alone as test, expect, python } from "./fixtures.mjs";
 import { expectKl, open, output, patched } from "./patching.mjs";
 
 test("two tabs follow one job, and a notebook that works on its graph cancels it", async ({ page, context, daemon }) => {
   const prepared = await daemon.api.prepare();
-  const { jobId } = await daemon.api.submit(prepared, LONG);
+  const { jobId } = await daemon.api.submitLong(prepared);
   const pages = [page, await context.newPage()];
   const rows = (tab) => tab.getByRole("region", { name: "Edges by score" }).locator("tbody tr");
   for (const tab of pages) {

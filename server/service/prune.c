@@ -1,293 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Submitting a job has three stages. On the loop the request's objects are found and held; on the
- * executor, as an interactive step, the prompts are tokenized and the prune is made, so that every
- * mistake in a request is answered by the call that made it; on the loop again the job is listed
- * and queued. With tail_divergence the loop comes in between, too: only there can the KV cache of
- * the prompts' prefix be looked for. Watching is a stream over the job's events, and
- * StreamPruneScores is both in one. */
+ * Jobs and what is asked of them. Watching is a stream over a job's events, and StreamPruneScores
+ * is submitting (submit.c) and watching in one. */
 #include "server/convert/prune.h"
 #include "ablate/v1/prune.pb-c.h"
 #include "core/base/limits.h"
-#include "core/base/mem.h"
-#include "server/convert/ablation.h"
-#include "server/convert/model.h"
-#include "server/convert/prompts.h"
 #include "server/runtime/job.h"
-#include "server/service/hooks.h"
-#include "server/service/kv_cache.h"
 #include "server/service/listing.h"
 #include "server/service/module_stream.h"
 #include "server/service/prune_rpcs.h"
 #include "server/service/rpc.h"
+#include "server/service/submit.h"
 
 #include <stddef.h>
 #include <string.h>
 
 /* ---- submit ------------------------------------------------------------------------------- */
 
-typedef struct submit {
-    const Ablate__V1__PruneJobSpec *spec;
-    abl_job_request request;
-    abl_resident_graph *graph;
-    abl_resident_dataset *dataset;
-    abl_resident_model *model;
-    abl_resident_ablation *ablation; /* NULL: none that is resident */
-    abl_graph_hooks *hooks; /* the graph's when the call came; the job's once there is one */
-    abl_device_slot *slot;
-    abl_kv_use kv;
-    void (*started_cb)(abl_rpc *rpc, abl_job *job);
-
-    /* made on the executor, the job's once it has started */
-    abl_prune *prune;
-    abl_dataset *tokenized;
-    bool bos;
-    int32_t prompt_count;
-    int64_t estimated_bytes;
-} submit;
-
-static void submit_end(submit *state) {
-    abl_prune_destroy(state->prune);
-    abl_dataset_destroy(state->tokenized);
-    abl_kv_use_finish(&state->kv);
-    abl_graph_hooks_unref(state->hooks);
-    state->prune = NULL;
-    state->tokenized = NULL;
-    state->hooks = NULL;
-}
-
-static abl_code submit_tokenize(submit *state, abl_status *ret_status) {
-    const abl_model *model = state->model->model;
-    const abl_model_config *config = abl_model_get_config(model);
-    abl_code code = abl_convert_bos(model, state->request.bos, state->model->bos_default,
-                                    &state->bos, ret_status);
-    if (code != ABL_CODE_OK) {
-        return code;
-    }
-    const abl_dataset_options options = {.tokenizer = abl_model_tokenizer(model),
-                                         .bos = state->bos ? ABL_BOS_PREPEND : ABL_BOS_NEVER,
-                                         .vocab_size = abl_model_config_id_count(config),
-                                         .seq_len_max = (int32_t)config->n_ctx};
-    return abl_dataset_create_json(state->dataset->json, state->dataset->json_bytes, &options,
-                                   &state->tokenized, ret_status);
-}
-
-/* The prompts, checked and counted. */
-static abl_code submit_prompts(submit *state, abl_status *ret_status) {
-    abl_code code = submit_tokenize(state, ret_status);
-    if (code != ABL_CODE_OK) {
-        return code;
-    }
-    int32_t there = abl_dataset_prompt_count(state->tokenized);
-    state->prompt_count = state->request.prompt_count == 0 ? there : state->request.prompt_count;
-    if (state->prompt_count > there) {
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "PROMPT_COUNT_INVALID",
-                        "spec.prompt_count is %d; dataset %s has %d prompts", state->prompt_count,
-                        state->dataset->object.id, there);
-    }
-    return abl_kv_use_choose(&state->kv, state->tokenized, ret_status);
-}
-
-static abl_code submit_prepare(abl_rpc *rpc, submit *state, abl_status *ret_status) {
-    const abl_prefix *prefix = NULL;
-    abl_code code = abl_kv_use_apply(&state->kv, &state->tokenized, &prefix, ret_status);
-    if (code != ABL_CODE_OK) {
-        return code;
-    }
-    abl_prune_options *options = &state->request.options;
-    options->model = state->model->model;
-    options->graph = state->graph->graph;
-    options->batches = (abl_batches){.dataset = state->tokenized,
-                                     .count = state->prompt_count,
-                                     .batch_size = state->request.batch_size,
-                                     .prefix = prefix};
-    state->estimated_bytes = abl_prune_bytes_estimate(options);
-    code = abl_server_admit(rpc->server, (uint64_t)state->estimated_bytes,
-                            "lower spec.batch_size, or use shorter prompts", ret_status);
-    if (code == ABL_CODE_OK) {
-        code = abl_prune_create(options, &state->prune, ret_status);
-    }
-    if (code != ABL_CODE_OK && strcmp(ret_status->reason, "ALGORITHM_OPTIONS_INVALID") == 0) {
-        ret_status->reason = "ALGORITHM_OPTIONS"; /* one reason for what the core checks, too */
-    }
-    return code;
-}
-
-static abl_step prepare_work(abl_rpc *rpc) {
-    (void)!submit_prepare(rpc, rpc->state, &rpc->status);
-    return ABL_STEP_DONE;
-}
-
-/* Both in one, where the loop need not look for a KV cache in between. */
-static abl_step submit_work(abl_rpc *rpc) {
-    submit *state = rpc->state;
-    if (submit_prompts(state, &rpc->status) == ABL_CODE_OK && !state->kv.tail_divergence) {
-        (void)!submit_prepare(rpc, state, &rpc->status);
-    }
-    return ABL_STEP_DONE;
-}
-
-/* A message packed into a block of its own. */
-static bool pack_block(const ProtobufCMessage *message, void **ret_block, size_t *ret_bytes) {
-    *ret_bytes = protobuf_c_message_get_packed_size(message);
-    *ret_block = abl_malloc(*ret_bytes);
-    if (*ret_block != NULL) {
-        (void)protobuf_c_message_pack(message, *ret_block);
-    }
-    return *ret_block != NULL;
-}
-
-bool abl_job_describe(abl_job *job, const Ablate__V1__PruneJobSpec *spec,
-                      const Ablate__V1__Provenance *provenance) {
-    return pack_block(&spec->base, &job->spec, &job->spec_bytes) &&
-           pack_block(&provenance->base, &job->provenance, &job->provenance_bytes);
-}
-
-static bool describe_job(abl_rpc *rpc, const submit *state, abl_job *job) {
-    Ablate__V1__Provenance *provenance =
-        abl_convert_provenance(rpc->arena, state->model, state->graph, state->hooks);
-    if (provenance == NULL) {
-        return false;
-    }
-    provenance->dataset_hash = abl_convert_text(rpc->arena, state->dataset->hash);
-    provenance->algorithm_json =
-        abl_convert_algorithm_json(&state->request.options, state->ablation, state->bos,
-                                   state->request.batch_size, state->prompt_count, rpc->arena);
-    job->bos = state->bos ? ABL_BOS_PREPEND : ABL_BOS_NEVER;
-    job->batch_size = state->request.batch_size;
-    job->prompt_count = state->prompt_count;
-    job->top_k = state->request.top_k;
-    job->estimated_bytes = state->estimated_bytes;
-    return provenance->algorithm_json != NULL && abl_job_describe(job, state->spec, provenance);
-}
-
-static void prepare_done(abl_rpc *rpc) {
-    submit *state = rpc->state;
-    if (abl_kv_use_keep(rpc, &state->kv) != ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
-        return;
-    }
-    abl_job *job = abl_job_create(state->graph, state->dataset, state->prune, state->tokenized);
-    if (job == NULL) {
-        (void)abl_fail_oom(&rpc->status);
-        abl_rpc_fail_status(rpc);
-        return;
-    }
-    state->prune = NULL; /* the job's now */
-    state->tokenized = NULL;
-    job->ablation = state->ablation;
-    job->kv_cache = state->kv.cache == NULL ? NULL : &state->kv.cache->object;
-    const abl_job_place place = {.registry = rpc->server->registry,
-                                 .executor = state->slot->executor,
-                                 .loop = rpc->server->loop,
-                                 .metrics = rpc->server->metrics,
-                                 .active_jobs = &rpc->server->active_jobs,
-                                 .jobs_max = rpc->server->options.jobs_max,
-                                 .client = rpc->client};
-    bool described = describe_job(rpc, state, job);
-    job->hooks = state->hooks;
-    state->hooks = NULL;
-    abl_code code =
-        described ? abl_job_start(job, &place, &rpc->status) : abl_fail_oom(&rpc->status);
-    if (code != ABL_CODE_OK) {
-        abl_object_unref(&job->object);
-        abl_rpc_fail_status(rpc);
-        return;
-    }
-    state->started_cb(rpc, job);
-}
-
-static void submit_done(abl_rpc *rpc) {
-    submit *state = rpc->state;
-    if (state->prune != NULL) {
-        prepare_done(rpc);
-        return;
-    }
-    if (abl_kv_use_find(rpc, &state->kv) != ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
-        return;
-    }
-    abl_rpc_run(rpc, state->slot, ABL_TASK_CLASS_INTERACTIVE, prepare_work, prepare_done);
-}
-
-/* The edges that the algorithm names: those to score, or those to avoid. */
-static abl_code submit_edges(abl_rpc *rpc, submit *state) {
-    abl_prune_options *options = &state->request.options;
-    int64_t *edges = NULL;
-    int64_t count = 0;
-    abl_code code = abl_convert_job_edges(&state->request, state->graph->graph, rpc->arena, &edges,
-                                          &count, &rpc->status);
-    bool decided =
-        options->algorithm == ABL_PRUNE_GROUND_TRUTH || options->algorithm == ABL_PRUNE_ACDC;
-    if (code == ABL_CODE_OK && decided) {
-        options->edges = edges;
-        options->edge_count = count;
-    } else if (code == ABL_CODE_OK) {
-        options->subnetwork_probing.avoid_edges = edges;
-        options->subnetwork_probing.avoid_edge_count = count;
-    }
-    return code;
-}
-
-/* Finds the resident ablation, where the spec names one. */
-static bool submit_ablation(abl_rpc *rpc, submit *state) {
-    if (state->request.ablation_id == NULL) {
-        return true;
-    }
-    state->ablation =
-        (abl_resident_ablation *)abl_rpc_use(rpc, ABL_OBJECT_ABLATION, state->request.ablation_id);
-    if (state->ablation == NULL ||
-        abl_convert_ablation_fits(state->ablation, state->model, state->dataset->hash,
-                                  &rpc->status) != ABL_CODE_OK) {
-        return false;
-    }
-    state->request.options.ablation = state->ablation->ablation; /* for provenance */
-    state->request.options.resident = state->ablation->sources;
-    return true;
-}
-
-/* Ends in started_cb, with a job that the registry holds, or ends the rpc. */
-static void submit_start(abl_rpc *rpc, submit *state, const Ablate__V1__PruneJobSpec *spec) {
-    state->spec = spec;
-    if (abl_convert_job_spec(spec, &state->request, &rpc->status) != ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
-        return;
-    }
-    state->graph =
-        (abl_resident_graph *)abl_rpc_use(rpc, ABL_OBJECT_GRAPH, state->request.graph_id);
-    if (state->graph != NULL) {
-        state->dataset =
-            (abl_resident_dataset *)abl_rpc_use(rpc, ABL_OBJECT_DATASET, state->request.dataset_id);
-    }
-    if (state->graph == NULL || state->dataset == NULL) {
-        abl_rpc_fail_status(rpc);
-        return;
-    }
-    state->model = abl_resident_graph_model(state->graph);
-    if (!abl_run_hooks(rpc, state->graph, spec->interventions, spec->n_interventions,
-                       &state->hooks)) {
-        abl_rpc_fail_status(rpc);
-        return;
-    }
-    state->request.options.interventions = abl_graph_hooks_interventions(state->hooks);
-    state->slot = abl_server_slot(rpc->server, abl_model_device(state->model->model));
-    if (abl_kv_use_init(&state->kv, state->model, state->graph, state->request.tail_divergence,
-                        state->hooks, &rpc->status) != ABL_CODE_OK ||
-        !submit_ablation(rpc, state)) {
-        abl_rpc_fail_status(rpc);
-        return;
-    }
-    if (state->request.edge_name_count > 0) {
-        if (submit_edges(rpc, state) != ABL_CODE_OK) {
-            abl_rpc_fail_status(rpc);
-            return;
-        }
-    }
-    abl_rpc_run(rpc, state->slot, ABL_TASK_CLASS_INTERACTIVE, submit_work, submit_done);
-}
-
 static void submit_rpc_end(abl_rpc *rpc) {
-    submit_end(rpc->state);
+    abl_submit_end(rpc->state);
 }
 
 static void submit_reply(abl_rpc *rpc, abl_job *job) {
@@ -302,7 +33,7 @@ static void submit_reply(abl_rpc *rpc, abl_job *job) {
 }
 
 static void submit_job(abl_rpc *rpc, const ProtobufCMessage *message) {
-    submit *state = abl_rpc_alloc(rpc, sizeof *state);
+    abl_submit *state = abl_rpc_alloc(rpc, sizeof *state);
     if (state == NULL) {
         abl_rpc_fail_status(rpc);
         return;
@@ -310,14 +41,14 @@ static void submit_job(abl_rpc *rpc, const ProtobufCMessage *message) {
     rpc->state = state;
     rpc->end_cb = submit_rpc_end;
     state->started_cb = submit_reply;
-    submit_start(rpc, state, ((const Ablate__V1__SubmitJobRequest *)message)->spec);
+    abl_submit_start(rpc, state, ((const Ablate__V1__SubmitJobRequest *)message)->spec);
 }
 
 /* ---- watch -------------------------------------------------------------------------------- */
 
 /* What every stream about a job shares; the first member of their states. */
 typedef struct watch {
-    submit submit; /* StreamPruneScores; all zero elsewhere */
+    abl_submit submit; /* StreamPruneScores; all zero elsewhere */
     abl_job_watcher watcher;
     abl_rpc *rpc;
     abl_job *job;     /* NULL: not watching */
@@ -345,7 +76,7 @@ static void watch_end(abl_rpc *rpc) {
         abl_job_unwatch(state->job, &state->watcher);
     }
     abl_module_stream_finish(&state->scores);
-    submit_end(&state->submit);
+    abl_submit_end(&state->submit);
 }
 
 /* The next event in the outgoing message's memory; NULL: none yet, or the rpc has failed. */
@@ -513,7 +244,7 @@ static void stream_prune_scores(abl_rpc *rpc, const ProtobufCMessage *message) {
                      ABL_JOB_GRACE_MS_MAX);
         return;
     }
-    submit_start(rpc, &state->submit, request->spec);
+    abl_submit_start(rpc, &state->submit, request->spec);
 }
 
 /* ---- one job, all jobs -------------------------------------------------------------------- */

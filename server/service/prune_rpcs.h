@@ -12,7 +12,7 @@ ABL_BEGIN_DECLS
 /* create_scores.c */
 void abl_prune_create_scores(abl_rpc *rpc, const ProtobufCMessage *message);
 
-/* prune.c: packs what a job shows of itself into blocks of the job's. False: no memory. */
+/* submit.c: packs what a job shows of itself into blocks of the job's. False: no memory. */
 ABL_MUST_CHECK bool abl_job_describe(abl_job *job, const Ablate__V1__PruneJobSpec *spec,
                                      const Ablate__V1__Provenance *provenance);
 

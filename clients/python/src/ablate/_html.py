@@ -48,21 +48,26 @@ def _cell(value: object) -> str:
     return str(value) if isinstance(value, Markup) else html.escape(str(value))
 
 
+def _is_number(value: object) -> bool:
+    return re.fullmatch(r"[+-]?(\d[\d.,]*(e[+-]?\d+)?|nan|inf)?", str(value)) is not None
+
+
 def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """An HTML table; everything but :class:`Markup` is escaped. Numbers are aligned to the right."""
+    """An HTML table; everything but :class:`Markup` is escaped. Columns of numbers are aligned to
+    the right."""
+    rows = [list(row) for row in rows]
+    numeric = [bool(header) and all(map(_is_number, column)) for column in zip(*rows)]
+    styles = [_CELL.replace("text-align:left", "text-align:right") if right else _CELL for right in numeric]
     lines = [f'<table style="{_TABLE}">']
     if caption:
         style = "text-align:left;font-weight:600;color:inherit;white-space:nowrap"
         lines.append(f'<caption style="{style}">{html.escape(caption)}</caption>')
     if header:
-        cells = "".join(f'<th style="{_CELL};font-weight:600">{html.escape(name)}</th>' for name in header)
-        lines.append(f"<tr>{cells}</tr>")
+        columns = zip(header, styles or [_CELL] * len(header))
+        names = [f'<th style="{style};font-weight:600">{html.escape(name)}</th>' for name, style in columns]
+        lines.append(f"<tr>{''.join(names)}</tr>")
     for row in rows:
-        cells = ""
-        for cell in row:
-            number = re.fullmatch(r"[+-]?(\d[\d.,]*(e[+-]?\d+)?|nan|inf)", str(cell)) is not None
-            style = _CELL.replace("text-align:left", "text-align:right") if number and header else _CELL
-            cells += f'<td style="{style}">{_cell(cell)}</td>'
+        cells = "".join(f'<td style="{style}">{_cell(cell)}</td>' for cell, style in zip(row, styles))
         lines.append(f"<tr>{cells}</tr>")
     lines.append("</table>")
     return "".join(lines)

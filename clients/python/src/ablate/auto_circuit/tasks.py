@@ -99,6 +99,7 @@ class Task:
             return client().model(self._model_def)
         dtype = str(self.dtype).removeprefix("torch.")
         if dtype != "float32":
+            # Whatever the task says: load_model refuses what there is not.
             return client().load_model(self._model_def, "hf", dtype=dtype)  # type: ignore[arg-type]
         return load_tl_model(self._model_def, None)
 

@@ -100,6 +100,18 @@ static abl_code check_joined(const abl_hooked_pass *p, int layer, abl_status *re
     return ABL_CODE_OK;
 }
 
+/* Whether a hook of the list keeps the gradient there. */
+static bool captures_gradient(const abl_hooked_pass *p, abl_hook_point point, int layer) {
+    const abl_interventions list = p->options->interventions;
+    bool found = false;
+    for (size_t i = 0; i < list.count; i++) {
+        const abl_intervention *item = &list.items[i];
+        found = found || (item->op == ABL_OP_CAPTURE_GRADIENT && item->hook.point == point &&
+                          item->hook.layer == layer);
+    }
+    return found;
+}
+
 static abl_code check_norm1(const abl_hooked_pass *p, int layer, bool split,
                             abl_status *ret_status) {
     static const abl_hook_point points[] = {ABL_HOOK_LN1_SCALE, ABL_HOOK_LN1_NORMALIZED};
@@ -112,7 +124,8 @@ static abl_code check_norm1(const abl_hooked_pass *p, int layer, bool split,
                                "axis; set per_head_inputs",
                                ret_status);
         }
-        if (split && wants_gradient(p, points[i], layer)) {
+        if (split && (wants_gradient(p, points[i], layer) ||
+                      (p->captures->gradients && captures_gradient(p, points[i], layer)))) {
             return cannot_fire(points[i], layer,
                                "it fires three times, for q, k and v: it has no one gradient",
                                ret_status);

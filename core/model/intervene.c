@@ -302,6 +302,8 @@ static abl_code check_operation(const place *at, abl_status *ret_status) {
     }
     switch (item->op) {
     case ABL_OP_ZERO:
+    case ABL_OP_CAPTURE:
+    case ABL_OP_CAPTURE_GRADIENT:
         return ABL_CODE_OK;
     case ABL_OP_MEAN:
         return item->over_rows || item->over_positions
@@ -425,7 +427,7 @@ bool abl_interventions_by_row(abl_interventions list) {
 }
 
 static abl_tensor *index_tensor(abl_scope *scope, abl_index_list list, int64_t size) {
-    int64_t few[64];
+    int64_t few[64] = {0};
     int64_t *indices = few;
     if (list.count > ABL_COUNT_OF(few)) {
         indices = abl_calloc(list.count, sizeof *indices);
@@ -558,6 +560,8 @@ static abl_tensor *forward_one(abl_scope *scope, const work *w, abl_tensor *x) {
         return abl_tensor_clamp(scope, x, item->low, item->high);
     case ABL_OP_PROJECT_OUT:
         return projected(scope, item, x);
+    case ABL_OP_CAPTURE:
+    case ABL_OP_CAPTURE_GRADIENT:
     case ABL_OP_COUNT:
         break;
     }
@@ -584,6 +588,8 @@ static abl_tensor *backward_one(abl_scope *scope, const work *w, abl_tensor *gra
     case ABL_OP_PROJECT_OUT:
         return projected(scope, item, grad);
     case ABL_OP_ADD:
+    case ABL_OP_CAPTURE:
+    case ABL_OP_CAPTURE_GRADIENT:
     case ABL_OP_COUNT:
         break;
     }
@@ -615,6 +621,24 @@ static abl_tensor *through(abl_scope *scope, const abl_intervention *item,
     return part;
 }
 
+static bool is_capture(const abl_intervention *item) {
+    return item->op == ABL_OP_CAPTURE || item->op == ABL_OP_CAPTURE_GRADIENT;
+}
+
+/* What is selected of x to where a capture wants it; of all of x no copy. */
+static void capture(abl_scope *scope, const abl_intervention *item, const abl_hook_layout *layout,
+                    abl_tensor *x) {
+    level levels[3] = {{0}};
+    int count = item->kept == NULL ? 0 : levels_of(scope, item, layout, levels);
+    for (int i = 0; i < count; i++) {
+        x = abl_tensor_index_select(scope, x, levels[i].dim, levels[i].indices);
+    }
+    if (item->kept != NULL && x != NULL) {
+        abl_tensor_release(*item->kept);
+        *item->kept = abl_tensor_keep(x);
+    }
+}
+
 static bool is_at(const abl_intervention *item, abl_hook hook) {
     return item->hook.point == hook.point && item->hook.layer == hook.layer;
 }
@@ -623,7 +647,11 @@ abl_tensor *abl_interventions_apply(abl_scope *scope, abl_interventions list, ab
                                     const abl_hook_layout *layout, abl_tensor *x,
                                     abl_tensor **saved) {
     for (size_t i = 0; i < list.count && x != NULL; i++) {
-        if (is_at(&list.items[i], hook)) {
+        if (is_at(&list.items[i], hook) && is_capture(&list.items[i])) {
+            if (list.items[i].op == ABL_OP_CAPTURE) {
+                capture(scope, &list.items[i], layout, x);
+            }
+        } else if (is_at(&list.items[i], hook)) {
             x = through(scope, &list.items[i], layout, x, &saved[i], forward_one);
         }
     }
@@ -634,7 +662,11 @@ abl_tensor *abl_interventions_backward(abl_scope *scope, abl_interventions list,
                                        const abl_hook_layout *layout, abl_tensor *grad,
                                        abl_tensor *const *saved) {
     for (size_t i = list.count; i > 0 && grad != NULL; i--) {
-        if (is_at(&list.items[i - 1], hook)) {
+        if (is_at(&list.items[i - 1], hook) && is_capture(&list.items[i - 1])) {
+            if (list.items[i - 1].op == ABL_OP_CAPTURE_GRADIENT) {
+                capture(scope, &list.items[i - 1], layout, grad);
+            }
+        } else if (is_at(&list.items[i - 1], hook)) {
             abl_tensor *kept = saved[i - 1];
             grad = through(scope, &list.items[i - 1], layout, grad, &kept, backward_one);
         }

@@ -26,7 +26,9 @@ ABL_BEGIN_DECLS
     X(ADD, "add", false)                                                                           \
     X(SCALE, "scale", false)                                                                       \
     X(CLAMP, "clamp", false)                                                                       \
-    X(PROJECT_OUT, "project_out", false)
+    X(PROJECT_OUT, "project_out", false)                                                           \
+    X(CAPTURE, "capture", false)                                                                   \
+    X(CAPTURE_GRADIENT, "capture_gradient", false)
 
 typedef enum abl_op {
 #define X(name, text, overwrites) ABL_OP_##name,
@@ -61,6 +63,9 @@ typedef struct abl_intervention {
     double high;         /* CLAMP */
     bool over_rows;      /* MEAN: of what is selected, over its rows, */
     bool over_positions; /* over its positions, or over both */
+    /* CAPTURE, CAPTURE_GRADIENT, which change nothing: where what is selected goes, as it is at
+     * this place of the list. What was there is released. NULL: nowhere. */
+    abl_tensor **kept;
 } abl_intervention;
 
 typedef struct abl_interventions {

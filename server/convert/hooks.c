@@ -102,13 +102,19 @@ static abl_code convert_operation(const char *field, const Ablate__V1__Intervent
     case ABLATE__V1__INTERVENTION__OPERATION_PROJECT_OUT:
         item->op = ABL_OP_PROJECT_OUT;
         return convert_value(field, message->project_out->direction, arena, item, ret_status);
+    case ABLATE__V1__INTERVENTION__OPERATION_CAPTURE:
+        item->op = ABL_OP_CAPTURE;
+        return ABL_CODE_OK;
+    case ABLATE__V1__INTERVENTION__OPERATION_CAPTURE_GRADIENT:
+        item->op = ABL_OP_CAPTURE_GRADIENT;
+        return ABL_CODE_OK;
     case ABLATE__V1__INTERVENTION__OPERATION_PATCH:
         item->op = ABL_OP_PATCH;
         return convert_patch(field, message->patch, config, arena, request, ret_status);
     default:
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "HOOK_OPERATION",
                         "%s has no operation; give one: zero, mean, set, add, scale, clamp, "
-                        "project_out or patch",
+                        "project_out, patch, capture or capture_gradient",
                         field);
     }
 }
@@ -235,6 +241,17 @@ static bool describe_zero(abl_arena *arena, Ablate__V1__Intervention *message) {
     return true;
 }
 
+static bool describe_capture(abl_arena *arena, Ablate__V1__Intervention *message) {
+    MAKE(CaptureOperation, ablate__v1__capture_operation__init, capture, CAPTURE);
+    return true;
+}
+
+static bool describe_capture_gradient(abl_arena *arena, Ablate__V1__Intervention *message) {
+    MAKE(CaptureGradientOperation, ablate__v1__capture_gradient_operation__init, capture_gradient,
+         CAPTURE_GRADIENT);
+    return true;
+}
+
 static bool describe_patch(abl_arena *arena, const abl_resident_hook *hook,
                            Ablate__V1__Intervention *message) {
     MAKE(PatchOperation, ablate__v1__patch_operation__init, patch, PATCH);
@@ -263,6 +280,10 @@ static bool describe_operation(abl_arena *arena, const abl_resident_hook *hook,
         return describe_project_out(arena, item, message);
     case ABL_OP_PATCH:
         return describe_patch(arena, hook, message);
+    case ABL_OP_CAPTURE:
+        return describe_capture(arena, message);
+    case ABL_OP_CAPTURE_GRADIENT:
+        return describe_capture_gradient(arena, message);
     case ABL_OP_COUNT:
         break;
     }
@@ -293,6 +314,9 @@ Ablate__V1__Hook *abl_convert_hook(abl_arena *arena, const abl_resident_hook *ho
     point_to(&hook->item.positions, &inner->positions, &inner->n_positions);
     point_to(&hook->item.rows, &inner->rows, &inner->n_rows);
     message->intervention = inner;
+    if (hook->kept != NULL) {
+        message->activations_id = abl_convert_text(arena, hook->kept->id);
+    }
     return describe_operation(arena, hook, inner) ? message : NULL;
 }
 

@@ -78,6 +78,8 @@ static void add_operation(json_t *object, const abl_resident_hook *hook) {
         add_number(object, "high", item->high);
         break;
     case ABL_OP_ZERO:
+    case ABL_OP_CAPTURE:
+    case ABL_OP_CAPTURE_GRADIENT:
     case ABL_OP_COUNT:
         break;
     }

@@ -91,6 +91,7 @@ void abl_resident_hook_unref(abl_resident_hook *hook) {
     }
     item_finish(&hook->item);
     abl_object_unref(hook->activations);
+    abl_object_unref(hook->kept);
     abl_free(hook->source_name);
     abl_free(hook);
 }

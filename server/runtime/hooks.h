@@ -37,6 +37,7 @@ typedef struct abl_resident_hook {
     abl_intervention item;
     abl_object *activations; /* that it patches from; NULL: none */
     char *source_name;       /* of which tensor there */
+    abl_object *kept;        /* a capture's: the activations of the last run; NULL: none yet */
     int64_t bytes;
 } abl_resident_hook;
 

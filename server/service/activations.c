@@ -166,9 +166,9 @@ void abl_rpc_get_activations(abl_rpc *rpc, const ProtobufCMessage *message) {
 
 /* ---- delete --------------------------------------------------------------------------------- */
 
-static const abl_object *user_of(const abl_rpc *rpc, const abl_object *activations) {
-    for (abl_object *object = abl_registry_first(rpc->server->registry, ABL_OBJECT_GRAPH);
-         object != NULL; object = object->next) {
+const abl_object *abl_activations_user(abl_registry *registry, const abl_object *activations) {
+    for (abl_object *object = abl_registry_first(registry, ABL_OBJECT_GRAPH); object != NULL;
+         object = object->next) {
         if (abl_graph_hooks_uses(((abl_resident_graph *)object)->hooks, activations)) {
             return object;
         }
@@ -183,7 +183,8 @@ void abl_rpc_delete_activations(abl_rpc *rpc, const ProtobufCMessage *message) {
     abl_object *object = NULL;
     abl_code code = abl_registry_find(rpc->server->registry, ABL_OBJECT_ACTIVATIONS,
                                       request->activations_id, &object, &rpc->status);
-    const abl_object *user = code == ABL_CODE_OK ? user_of(rpc, object) : NULL;
+    const abl_object *user =
+        code == ABL_CODE_OK ? abl_activations_user(rpc->server->registry, object) : NULL;
     if (user != NULL) {
         code = abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "ACTIVATIONS_IN_USE",
                         "hooks of %s patch from %s; remove those first", user->id, object->id);

@@ -14,6 +14,8 @@ void abl_rpc_list_activations(abl_rpc *rpc, const ProtobufCMessage *message);
 void abl_rpc_get_activations(abl_rpc *rpc, const ProtobufCMessage *message);
 void abl_rpc_delete_activations(abl_rpc *rpc, const ProtobufCMessage *message);
 
+/* A graph whose hooks patch from them; NULL: none. */
+const abl_object *abl_activations_user(abl_registry *registry, const abl_object *activations);
 /* Keeps a pass's entries under a handle, and takes them over; NULL: the rpc's status says why. */
 ABL_MUST_CHECK abl_resident_activations *
 abl_activations_keep(abl_rpc *rpc, abl_resident_model *model, abl_forward_result *result);

@@ -5,6 +5,7 @@
  * read yet takes no memory. */
 #include "server/convert/graph.h"
 #include "server/runtime/log.h"
+#include "server/service/captures.h"
 #include "server/service/listing.h"
 #include "server/service/rpc.h"
 
@@ -88,6 +89,17 @@ static abl_resident_graph *graph_make(abl_rpc *rpc, const graph_needs *needs,
     return resident;
 }
 
+/* With it goes what its hooks captured. */
+static abl_code graph_remove(abl_registry *registry, abl_object *object, abl_status *ret_status) {
+    abl_graph_hooks *hooks = abl_graph_hooks_ref(((abl_resident_graph *)object)->hooks);
+    abl_code code = abl_registry_remove(registry, object, ret_status);
+    if (code == ABL_CODE_OK) {
+        abl_captures_forget_all(registry, hooks);
+    }
+    abl_graph_hooks_unref(hooks);
+    return code;
+}
+
 #define IDLE_LOOK_MS 1000 /* how often the server looks for idle graphs, once there can be one */
 
 void abl_server_end_idle_graphs(void *user_data) {
@@ -107,7 +119,7 @@ void abl_server_end_idle_graphs(void *user_data) {
         char id[ABL_ID_BYTES];
         (void)snprintf(id, sizeof id, "%s", object->id);
         abl_status status;
-        if (abl_registry_remove(server->registry, object, &status) == ABL_CODE_OK) {
+        if (graph_remove(server->registry, object, &status) == ABL_CODE_OK) {
             abl_log(ABL_LOG_INFO, "graph_deleted", "id=%s idle_ms=%lld", id, (long long)timeout_ms);
         } else {
             object->last_use_ms = now_ms; /* a job runs on it */
@@ -204,7 +216,7 @@ static void delete_graph(abl_rpc *rpc, const ProtobufCMessage *message) {
     abl_object *object = NULL;
     if (abl_registry_find(rpc->server->registry, ABL_OBJECT_GRAPH, request->graph_id, &object,
                           &rpc->status) != ABL_CODE_OK ||
-        abl_registry_remove(rpc->server->registry, object, &rpc->status) != ABL_CODE_OK) {
+        graph_remove(rpc->server->registry, object, &rpc->status) != ABL_CODE_OK) {
         abl_rpc_fail_status(rpc);
         return;
     }

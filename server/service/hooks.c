@@ -8,6 +8,7 @@
 #include "core/base/mem.h"
 #include "server/convert/hooks.h"
 #include "server/runtime/log.h"
+#include "server/service/captures.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -68,8 +69,24 @@ void abl_hook_set_end(abl_hook_set *set) {
         abl_object_leave(set->activations[i]);
     }
     set->activations_count = 0;
+    for (size_t i = 0; i < abl_graph_hooks_count(set->of_graph); i++) {
+        abl_tensor_release(set->slots[i]);
+        set->slots[i] = NULL;
+    }
     abl_graph_hooks_unref(set->of_graph);
     set->of_graph = NULL;
+}
+
+/* Captures are a graph's: what else would hold on to the tensors? */
+static bool check_own(abl_rpc *rpc, const char *field, const abl_intervention *item) {
+    if (!abl_op_captures(item->op)) {
+        return true;
+    }
+    (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "HOOK_OPERATION",
+                   "%s is a capture, and those belong to graphs (AddHook); what one pass has is "
+                   "captured by RunWithCache's names",
+                   field);
+    return false;
 }
 
 static bool add_own(abl_rpc *rpc, abl_hook_set *set, abl_intervention *items,
@@ -82,6 +99,7 @@ static bool add_own(abl_rpc *rpc, abl_hook_set *set, abl_intervention *items,
         (void)snprintf(field, sizeof field, "interventions[%zu]", i);
         if (abl_convert_intervention(field, own[i], abl_model_get_config(model->model), shape,
                                      rpc->arena, &request, &rpc->status) != ABL_CODE_OK ||
+            !check_own(rpc, field, &request.item) ||
             !find_source(rpc, model, field, shape, &request, &activations)) {
             return false;
         }
@@ -113,10 +131,16 @@ bool abl_hook_set_init(abl_rpc *rpc, abl_hook_set *set, const abl_resident_model
     }
     set->list.items = items;
     if (there > 0) {
+        set->slots = abl_rpc_alloc(rpc, there * sizeof(abl_tensor *));
+        if (set->slots == NULL) {
+            return false;
+        }
         set->of_graph = abl_graph_hooks_ref(graph->hooks);
     }
     for (size_t i = 0; i < there; i++) {
-        items[set->list.count++] = graph->hooks->hooks[i]->item;
+        abl_intervention *item = &items[set->list.count++];
+        *item = graph->hooks->hooks[i]->item;
+        item->kept = abl_op_captures(item->op) ? &set->slots[i] : NULL;
     }
     const abl_pass_shape shape = shape_of(model, graph);
     return add_own(rpc, set, items, model, &shape, own, own_count);
@@ -162,6 +186,7 @@ static abl_graph_hooks *list_with(abl_rpc *rpc, const abl_resident_graph *graph,
     abl_object *activations = NULL;
     if (abl_convert_intervention(field, message, abl_model_get_config(model->model), &shape,
                                  rpc->arena, &request, &rpc->status) != ABL_CODE_OK ||
+        (number == 0 && !check_own(rpc, field, &request.item)) ||
         !find_source(rpc, model, field, &shape, &request, &activations) ||
         !check_behind(rpc, model, &shape, list, &request.item)) {
         return NULL;
@@ -189,6 +214,17 @@ bool abl_run_hooks(abl_rpc *rpc, const abl_resident_graph *graph,
                    Ablate__V1__Intervention *const *own, size_t own_count,
                    abl_graph_hooks **ret_hooks) {
     abl_graph_hooks *list = abl_graph_hooks_ref(graph->hooks);
+    for (size_t i = abl_graph_hooks_count(list); i > 0; i--) {
+        if (abl_op_captures(list->items[i - 1].op)) { /* many passes have no one tensor to keep */
+            abl_graph_hooks *less = abl_graph_hooks_without(list, i - 1);
+            abl_graph_hooks_unref(list);
+            if (less == NULL) {
+                (void)abl_fail_oom(&rpc->status);
+                return false;
+            }
+            list = less;
+        }
+    }
     for (size_t i = 0; i < own_count; i++) {
         char field[48];
         (void)snprintf(field, sizeof field, "interventions[%zu]", i);
@@ -292,6 +328,7 @@ void abl_rpc_remove_hook(abl_rpc *rpc, const ProtobufCMessage *message) {
         abl_rpc_fail_status(rpc);
         return;
     }
+    abl_captures_forget(rpc->server->registry, graph->hooks->hooks[index]);
     abl_resident_graph_set_hooks(graph, list);
     abl_rpc_reply(rpc, &response.base);
 }
@@ -305,6 +342,7 @@ void abl_rpc_reset_hooks(abl_rpc *rpc, const ProtobufCMessage *message) {
         return;
     }
     response.removed_count = (int32_t)abl_graph_hooks_count(graph->hooks);
+    abl_captures_forget_all(rpc->server->registry, graph->hooks);
     abl_resident_graph_set_hooks(graph, NULL);
     abl_rpc_reply(rpc, &response.base);
 }

@@ -23,6 +23,7 @@ void abl_rpc_reset_hooks(abl_rpc *rpc, const ProtobufCMessage *message);
 typedef struct abl_hook_set {
     abl_interventions list;
     abl_graph_hooks *of_graph;
+    abl_tensor **slots;       /* one of those: what it captured; captures.h takes it */
     abl_object **activations; /* that the request's own patch from */
     size_t activations_count;
 } abl_hook_set;

@@ -6,6 +6,7 @@
 #include "server/convert/mask.h"
 #include "ablate/v1/mask.pb-c.h"
 #include "core/base/limits.h"
+#include "server/service/captures.h"
 #include "server/service/module_stream.h"
 #include "server/service/rpc.h"
 #include "server/service/run_pass.h"
@@ -274,6 +275,10 @@ static void backward_next(abl_rpc *rpc) {
 
 static void backward_done(abl_rpc *rpc) {
     backward_state *state = rpc->state;
+    if (abl_captures_publish(rpc, &state->pass.hooks, state->pass.graph) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
     abl_module_stream_init(&state->stream, state->pass.graph->graph, state->pass.mask_gradient);
     abl_rpc_stream(rpc, backward_next);
 }

@@ -6,6 +6,7 @@
 #include "core/base/mem.h"
 #include "server/convert/model.h"
 #include "server/service/activations.h"
+#include "server/service/captures.h"
 #include "server/service/run_circuits.h"
 #include "server/service/run_pass.h"
 #include "server/service/tensor_stream.h"
@@ -99,6 +100,10 @@ static void top_done(abl_rpc *rpc) {
 static void forward_done(abl_rpc *rpc) {
     abl_pass *pass = rpc->state;
     pass->elapsed_ms = (double)rpc->work_us / 1000.0;
+    if (abl_captures_publish(rpc, &pass->hooks, pass->graph) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
     if (pass->request.top_k > 0) { /* sorting a vocabulary is no work for the loop */
         abl_rpc_pool(rpc, top_work, top_done);
         return;
@@ -229,7 +234,8 @@ static bool cache_plan(abl_rpc *rpc, cache_state *state) {
 
 static void cache_done(abl_rpc *rpc) {
     cache_state *state = rpc->state;
-    if (!cache_plan(rpc, state)) {
+    if (abl_captures_publish(rpc, &state->pass.hooks, state->pass.graph) != ABL_CODE_OK ||
+        !cache_plan(rpc, state)) {
         abl_rpc_fail_status(rpc);
         return;
     }

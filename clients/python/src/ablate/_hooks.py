@@ -12,6 +12,7 @@ A spec is a name of an operation, or a dict with ``op`` and its options:
     clamp, min=, max=               limited; either may be left out
     project_out, direction=         what lies along a direction is removed
     patch, source=, source_name=    replaced by what :class:`Activations` have there
+    capture, capture_gradient       nothing is changed: a graph's hook keeps it (:attr:`Hook.activations`)
 
 and, for any of them, ``heads``, ``pos`` (negative from the end) and ``rows``, a number or numbers
 each; all where they are not given. Unknown keys are errors.
@@ -85,6 +86,10 @@ _OPERATIONS: dict[str, Callable[..., hooks_pb2.Intervention]] = {
         project_out=hooks_pb2.ProjectOutOperation(direction=encode_float(direction))
     ),
     "patch": _patch,
+    "capture": lambda: hooks_pb2.Intervention(capture=hooks_pb2.CaptureOperation()),
+    "capture_gradient": lambda: hooks_pb2.Intervention(
+        capture_gradient=hooks_pb2.CaptureGradientOperation()
+    ),
 }
 
 
@@ -131,9 +136,10 @@ def make_interventions(fwd_hooks: FwdHooks) -> list[hooks_pb2.Intervention]:
 class Hook:
     """An intervention of a graph, from ``graph.add_hook``. A ``with`` block removes it at its end."""
 
-    def __init__(self, client: "Client", graph_id: str, proto: hooks_pb2.Hook):
+    def __init__(self, client: "Client", graph_id: str, proto: hooks_pb2.Hook, model: "Model"):
         inner = proto.intervention
         self.client = client
+        self._model = model
         self.graph_id = graph_id
         self.id: str = proto.hook_id
         """Its id in its graph."""
@@ -148,8 +154,23 @@ class Hook:
         self.positions: tuple[int, ...] = tuple(inner.positions)
         self.rows: tuple[int, ...] = tuple(inner.rows)
 
+    @property
+    def activations(self) -> "Activations | None":
+        """Of a ``capture`` or ``capture_gradient``: what the graph's last run had there, one tensor, kept
+        on the daemon until the next run or until the hook goes; None before the first run. Raises
+        :class:`ablate.NotFoundError` when the hook is gone.
+        """
+        response = self.client._call("ListHooks", run_pb2.ListHooksRequest(graph_id=self.graph_id))
+        found = [proto for proto in response.hooks if proto.hook_id == self.id]
+        if not found:
+            raise NotFoundError(f"{self.graph_id} has no hook '{self.id}' any more", "HOOK_ID_UNKNOWN")
+        if not found[0].activations_id:
+            return None
+        kept = list_activations(self._model)
+        return next((each for each in kept if each.id == found[0].activations_id), None)
+
     def remove(self) -> None:
-        """Removes it. Raises :class:`ablate.NotFoundError` (``HOOK_ID_UNKNOWN``) the second time."""
+        """Removes it, and what it kept. Raises :class:`ablate.NotFoundError` (``HOOK_ID_UNKNOWN``) the second time."""
         request = run_pb2.RemoveHookRequest(graph_id=self.graph_id, hook_id=self.id)
         self.client._call("RemoveHook", request)
 
@@ -182,6 +203,7 @@ class GraphHooks:
 
     client: "Client"
     id: str
+    model: "Model"
 
     def add_hook(
         self,
@@ -197,7 +219,8 @@ class GraphHooks:
         """Adds an intervention behind those that are there; it acts in every later run of this graph:
         passes, gradients at masks, jobs, and sweeps with their scores.
 
-        ``op`` and ``options`` as the module says: ``graph.add_hook("blocks.0.attn.hook_z", "zero",
+        ``op`` and ``options`` as the module says (and ``"capture"``, which keeps what each pass has
+        there: read it with :attr:`Hook.activations`): ``graph.add_hook("blocks.0.attn.hook_z", "zero",
         heads=[3])``, ``graph.add_hook(name, "add", value=vector, factor=4.0, pos=-1)``.
 
         Raises :class:`ablate.NotFoundError` (``HOOK_UNKNOWN``), :class:`ablate.FailedPreconditionError`
@@ -211,12 +234,12 @@ class GraphHooks:
         request = run_pb2.AddHookRequest(
             graph_id=self.id, intervention=make_intervention(name, spec | options)
         )
-        return Hook(self.client, self.id, self.client._call("AddHook", request).hook)
+        return Hook(self.client, self.id, self.client._call("AddHook", request).hook, self.model)
 
     def hooks(self) -> list[Hook]:
         """The interventions, in the order in which they apply."""
         response = self.client._call("ListHooks", run_pb2.ListHooksRequest(graph_id=self.id))
-        return [Hook(self.client, self.id, proto) for proto in response.hooks]
+        return [Hook(self.client, self.id, proto, self.model) for proto in response.hooks]
 
     def reset_hooks(self) -> int:
         """Removes all of them; returns how many there were."""

@@ -243,6 +243,44 @@ static void order_at_a_point_is_the_order_of_the_list(void **state) {
     abl_model_unref(model);
 }
 
+/* What a capture keeps is what a cache has, where no gradient is asked for no gradient is kept, and
+ * the pass is the same, bit for bit. */
+static void a_capture_keeps_what_is_there_and_changes_nothing(void **state) {
+    (void)state;
+    abl_model *model = load();
+    static const int32_t one[] = {1};
+    static const char *const names[] = {"blocks.0.attn.hook_z", "blocks.0.attn.hook_z_grad"};
+    abl_tensor *kept[3] = {NULL};
+    const abl_index_list row = {.indices = one, .count = 1};
+    const abl_intervention half = {.hook = at(ABL_HOOK_Z, 0), .op = ABL_OP_SCALE, .factor = 0.5};
+    const abl_intervention list[] = {
+        {.hook = half.hook, .op = ABL_OP_CAPTURE, .kept = &kept[0]},
+        half,
+        {.hook = half.hook, .op = ABL_OP_CAPTURE, .rows = row, .kept = &kept[1]},
+        {.hook = half.hook, .op = ABL_OP_CAPTURE_GRADIENT, .kept = &kept[2]},
+    };
+    assert_true(logits_apart(model, &half, 1, list, ABL_COUNT_OF(list)) == 0);
+    assert_null(kept[2]);
+    assert_int_equal(abl_tensor_size(kept[1], 0), 1);
+    abl_forward_options options = pass_of(model, list, ABL_COUNT_OF(list));
+    options.hooks = names;
+    options.hook_count = 2;
+    abl_forward_result result = run(&options); /* replaces what was kept */
+    float *before = floats(kept[0]);
+    float *after = floats(result.entries[0].tensor);
+    for (int64_t i = 0; i < abl_tensor_size(kept[0], 1); i++) {
+        assert_true(0.5F * before[i] == after[i]);
+    }
+    assert_true(difference(kept[2], result.entries[1].tensor) == 0);
+    for (size_t i = 0; i < ABL_COUNT_OF(kept); i++) {
+        abl_tensor_release(kept[i]);
+    }
+    abl_free(before);
+    abl_free(after);
+    abl_forward_result_finish(&result);
+    abl_model_unref(model);
+}
+
 static void a_run_patched_with_its_own_activations_is_itself(void **state) {
     (void)state;
     abl_model *model = load();
@@ -522,6 +560,7 @@ int main(void) {
         cmocka_unit_test(every_family_has_the_slope_for_gradient),
         cmocka_unit_test(zeroing_twice_is_zeroing_once),
         cmocka_unit_test(order_at_a_point_is_the_order_of_the_list),
+        cmocka_unit_test(a_capture_keeps_what_is_there_and_changes_nothing),
         cmocka_unit_test(a_run_patched_with_its_own_activations_is_itself),
         cmocka_unit_test(one_row_at_one_position_leaves_the_other_row_and_what_came_before),
         cmocka_unit_test(what_is_projected_out_is_gone),

@@ -215,9 +215,18 @@ static void delete_graph(abl_rpc *rpc, const ProtobufCMessage *message) {
     Ablate__V1__DeleteGraphResponse response = ABLATE__V1__DELETE_GRAPH_RESPONSE__INIT;
     abl_object *object = NULL;
     if (abl_registry_find(rpc->server->registry, ABL_OBJECT_GRAPH, request->graph_id, &object,
-                          &rpc->status) != ABL_CODE_OK ||
-        graph_remove(rpc->server->registry, object, &rpc->status) != ABL_CODE_OK) {
+                          &rpc->status) != ABL_CODE_OK) {
         abl_rpc_fail_status(rpc);
+        return;
+    }
+    abl_resident_graph *graph = (abl_resident_graph *)object;
+    if (graph_remove(rpc->server->registry, object, &rpc->status) != ABL_CODE_OK) {
+        if (graph->idle_timeout_ms == 0) {
+            abl_rpc_fail_status(rpc);
+            return;
+        }
+        graph->idle_timeout_ms = 1; /* as soon as it is idle: whoever asks may be leaving */
+        abl_rpc_reply(rpc, &response.base);
         return;
     }
     char id[ABL_NAME_BYTES_MAX];

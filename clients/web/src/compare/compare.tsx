@@ -127,9 +127,10 @@ export function Compare() {
   const polled = usePolled(async (signal) => (await prune.listJobs({ pageSize: 100 }, { ...QUICK, signal })).jobs, 2);
   const jobs = polled.value.value?.filter((job) => !isActive(job.state));
   const { a = "", b = "" } = route.value.params;
-  const one = a ? jobs?.find(({ jobId }) => jobId === a) : jobs?.[0];
+  const partner = (job: Job) => jobs?.find((other) => other !== job && other.modelId === job.modelId);
+  const one = a ? jobs?.find(({ jobId }) => jobId === a) : jobs?.find(partner) ?? jobs?.[0];
   const other = b ? jobs?.find(({ jobId }) => jobId === b)
-    : jobs?.find((job) => job !== one && job.modelId === one?.modelId) ?? jobs?.[0];
+    : (one && partner(one)) ?? jobs?.[0];
   const gone = jobs ? [one ? "" : a, other ? "" : b].filter(Boolean) : [];
   const comparison = useSignal<Comparison | undefined>(undefined);
   useEffect(() => {
@@ -167,6 +168,7 @@ export function Compare() {
               ))}
             </div>
           )}
+          {one && one === other && <Notice kind="info">Both are the same run. Choose another as the second.</Notice>}
           {gone.length > 0 && (
             <Notice kind="error">
               {gone.join(" and ")} {gone.length > 1 ? "are no finished runs" : "is no finished run"} of this daemon: removed, still

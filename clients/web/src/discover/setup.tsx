@@ -208,7 +208,8 @@ export function Setup({ open, started }: { open: string; started: (jobId: string
           <>
             <AblationField content={ablation} kept={ablations}
                            standard={ablationPath.length > 1 || field.message!.typeName === "ablate.v1.SubnetworkProbing"
-                             ? commentOf(OWN_DEFAULT) : undefined} />
+                             ? commentOf(OWN_DEFAULT) : undefined}
+                           note={field.message!.typeName === "ablate.v1.EapIg" ? commentOf("ablate.v1.EapIg.ablation_type") : undefined} />
             <details>
               <summary>More about the ablation</summary>
               <Fields message={PruneJobSpecSchema} content={ablation} only={["ablate_by_clean"]} />

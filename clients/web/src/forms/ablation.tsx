@@ -17,9 +17,11 @@ interface Props {
   only?: string[];
   /** What the default is, where it is not what the protos say of the type. */
   standard?: string | undefined;
+  /** What the protos say of the choice here, if that is more than of the type. */
+  note?: string | undefined;
 }
 
-export function AblationField({ content, kept, only, standard }: Props) {
+export function AblationField({ content, kept, only, standard, note }: Props) {
   const id = useId();
   const { ablationType, ablationId, ...others } = content.value;
   const types = TYPES.filter(({ name }) => !only || only.includes(name));
@@ -48,7 +50,7 @@ export function AblationField({ content, kept, only, standard }: Props) {
           </optgroup>
         )}
       </select>
-      <small id={`${id}-help`} class="quiet">{help}</small>
+      <small id={`${id}-help`} class="quiet">{help}{note && ` ${note}`}</small>
     </div>
   );
 }

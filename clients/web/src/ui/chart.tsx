@@ -81,7 +81,7 @@ export function Chart({ series, axis, xLabel, yLabel, mark, breaks = [], fromZer
   });
   return (
     <figure class={`chart ${wide ? "wide" : ""}`}>
-      <svg class="curve" viewBox={`0 0 ${width} ${height}`} tabIndex={0} role="application" aria-label={`${yLabel} by ${xLabel}`}
+      <svg class="curve" viewBox={`0 0 ${width} ${height}`} tabindex={0} role="application" aria-label={`${yLabel} by ${xLabel}`}
            onKeyDown={keys} onPointerMove={over} onPointerLeave={() => (at.value = undefined)}>
         {ticksOf("linear", low, high, 4).map((y) => (
           <g key={y}>

@@ -26,7 +26,8 @@ test("a training's curve grows while it runs, and is all there when it is opened
 });
 
 test("ACDC's removed edges over tau and step by step are the daemon's", async ({ page, daemon }) => {
-  const { jobId, acdc } = await daemon.api.finish(daemon, { batchSize: 4, algorithm: { case: "acdc", value: { taus: [0.01, 0.1, 1] } } });
+  const algorithm = { case: "acdc", value: { taus: [0.01, 0.1, 1] } };
+  const { jobId, acdc } = await daemon.api.finish(daemon, { batchSize: 4, algorithm });
   await page.goto(`/#/discover?job=${jobId}`);
   const overTau = page.getByRole("application", { name: "edges removed by τ" });
   await overTau.press("Home");

@@ -94,8 +94,9 @@ export function drawMarked(context: CanvasRenderingContext2D, scene: Scene, view
   return new Set([...(marks.place >= 0 ? [marks.place] : []), ...marked.flatMap((edge) => [from(edge), to(edge)])]);
 }
 
-/** Smaller than this, in CSS pixels, a name cannot be read. */
-const READABLE = 8.5;
+/** In CSS pixels: nodes whose names would be smaller than this have none on them; the others' are at least READABLE. */
+const FITTING = 6.5;
+const READABLE = 8;
 const LABEL = 12;
 const LABELS_MAX = 40;
 
@@ -154,7 +155,7 @@ export function drawNodes(
   context.textAlign = "center";
   context.textBaseline = "middle";
   const k = scene.layout.nodeScale;
-  const readable = 11 * k * view.scale >= READABLE;
+  const readable = 11 * k * view.scale >= FITTING;
   scene.topology.places.forEach((place, index) => {
     const x = scene.layout.x[index]!;
     const y = scene.layout.y[index]!;
@@ -172,7 +173,7 @@ export function drawNodes(
     context.fill();
     context.stroke();
     if (readable) {
-      context.font = `${fontOf(text) * k}px system-ui, sans-serif`;
+      context.font = `${Math.max(fontOf(text) * k, READABLE / view.scale)}px system-ui, sans-serif`;
       context.fillStyle = struck ? bad : ink;
       context.fillText(text, x, y + 0.5);
     }

@@ -9,7 +9,7 @@ const HEIGHT = 240;
 const PAD = { left: 46, right: 12, top: 12, bottom: 62 };
 
 /** As much of a token as fits below the plot. */
-const short = (text: string) => (text.length > 12 ? `${text.slice(0, 11)}…` : text);
+const short = (text: string) => (text.length > 11 ? `${text.slice(0, 10)}…` : text);
 
 interface Props {
   clean: number[];

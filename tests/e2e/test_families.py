@@ -276,3 +276,34 @@ def test_a_hooked_transformer_goes_up_as_it_is(client, daemon):
     gated.cfg.final_rms = True
     with pytest.raises(ValueError, match="final_rms"):
         ablate.hooked.upload(client, gated, progress=False)
+
+
+def test_scores_into_a_reader_sum_to_its_own(family):
+    """Edge by edge a score has a closed form; here is the reader whole, by the gradient at its hook."""
+    model, expected = family
+    clean, outputs = expected["tokens"], model.cfg.d_vocab_out
+    corrupt = np.roll(clean, 1, axis=0)
+    best = expected["logits"][:, -1].argmax(-1).tolist()
+    wrong = [((one + 1) % outputs,) if outputs > 1 else () for one in best]
+    prompts = [
+        {"clean": a.tolist(), "corrupt": b.tolist(), "answers": [one], "wrong_answers": list(other) or [one]}
+        for a, b, one, other in zip(clean, corrupt, best, wrong)
+    ]
+    algo = ablate.MaskGradient(answer_function="avg_diff" if outputs > 1 else "avg_val", mask_val=0.0)
+    graph = model.graph()
+    scores = graph.prune_scores({"prompts": prompts}, algo, batch_size=len(prompts), progress=False)
+    points = [wrapper.module_name for wrapper in graph.dest_wrappers]
+    graph.delete()
+    _, here = model.run_with_cache(
+        clean,
+        [*points, *[f"{point}_grad" for point in points]],
+        incl_bwd=True,
+        gradient_of=[((one,), other) for one, other in zip(best, wrong)],
+    )
+    _, there = model.run_with_cache(corrupt, points)
+    largest = max(np.abs(values).max() for values in scores.values())
+    assert largest > 1e-3
+    for point in points:
+        moved = (there[point] - here[point]) * here[f"{point}_grad"]
+        own = -moved.sum(axis=(0, 1, -1))  # [head], or a number; the loss is minus the scalar
+        np.testing.assert_allclose(scores[point].sum(-1), own, atol=1e-4 * largest, err_msg=point)

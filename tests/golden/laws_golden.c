@@ -17,7 +17,8 @@
  *              all of the network goes through each; AutoCircuit's micro model, also by hand
  *
  * Slopes are central differences, so they are asked of smooth networks only: Tracr's ReLUs sit on
- * their kinks. */
+ * their kinks. tests/e2e/test_families.py has the readers of all families, by the gradient at their
+ * hooks. */
 #include "core/base/mem.h"
 #include "core/metric/loss.h"
 #include "core/model/forward.h"

@@ -218,6 +218,9 @@ static void node_emitted_cb(void *user_data, abl_scope *scope, int layer, bool m
     }
     int above = mid ? layer : layer + 1;
     abl_simple_block at = abl_simple_block_at(b->graph, above);
+    if (b->current != NULL) {
+        resid = mid ? b->current->mid[layer] : b->current->pre[above];
+    }
     abl_differences_residual(scope, &b->differences, b->ablated, above, mid,
                              ABL_SLOT_SOURCES + (mid ? at.mid : at.stream), resid);
 }

@@ -15,6 +15,9 @@
  * PROMPTS and of points. (eap is summed only: inputs at share 1 is eap divided by the prompts.)
  * Sign: the loss's, -(answer - wrong answer), as everywhere here and there.
  *
+ * In a simple graph a source may be a node of the stream and its reader is the next one: the same
+ * formula, node attribution with integrated gradients (MIB's NAP-IG), by the hooked pass.
+ *
  * A step is one batch at one point. The two runs are made at a batch's first point and shared: n
  * points cost two passes forward and n forward and back, less than n + 1 times eap's two and one.*/
 #include "core/prune/algorithm.h"
@@ -43,6 +46,11 @@ static abl_loss loss_of(const abl_prune_options *options) {
                       .answer_function = options->answer_function};
 }
 
+/* Its sources are the stream's nodes, too, so runs keep their residuals. */
+static bool is_simple(const abl_prune_options *options) {
+    return abl_graph_options_of(options->graph)->simple;
+}
+
 static abl_code options_check(const abl_prune *prune, abl_status *ret_status) {
     const abl_prune_options *o = &prune->options;
     if ((unsigned)o->eap_ig.method > ABL_EAP_IG_CLEAN_CORRUPTED) {
@@ -59,10 +67,6 @@ static abl_code options_check(const abl_prune *prune, abl_status *ret_status) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS_INVALID",
                         "eap_ig goes from the corrupt prompt's input to the clean one's, so its "
                         "ablation must be RESAMPLE; only its method ACTIVATIONS takes others");
-    }
-    if (abl_graph_options_of(o->graph)->simple) {
-        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "GRAPH_KIND",
-                        "eap_ig is defined on factorized graphs only");
     }
     abl_code code = ABL_CODE_OK;
     for (int32_t i = 0; code == ABL_CODE_OK && i < prune->batch_count; i++) {
@@ -92,7 +96,7 @@ static abl_code eap_ig_open(abl_prune *prune, abl_status *ret_status) {
         o->eap_ig.method == ABL_EAP_IG_CLEAN_CORRUPTED ? 2 : state->place_count * o->eap_ig.steps;
     prune->progress.total = (int64_t)prune->batch_count * state->point_count;
     return state->sums == NULL ? abl_fail_oom(ret_status)
-                               : abl_prune_ablate(prune, false, ret_status);
+                               : abl_prune_ablate(prune, is_simple(o), ret_status);
 }
 
 static abl_blend blend_at(const abl_prune *prune, const eap_ig *state) {
@@ -125,7 +129,8 @@ static abl_code runs_make(abl_prune *prune, eap_ig *state, const abl_batch *batc
         abl_sources_destroy(state->clean);
         state->clean = NULL;
         const abl_patch_options pass = abl_prune_pass(&prune->options, batch);
-        code = abl_patch_hooked_sources(&pass, false, &state->clean, ret_status);
+        code =
+            abl_patch_hooked_sources(&pass, is_simple(&prune->options), &state->clean, ret_status);
     }
     if (code == ABL_CODE_OK) {
         code = abl_prune_ablated(prune, batch, ret_ablated, ret_status);
@@ -232,7 +237,7 @@ static abl_code eap_ig_step(abl_prune *prune, abl_status *ret_status) {
     eap_ig *state = prune->state;
     const abl_prune_options *o = &prune->options;
     abl_code code = ABL_CODE_OK;
-    const bool hooked = o->interventions.count > 0;
+    const bool hooked = o->interventions.count > 0 || is_simple(o);
     if (state->folded == NULL && !hooked) {
         code = abl_folded_create(o->model, o->graph, true, &state->folded, ret_status);
     }
@@ -287,9 +292,11 @@ static int64_t eap_ig_bytes_estimate(const abl_prune_options *options) {
     int64_t seq = abl_dataset_seq_len(options->batches.dataset);
     int64_t run = 4 * batch * seq *
                   (c->d_model + c->n_layers * ((int64_t)c->n_heads * c->d_head + c->d_model));
-    if (options->interventions.count > 0) {
-        return abl_prune_hooked_bytes(options, true) + 2 * run +
-               abl_prune_ablated_bytes(options, false) + 16 * abl_graph_edge_count(options->graph);
+    const bool simple = is_simple(options);
+    if (options->interventions.count > 0 || simple) {
+        const int64_t residuals = simple ? 4 * batch * seq * c->d_model * (2 * c->n_layers + 1) : 0;
+        return abl_prune_hooked_bytes(options, true) + 2 * run + residuals +
+               abl_prune_ablated_bytes(options, simple) + 16 * abl_graph_edge_count(options->graph);
     }
     return abl_gradient_bytes(c, options->graph, batch, seq) + run +
            abl_prune_ablated_bytes(options, false) +

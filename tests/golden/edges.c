@@ -103,6 +103,20 @@ abl_dataset *edges_abba(const char *model_name) {
     return dataset;
 }
 
+abl_dataset *edges_reversed(const abl_dataset *dataset, int32_t prompts) {
+    const abl_batches batches = {.dataset = dataset, .count = prompts, .batch_size = prompts};
+    const abl_batch batch = abl_batches_at(&batches, 0);
+    return dataset_create(
+        &(abl_dataset_tokens){.clean = batch.corrupt,
+                              .corrupt = batch.clean,
+                              .prompt_count = prompts,
+                              .seq_len = batch.seq_len,
+                              .answers = batch.answers,
+                              .answer_offsets = batch.answer_offsets,
+                              .wrong_answers = batch.wrong_answers,
+                              .wrong_answer_offsets = batch.wrong_answer_offsets});
+}
+
 abl_dataset *edges_made_up(const abl_model_config *config, int32_t prompts, int32_t seq) {
     const size_t count = (size_t)(prompts * seq);
     int32_t *clean = need(abl_calloc(count, sizeof *clean));

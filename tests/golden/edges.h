@@ -47,6 +47,8 @@ abl_graph *edges_graph(const abl_model *model, const edges_variant *variant, int
 abl_dataset *edges_abba(const char *model_name);
 /* Prompts that any model takes: token ids without a pattern, a pair's first one shared. */
 abl_dataset *edges_made_up(const abl_model_config *config, int32_t prompts, int32_t seq);
+/* The first prompts the other way around: what was corrupt is clean. */
+abl_dataset *edges_reversed(const abl_dataset *dataset, int32_t prompts);
 /* A dataset file (golden_path()) through the model's own tokenizer. */
 abl_dataset *edges_prompts(const char *path, const abl_model *model, abl_bos_policy bos);
 abl_dataset *edges_prompts_of(const json_t *json, const abl_model *model, abl_bos_policy bos);

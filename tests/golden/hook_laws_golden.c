@@ -187,8 +187,7 @@ static void law_nothing(const subject *s, abl_ablation ablation) {
     for (size_t i = 0; i < ABL_COUNT_OF(all); i++) {
         bool ig = all[i].algorithm == ABL_PRUNE_EAP_IG;
         bool inputs = ig && all[i].detail != ABL_EAP_IG_ACTIVATIONS;
-        if ((ig && abl_graph_options_of(s->graph)->simple) ||
-            (inputs && ablation != ABL_ABLATION_RESAMPLE)) {
+        if (inputs && ablation != ABL_ABLATION_RESAMPLE) {
             continue;
         }
         abl_prune_options options =
@@ -232,9 +231,6 @@ static void law_zero(const subject *s) {
     static const abl_prune_algorithm ALGORITHMS[] = {
         ABL_PRUNE_EAP, ABL_PRUNE_GROUND_TRUTH, ABL_PRUNE_EAP_IG, ABL_PRUNE_ACTIVATION_MAGNITUDE};
     for (size_t k = 0; k < ABL_COUNT_OF(ALGORITHMS); k++) {
-        if (ALGORITHMS[k] == ABL_PRUNE_EAP_IG && abl_graph_options_of(s->graph)->simple) {
-            continue;
-        }
         const abl_prune_options options = options_of(s, ALGORITHMS[k], ABL_ABLATION_RESAMPLE, list);
         float *scores = edges_scores(&options);
         const double largest = largest_of(scores, (size_t)s->edges);

@@ -13,7 +13,6 @@
 #include "server/service/submit.h"
 
 #include <stddef.h>
-#include <string.h>
 
 /* ---- submit ------------------------------------------------------------------------------- */
 

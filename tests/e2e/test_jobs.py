@@ -14,6 +14,7 @@ import ablate.aio
 import grpc
 import numpy as np
 import pytest
+from ablate import _rpc
 from ablate._algorithms import make_spec
 from ablate.v1 import prune_pb2
 from daemon import LONG_JOB, Daemon
@@ -164,6 +165,22 @@ def test_an_async_stream_whose_connection_is_cut_goes_on_with_the_next_event(dae
     assert [event.sequence for event in events] == list(range(1, job.last_sequence + 1))
     expected = graph.prune_scores(ioi, **CUT_JOB, progress=False)
     np.testing.assert_array_equal(scores.flat(), expected.flat())
+
+
+def test_a_stream_whose_daemon_falls_silent_goes_on_over_another_connection(daemon, graph, ioi, monkeypatch):
+    quick = {"grpc.keepalive_time_ms": 2000, "grpc.keepalive_timeout_ms": 1000, "grpc.http2.ping_timeout_ms": 1000}
+    monkeypatch.setattr(_rpc, "_OPTIONS", [(name, quick.get(name, value)) for name, value in _rpc._OPTIONS])
+    numbers, swallowed = [], False
+    with Proxy(daemon.grpc) as proxy:
+        client, mine = behind(proxy, graph)
+        with client, mine.stream_prune_scores(ioi, ablate.MaskGradient(integrated_grad_samples=60), batch_size=1) as stream:
+            for event in stream:
+                numbers.append(event.sequence)
+                if event.done_units and not swallowed:
+                    proxy.swallow()
+                    swallowed = True
+    assert proxy.connection_count >= 2
+    assert stream.job.state == "succeeded" and numbers == list(range(1, stream.job.last_sequence + 1))
 
 
 def orphan(proxy, client, graph, ioi, grace_ms):

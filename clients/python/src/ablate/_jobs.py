@@ -352,9 +352,12 @@ class PruneStream:
 
     def _resume(self) -> Generator[JobEvent, None, None]:
         try:
-            for event in self.job.watch(self._sequence):
-                yield self._seen(event)
-            self.job.refresh()
+            while True:
+                for event in self.job.watch(self._sequence):
+                    yield self._seen(event)
+                with contextlib.suppress(UnavailableError):  # lost once more: watch() tries again
+                    self.job.refresh()
+                    return
         except NotFoundError:
             self._done = True  # nothing is left to cancel
             raise job_gone(self.job) from None

@@ -4,13 +4,16 @@
  * comparing two float32 programs cannot tell. Off by, in shares of the largest score, at mask 0:
  *
  *                        AutoCircuit's float32    ours
- *     prob, avg_diff     1.5e-5                   6e-6     p (1 - p) of a sure answer
+ *     prob, avg_diff     1.5e-5                   6e-6 to 1.2e-5
  *     prob, mse          7.6e-3                   3e-6
- *     logprob, avg_val   1.1e-5                   3e-6
+ *     logprob, avg_val   1.1e-5                   3e-6 to 6e-6
  *     logit, mse         3.1e-5                   1.7e-4   targets are ids, hundreds, the same for
  *                                                          all of the vocabulary, over which the
  *                                                          unembedding sums to 0: a small rest
- *     others             2e-6                     2e-6 */
+ *     others             2e-6                     2e-6
+ *
+ * The gradient of a sure answer's probability, p (1 - p), is made in float64 and goes with the
+ * exponential of a logit: the logits' own rounding, which differs between kernels, is what is left. */
 #include "core/base/mem.h"
 #include "tests/golden/edges.h"
 
@@ -26,10 +29,10 @@ typedef struct gradient {
 static const gradient GRADIENTS[] = {
     {"logit_avg_diff", ABL_GRAD_LOGIT, ABL_ANSWER_AVG_DIFF, 5e-6},
     {"logit_mse", ABL_GRAD_LOGIT, ABL_ANSWER_MSE, 3e-4},
-    {"prob_avg_diff", ABL_GRAD_PROB, ABL_ANSWER_AVG_DIFF, 2e-5},
+    {"prob_avg_diff", ABL_GRAD_PROB, ABL_ANSWER_AVG_DIFF, 4e-5},
     {"prob_mse", ABL_GRAD_PROB, ABL_ANSWER_MSE, 2e-5},
     {"logprob_avg_diff", ABL_GRAD_LOGPROB, ABL_ANSWER_AVG_DIFF, 5e-6},
-    {"logprob_avg_val", ABL_GRAD_LOGPROB, ABL_ANSWER_AVG_VAL, 2e-5},
+    {"logprob_avg_val", ABL_GRAD_LOGPROB, ABL_ANSWER_AVG_VAL, 4e-5},
     {"logit_exp_avg_diff", ABL_GRAD_LOGIT_EXP, ABL_ANSWER_AVG_DIFF, 5e-6},
 };
 

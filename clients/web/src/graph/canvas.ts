@@ -110,6 +110,7 @@ function named(scene: Scene, marks: Marks): number[] {
   if (marks.edge >= 0) addEnds(scene.edges[marks.edge]!);
   marks.struck?.forEach((place) => order.add(place));
   for (const edge of scene.edges.slice(0, LABELS_MAX * 2)) addEnds(edge);
+  if (scene.edges.length === 0) topology.places.forEach((_, place) => order.add(place));
   return [...order];
 
   function addEnds({ edge }: SceneEdge): void {

@@ -19,6 +19,7 @@ if (!existsSync(join(root, "clients", "web", "dist", "index.html"))) {
 export default defineConfig({
   testDir: "browser",
   outputDir: join(root, "build", "browser"),
+  preserveOutput: "failures-only",
   workers: 2,
   fullyParallel: false, // a file's tests share what they prepare
   retries: 0,

@@ -13,7 +13,7 @@
  *     others             2e-6                     2e-6
  *
  * The gradient of a sure answer's probability, p (1 - p), is made in float64 and goes with the
- * exponential of a logit: the logits' own rounding, which differs between kernels, is what is left. */
+ * exponential of a logit: what is left is the logits' own rounding, which kernels differ in. */
 #include "core/base/mem.h"
 #include "tests/golden/edges.h"
 

@@ -164,7 +164,9 @@ static void compare_slopes(const subject *s, abl_patch_options options) {
     must(abl_patch_backward(&options, given_weights, (void *)(uintptr_t)s, NULL, gradient, &status),
          &status, s->name);
     const double largest = largest_of(gradient, count);
-    for (size_t i = 0; i < count; i += count / PROBES + 1) {
+    /* Interventions are many, and each has a few. */
+    const size_t probes = options.interventions.count > 0 ? PROBES / 3 : PROBES;
+    for (size_t i = 0; i < count; i += count / probes + 1) {
         const double slope = slope_at(s, &options, &mask[i]);
         if (!(fabs(slope - (double)gradient[i]) < 1e-2 * largest)) {
             const abl_interventions list = options.interventions;

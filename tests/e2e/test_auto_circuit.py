@@ -305,6 +305,13 @@ def test_other_algorithms(model, loaders):
         circuit_probing_prune_scores(model, train, None, epochs=1)
 
 
+def test_scores_of_a_model_with_all_its_positions_are_refused(base, loaders):
+    whole = patchable_model(base, factorized=True, slice_output=None, separate_qkv=True)
+    with pytest.raises(NotImplementedError, match="slice_output=None.*last position"):
+        mask_gradient_prune_scores(whole, loaders[0], mask_val=0.0, **GRADIENT)
+    assert random_prune_scores(whole, loaders[0], None).keys() == whole.graph.modules.keys()
+
+
 def test_circuits_are_autocircuits(model, loaders):
     case = recorded("c_circuits_proc_fact_qkv")
     arrays = arrays_of("c_circuits_proc_fact_qkv")

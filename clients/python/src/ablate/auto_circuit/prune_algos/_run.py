@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Collection, Optional
 
-from ..._algorithms import Algorithm
+from ..._algorithms import ActivationMagnitude, Algorithm, RandomScores
 from ..._jobs import PruneScores
 from ..data import PromptDataLoader
 from ..utils.patchable_model import PatchableModel
@@ -14,7 +14,16 @@ from ..utils.patchable_model import PatchableModel
 def run(
     model: PatchableModel, dataloader: PromptDataLoader, algo: Algorithm, prompt_count: Optional[int] = None
 ) -> PruneScores:
-    """Scores of a loader's prompts, in its batches."""
+    """Scores of a loader's prompts, in its batches.
+
+    Raises NotImplementedError for a model whose ``slice_output`` is not ``"last_seq"``, unless the
+    algorithm reads no logits.
+    """
+    if model._slice_output != "last_seq" and not isinstance(algo, (ActivationMagnitude, RandomScores)):
+        raise NotImplementedError(
+            f"this model has slice_output={model._slice_output!r}, and scores are of the last position's "
+            'logits: give patchable_model(..., slice_output="last_seq")'
+        )
     return model.graph.prune_scores(
         dataloader.resident(model.client, bool(model.prefix)),
         algo,

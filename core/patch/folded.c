@@ -11,6 +11,9 @@
  * bias. */
 static abl_tensor *heads_repeat(abl_scope *scope, const abl_tensor *x, int64_t kv, int64_t group,
                                 int64_t d_head) {
+    if (x == NULL) {
+        return NULL; /* the scope has failed */
+    }
     bool bias = abl_tensor_rank(x) == 1;
     int64_t rows = bias ? 1 : abl_tensor_size(x, 0);
     abl_tensor *split = abl_tensor_reshape(scope, x, 4, (const int64_t[]){rows, kv, 1, d_head});

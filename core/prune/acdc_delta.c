@@ -94,22 +94,30 @@ static void differences_fill(abl_acdc_delta_run *run, const abl_sources *ablated
 static abl_code silence_find(abl_acdc_delta_run *run, abl_status *ret_status) {
     abl_scope *scope = run->scope;
     const int64_t positions = run->plan->positions;
+    const int32_t sources = abl_graph_src_count(run->plan->graph);
     const size_t count = (size_t)(run->size * run->seq);
-    ABL_CLEANUP(abl_freep) float *sizes = abl_calloc(count, sizeof *sizes);
+    ABL_CLEANUP(abl_freep) float *sizes = abl_calloc((size_t)sources * count, sizeof *sizes);
     if (sizes == NULL) {
         return abl_fail_oom(ret_status);
     }
-    memset(run->silent, 1, (size_t)abl_graph_src_count(run->plan->graph) * (size_t)positions);
-    run->from = run->seq - 1;
-    for (int32_t s = 0; s < abl_graph_src_count(run->plan->graph); s++) {
+    const size_t before = abl_scope_mark(scope);
+    abl_tensor *all =
+        abl_tensor_empty(scope, ABL_DTYPE_F32, 3, (const int64_t[]){sources, run->size, run->seq});
+    for (int32_t s = 0; s < sources; s++) {
         size_t mark = abl_scope_mark(scope);
         abl_tensor *d = abl_tensor_select(scope, run->differences.arena, 0, ABL_SLOT_SOURCES + s);
-        abl_tensor_to_floats(scope, abl_tensor_max(scope, abl_tensor_abs(scope, d), 2), sizes,
-                             count);
+        abl_tensor_copy_into(scope, abl_tensor_select(scope, all, 0, s),
+                             abl_tensor_max(scope, abl_tensor_abs(scope, d), 2));
         abl_scope_rewind(scope, mark, NULL, 0);
+    }
+    abl_tensor_to_floats(scope, all, sizes, (size_t)sources * count); /* one wait, not one each */
+    abl_scope_rewind(scope, before, NULL, 0);
+    memset(run->silent, 1, (size_t)abl_graph_src_count(run->plan->graph) * (size_t)positions);
+    run->from = run->seq - 1;
+    for (int32_t s = 0; s < sources; s++) {
         for (size_t i = 0; i < count; i++) {
             int64_t t = (int64_t)i % run->seq;
-            if (sizes[i] != 0.0F) {
+            if (sizes[(size_t)s * count + i] != 0.0F) {
                 run->silent[s * positions + (positions > 1 ? t : 0)] = 0;
                 run->from = t < run->from ? t : run->from;
             }

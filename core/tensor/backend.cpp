@@ -23,6 +23,8 @@
 #include <mutex>
 #include <unistd.h>
 
+abl::accelerator_kind abl::accelerator = {at::kCUDA, -1};
+
 void abl::set_up_backend() {
     static std::once_flag once;
     std::call_once(once, [] {
@@ -142,6 +144,9 @@ extern "C" bool abl_backend_has(abl_device device, abl_dtype dtype) {
 }
 
 extern "C" int abl_device_cuda_count(void) {
+    if (abl::accelerator.count >= 0) {
+        return abl::accelerator.count;
+    }
     try {
         return at::hasCUDA() ? static_cast<int>(at::getNumGPUs()) : 0;
     } catch (...) {
@@ -157,7 +162,8 @@ extern "C" bool abl_device_available(abl_device device) {
 }
 
 extern "C" void abl_device_synchronize(abl_device device) {
-    if (device.type == ABL_DEVICE_CUDA && abl_device_available(device)) {
+    if (device.type == ABL_DEVICE_CUDA && abl::accelerator.type == at::kCUDA &&
+        abl_device_available(device)) {
         try {
             at::detail::getCUDAHooks().deviceSynchronize(
                 static_cast<c10::DeviceIndex>(device.index));

@@ -52,7 +52,7 @@ abl_dtype dtype_of(at::ScalarType type) {
 
 at::Device device_of(abl_device device) {
     if (device.type == ABL_DEVICE_CUDA) {
-        return at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device.index));
+        return at::Device(accelerator.type, static_cast<c10::DeviceIndex>(device.index));
     }
     return at::Device(at::kCPU);
 }
@@ -227,7 +227,7 @@ extern "C" abl_tensor *abl_scope_borrow(abl_scope *scope, abl_tensor *tensor) {
 }
 
 extern "C" int abl_tensor_rank(const abl_tensor *tensor) {
-    return static_cast<int>(tensor->at.dim());
+    return (tensor == nullptr) ? 1 : static_cast<int>(tensor->at.dim());
 }
 
 static int wrap_dim(const abl_tensor *tensor, int dim) {
@@ -238,7 +238,7 @@ static int wrap_dim(const abl_tensor *tensor, int dim) {
 }
 
 extern "C" int64_t abl_tensor_size(const abl_tensor *tensor, int dim) {
-    return tensor->at.sizes()[static_cast<size_t>(wrap_dim(tensor, dim))];
+    return (tensor == nullptr) ? 1 : tensor->at.sizes()[static_cast<size_t>(wrap_dim(tensor, dim))];
 }
 
 extern "C" int64_t abl_tensor_stride(const abl_tensor *tensor, int dim) {
@@ -246,7 +246,7 @@ extern "C" int64_t abl_tensor_stride(const abl_tensor *tensor, int dim) {
 }
 
 extern "C" int64_t abl_tensor_count(const abl_tensor *tensor) {
-    return tensor->at.numel();
+    return (tensor == nullptr) ? 1 : tensor->at.numel();
 }
 
 extern "C" uint64_t abl_tensor_bytes(const abl_tensor *tensor) {
@@ -259,13 +259,13 @@ extern "C" uint64_t abl_tensor_storage_bytes(const abl_tensor *tensor) {
 }
 
 extern "C" abl_dtype abl_tensor_dtype(const abl_tensor *tensor) {
-    return abl::dtype_of(tensor->at.scalar_type());
+    return (tensor == nullptr) ? ABL_DTYPE_F32 : abl::dtype_of(tensor->at.scalar_type());
 }
 
 extern "C" abl_device abl_tensor_device(const abl_tensor *tensor) {
     at::Device device = tensor->at.device();
-    return device.is_cuda() ? abl_device{ABL_DEVICE_CUDA, device.index()}
-                            : abl_device{ABL_DEVICE_CPU, 0};
+    return device.is_cpu() ? abl_device{ABL_DEVICE_CPU, 0}
+                           : abl_device{ABL_DEVICE_CUDA, device.index()};
 }
 
 extern "C" bool abl_tensor_is_contiguous(const abl_tensor *tensor) {

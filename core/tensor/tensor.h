@@ -116,6 +116,8 @@ void abl_tensor_release(abl_tensor *tensor); /* NULL is allowed */
 /* The scope becomes one more owner, too: the tensor outlives any use of it in this scope. */
 abl_tensor *abl_scope_borrow(abl_scope *scope, abl_tensor *tensor);
 
+/* Of NULL, which a failed scope gives, rank, sizes and count are 1 and the dtype is F32: what is
+ * made of them comes to nothing in that scope. */
 int abl_tensor_rank(const abl_tensor *tensor);
 int64_t abl_tensor_size(const abl_tensor *tensor, int dim);
 int64_t abl_tensor_stride(const abl_tensor *tensor, int dim); /* in elements */

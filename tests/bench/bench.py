@@ -32,7 +32,7 @@ VENV = Path(os.environ.get("ABLATE_BENCH_VENV", ROOT / "build" / "bench-venv")).
 BATCH, SEQ, SEED = 8, 16, 0
 EXACT_EDGES, EXACT_EDGES_PEER = 192, 6
 SWEEP_SIZES = 20
-ACDC_DEPTHS, ACDC_EDGES, ACDC_EDGES_PEER = 5, 32, 4
+ACDC_EDGES, ACDC_EDGES_PEER = 32, 6
 PREFIXES = [(12, 16), (48, 64)]  # tokens shared, tokens in all
 PREFIX_OPS = {
     "prefix_forward": "forward, last position",
@@ -116,14 +116,20 @@ def write_gpt2() -> Path:
 
 
 def acdc_depths(shape) -> list[tuple[int, list[int]]]:
-    """(block, its edges into heads in the order in which ACDC tries them), for five blocks."""
-    blocks = [round(i * (shape.layers - 1) / (ACDC_DEPTHS - 1)) for i in range(ACDC_DEPTHS)]
+    """(block, its edges into heads) for five blocks: by source, a source's by the heads' names, which
+    is the sample that AutoCircuit's cost was first measured on."""
+    last = shape.layers - 1
+    blocks = sorted({0, shape.layers // 4, shape.layers // 2, 3 * shape.layers // 4, last})
     edges, start = {}, 0
     for name, heads, sources in shape.modules():
         if "_input" in name:
-            edges.setdefault(int(name.split(".")[1]), []).extend(range(start, start + heads * sources))
+            _, block, hook = name.split(".")
+            of_block = edges.setdefault(int(block), [])
+            for index in range(heads * sources):
+                head, source = divmod(index, sources)
+                of_block.append((source, f"A{block}.{head}.{hook[5].upper()}", start + index))
         start += heads * sources
-    return [(block, edges[block]) for block in blocks]
+    return [(block, [edge for _, _, edge in sorted(edges[block])]) for block in blocks]
 
 
 def over_all_blocks(shape, seconds: dict[int, float]) -> float:

@@ -5,9 +5,10 @@
  * Many small products run side by side instead of each on all threads, and the bias and the
  * activation are applied to a block while it is in cache.
  *
- * oneDNN, which Debian's libtorch brings along, is the faster BLAS on AVX-512 except for transposed
- * operands and many rows: OpenBLAS always copies the weights into panels first. Gflop/s on one core,
- * where 250 are possible, with weights (768, 3072), and with (3144, 768) read transposed:
+ * oneDNN, which Debian's libtorch brings along, is the faster BLAS on AVX-512, for OpenBLAS always
+ * copies the weights into panels first; transposed ones of more than 48 rows are left to it.
+ * Gflop/s on one core, where 250 are possible, with weights (768, 3072), and with (3144, 768) read
+ * transposed:
  *
  *     rows                    8    16    32    64   128
  *     oneDNN                130   147   189   213   201

@@ -5,7 +5,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { WatchJobRequestSchema } from "../build/gen/ablate/v1/prune_pb.js";
 import { address, alone as test, expect, wireTo } from "./fixtures.mjs";
 
-const banner = (page) => page.getByRole("alert").filter({ hasText: "does not answer." });
+const banner = (page) => page.getByRole("alert").filter({ hasText: "The daemon at" });
 const light = (page, word) => page.getByRole("status", { name: `Connection: ${word}` });
 const share = (page) => page.getByRole("progressbar", { name: /^Progress of job/ }).evaluate((element) => element.value);
 

@@ -5,19 +5,17 @@
  * Many small products run side by side instead of each on all threads, and the bias and the
  * activation are applied to a block while it is in cache.
  *
- * oneDNN, which Debian's libtorch brings along, is the faster BLAS on AVX-512, for OpenBLAS always
- * copies the weights into panels first; transposed ones of more than 48 rows are left to it.
- * Gflop/s on one core, where 250 are possible, with weights (768, 3072), and with (3144, 768) read
- * transposed:
+ * oneDNN, which Debian's libtorch brings along, is the faster BLAS on AVX-512 where both operands
+ * are stored row major: it reads weights in place, and OpenBLAS copies them into panels first.
+ * Gflop/s on one core, where 250 are possible, with weights (768, 3072):
  *
- *     rows                    8    16    32    64   128
- *     oneDNN                130   147   189   213   201
- *     OpenBLAS               47    65   114   146   183
- *     oneDNN, transposed     65   122   158   165   193
- *     OpenBLAS, transposed   43    71   107   159   182
+ *     rows       8    16    32    64   128
+ *     oneDNN   130   147   189   213   201
+ *     OpenBLAS  47    65   114   146   183
  *
- * Few rows are bound by reading the weights: against transposed ones (the unembedding of tied
- * embeddings), and where oneDNN is not used, loops of our own stream them once (kernels.cpp).
+ * With an operand transposed it copies, too, and OpenBLAS has the better copy. Few rows against
+ * transposed weights (the unembedding of tied embeddings) are for neither: loops of our own stream
+ * the weights once (kernels.cpp), as they do for all few rows where oneDNN is not used.
  *
  * Where BLAS is another one (pip's libtorch has MKL), libtorch multiplies. */
 #include "core/tensor/gemm.hpp"
@@ -95,18 +93,19 @@ struct problem {
  * that it has seen. */
 bool multiply_by_dnnl(const problem &p, const float *a, const float *b, float *out, int64_t rows,
                       int64_t columns) {
-    if (dnnl_sgemm == nullptr || p.a.transposed || (p.b.transposed && rows > 48)) {
-        return false;
-    }
     at::internal::lazy_init_num_threads();
-    return dnnl_sgemm('N', p.b.transposed ? 'T' : 'N', rows, columns, p.k, p.alpha, a, p.a.ld, b,
-                      p.b.ld, p.beta, out, p.ldc) == 0;
+    return dnnl_sgemm('N', 'N', rows, columns, p.k, p.alpha, a, p.a.ld, b, p.b.ld, p.beta, out,
+                      p.ldc) == 0;
+}
+
+bool is_for_dnnl(const problem &p) {
+    return dnnl_sgemm != nullptr && !p.a.transposed && !p.b.transposed;
 }
 
 /* Row-major out(m, n) = a b is column-major out'(n, m) = b' a'. */
 void multiply(const problem &p, const float *a, const float *b, float *out, int64_t rows,
               int64_t columns) {
-    if (multiply_by_dnnl(p, a, b, out, rows, columns)) {
+    if (is_for_dnnl(p) && multiply_by_dnnl(p, a, b, out, rows, columns)) {
         return;
     }
     const int m = static_cast<int>(columns);
@@ -136,9 +135,11 @@ void run_epilogue(const problem &p, float *out, int64_t row, int64_t column, int
     }
 }
 
+/* Few rows: bound by reading b once, so OpenBLAS, which copies b into panels first, would read it
+ * thrice. */
 bool is_skinny(const problem &p) {
     return p.m <= skinny_rows_max && !p.a.transposed && p.beta == 0.0F && p.alpha == 1.0F &&
-           (p.b.transposed || dnnl_sgemm == nullptr);
+           !is_for_dnnl(p);
 }
 
 /* One block of one matrix of the batch. */

@@ -314,8 +314,6 @@ CASES: list[tuple[str, Call, str, str]] = [
      "INVALID_ARGUMENT", "EDGE_NOT_IN_GRAPH"),
     ("factorized graph's edge of a simple one", lambda w: w.graph.set_patch_mask({"A0.0->Resid Mid 0": 1.0}),
      "NOT_FOUND", "NODE_UNKNOWN"),
-    ("EAP-IG on a simple graph", lambda w: w.submit(graph_id=_simple(w).id, eap_ig=prune_pb2.EapIg(steps=5)),
-     "UNIMPLEMENTED", "GRAPH_KIND"),
     ("batch size", lambda w: w.submit(batch_size=-1), "INVALID_ARGUMENT", ""),
     ("top_k", lambda w: w.submit(top_k=100_000), "INVALID_ARGUMENT", ""),
     ("integrated_grad_samples", lambda w: w.submit(

@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 
 import ablate
 import grpc
 import pytest
 from daemon import LONG_JOB, ROOT, Daemon, goldens
+
+# A shell ignores interrupts for what it runs in the background, and processes inherit that: those that
+# tests interrupt would sit it out.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

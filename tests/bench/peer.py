@@ -366,7 +366,7 @@ class Peers:
                 model, loader, None, learning_rate=0.1, epochs=epochs, mask_fn=mask_fn
             )
 
-        one = timed(lambda: run(1, "hard_concrete"), 1, 0)
+        one = timed(lambda: run(1, "hard_concrete"), 1, 1)
         three = timed(lambda: run(3, "hard_concrete"), 1, 0)
         three["min_s"] = (three["min_s"] - one["min_s"]) / 2
         scores = run(2, "sigmoid")

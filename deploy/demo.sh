@@ -5,7 +5,8 @@
 # builds, fetches SmolLM2-135M-Instruct (without a network: the small model of the tests), starts the
 # daemon on free ports, discovers the circuit for indirect object identification with live progress,
 # and prints its top edges, a table of its faithfulness by size, and where the metrics are. A second
-# run finds everything there. The daemon is stopped at the end, by SIGTERM, unless --keep.
+# run finds everything there. The daemon outlives the demo by ten minutes, so that the dashboard's
+# address shows the circuit, or until the next demo, then ends by SIGTERM; with --keep it stays.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,17 +14,40 @@ keep=no
 [ "${1:-}" = --keep ] && keep=yes
 bin=build/release/bin
 models=build/models
+minutes=10
+pid_file=build/demo.pid
 run="$(mktemp -d "${TMPDIR:-/tmp}/ablate-demo-XXXXXX")"
 daemon=
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 [ -t 1 ] && [ -z "${NO_COLOR:-}" ] || say() { printf '\n%s\n' "$*"; }
 
+# The daemon goes on without us.
+stay() {
+    if [ "$keep" = yes ]; then
+        echo "The daemon keeps running; end it with: kill $daemon"
+        return
+    fi
+    echo "$daemon" >"$pid_file"
+    setsid bash -c 'sleep "$1"; kill -TERM "$2"; rm -rf "$3"' - "${minutes}m" "$daemon" "$run" \
+        >/dev/null 2>&1 </dev/null &
+    echo "The daemon stays for $minutes minutes ('make demo KEEP=1': for good); end it with: kill $daemon"
+}
+
+# What the demo before this one left.
+end_last() {
+    [ -e "$pid_file" ] || return 0
+    local last
+    last="$(cat "$pid_file")"
+    rm -f "$pid_file"
+    [ "$(cat "/proc/$last/comm" 2>/dev/null)" != ablated ] || kill -TERM "$last"
+}
+
 finish() {
     local code=$?
     if [ -n "$daemon" ] && kill -0 "$daemon" 2>/dev/null; then
-        if [ "$code" -eq 0 ] && [ "$keep" = yes ]; then
-            echo "The daemon keeps running; end it with: kill $daemon"
+        if [ "$code" -eq 0 ]; then
+            stay
             return
         fi
         kill -TERM "$daemon"
@@ -64,6 +88,7 @@ else
 fi
 
 say "3. The daemon"
+end_last
 "$bin/ablated" --listen 127.0.0.1:0 --http 127.0.0.1:0 --ready-file "$run/ready.json" \
     --model-root "$root" --state-dir "$run/state" >"$run/log" 2>&1 &
 daemon=$!
@@ -95,8 +120,4 @@ print(jobs[0].get("job_id") or jobs[0]["jobId"])')"
 
 say "Done. This circuit in the dashboard: http://$http/#/discover?job=$job"
 echo "Metrics: http://$http/metrics"
-if [ "$keep" = yes ]; then
-    echo "Go on with: export ABLATE_HOST=$ABLATE_HOST; $bin/ablate --help"
-else
-    echo "The daemon is stopped now; 'make demo KEEP=1' leaves it running."
-fi
+echo "Go on with: export ABLATE_HOST=$ABLATE_HOST; $bin/ablate --help"

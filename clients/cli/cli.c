@@ -54,14 +54,8 @@ static void put_error(const abl_cli *cli, const char *code, const char *reason,
     }
     char line[2048];
     const char *hint = hint_for(reason);
-    (void)snprintf(line, sizeof line, "error: %s%s%s%s%s%s", message, reason[0] != '\0' ? " [" : "",
-                   reason, reason[0] != '\0' ? "]" : "", hint != NULL ? "\n" : "",
-                   hint != NULL ? hint : "");
-    ABL_CLEANUP(abl_freep) char *hinted = hint == NULL ? NULL : abl_strdup(line);
-    char *newline = hint == NULL ? NULL : strrchr(line, '\n');
-    if (newline != NULL) {
-        *newline = '\0';
-    }
+    (void)snprintf(line, sizeof line, "error: %s%s%s%s", message, reason[0] != '\0' ? " [" : "",
+                   reason, reason[0] != '\0' ? "]" : "");
     ABL_CLEANUP(abl_freep) char *printable = abl_text_printable(line);
     abl_term_style(&cli->err, stderr, "31");
     abl_text_wrap(stderr, &cli->err, 2, printable != NULL ? printable : "error: out of memory");

@@ -50,7 +50,7 @@ static abl_code read_pem(const abl_args *args, abl_option option, const char *va
     if (bytes == 0 || strstr(text, "-----BEGIN") == NULL) {
         abl_free(text);
         return abl_rpc_fail(ret_error, ABL_CODE_INVALID_ARGUMENT, "TLS_FILE", "--%s: %s '%s'%s%s",
-                            abl_option_of(option).name,
+                            abl_option_of((int)option).name,
                             bytes == 0 ? "cannot read" : "there is nothing in PEM in", path,
                             file == NULL ? ": " : "", file == NULL ? strerror(errno) : "");
     }

@@ -22,6 +22,12 @@ daemon=
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 [ -t 1 ] && [ -z "${NO_COLOR:-}" ] || say() { printf '\n%s\n' "$*"; }
 
+# Ends a daemon of a demo, if that number still is one.
+end_daemon() {
+    [ "$(cat "/proc/$1/comm" 2>/dev/null)" != ablated ] || kill -TERM "$1"
+}
+export -f end_daemon
+
 # The daemon goes on without us.
 stay() {
     if [ "$keep" = yes ]; then
@@ -29,7 +35,7 @@ stay() {
         return
     fi
     echo "$daemon" >"$pid_file"
-    setsid bash -c 'sleep "$1"; kill -TERM "$2"; rm -rf "$3"' - "${minutes}m" "$daemon" "$run" \
+    setsid bash -c 'sleep "$1"; end_daemon "$2"; rm -rf "$3"' - "${minutes}m" "$daemon" "$run" \
         >/dev/null 2>&1 </dev/null &
     echo "The daemon stays for $minutes minutes ('make demo KEEP=1': for good); end it with: kill $daemon"
 }
@@ -37,10 +43,8 @@ stay() {
 # What the demo before this one left.
 end_last() {
     [ -e "$pid_file" ] || return 0
-    local last
-    last="$(cat "$pid_file")"
+    end_daemon "$(cat "$pid_file")"
     rm -f "$pid_file"
-    [ "$(cat "/proc/$last/comm" 2>/dev/null)" != ablated ] || kill -TERM "$last"
 }
 
 finish() {

@@ -358,13 +358,18 @@ static abl_code arenas_open(between *b, bool gradients, abl_status *ret_status) 
     return abl_scope_status(b->scope, ret_status);
 }
 
+/* Key and value heads as the graph has them: of their own for each query head, or shared. */
+static int kv_heads_of(const abl_graph_options *graph, const abl_model_config *config) {
+    bool expanded = graph->joined_qkv || graph->gqa == ABL_GQA_EXPANDED;
+    return expanded ? config->n_heads : config->n_kv_heads;
+}
+
 /* The callbacks between the stream and its readers, and how the graph has them. */
 static abl_forward_patch patch_of(between *b) {
     const abl_graph_options *graph = abl_graph_options_of(b->graph);
-    bool expanded = graph->joined_qkv || graph->gqa == ABL_GQA_EXPANDED;
     return (abl_forward_patch){.user_data = b,
                                .joined = graph->joined_qkv,
-                               .kv_heads = expanded ? b->config->n_heads : b->config->n_kv_heads,
+                               .kv_heads = kv_heads_of(graph, b->config),
                                .start_cb = start_cb,
                                .heads_input_cb = graph->simple ? NULL : heads_input_cb,
                                .mlp_input_cb = graph->simple ? NULL : mlp_input_cb,
@@ -392,8 +397,6 @@ static between between_of(const abl_patch_options *options, const abl_forward_op
                           const wanted *want) {
     const abl_graph_options *graph = abl_graph_options_of(options->graph);
     const abl_model_config *config = abl_model_get_config(options->model);
-    bool expanded = graph->joined_qkv || graph->gqa == ABL_GQA_EXPANDED;
-    int kv_heads = expanded ? config->n_heads : config->n_kv_heads;
     return (between){.model = options->model,
                      .config = config,
                      .graph = options->graph,
@@ -405,7 +408,8 @@ static between between_of(const abl_patch_options *options, const abl_forward_op
                                .mask_batch = options->mask_batch > 1 ? options->mask_batch : 1,
                                .positions = graph->seq_len != 0 ? options->seq : 1},
                      .parts = graph->joined_qkv ? 1 : 3,
-                     .heads = config->n_heads + (graph->joined_qkv ? 0 : 2 * kv_heads),
+                     .heads =
+                         config->n_heads + (graph->joined_qkv ? 0 : 2 * kv_heads_of(graph, config)),
                      .simple = graph->simple,
                      .as_it_stands = graph->simple || abl_forward_wants_gradients(hooks) ||
                                      options->interventions.count > 0,

@@ -156,10 +156,6 @@ static abl_code taus_open(const abl_prune_options *o, acdc_run *run, abl_status 
     return ABL_CODE_OK;
 }
 
-static abl_loss loss_of(const abl_prune_options *o) {
-    return (abl_loss){.grad_function = o->grad_function, .answer_function = o->answer_function};
-}
-
 static const abl_acdc_vtable *evaluator_of(const abl_prune_options *o) {
     bool masked = o->acdc.whole_passes || abl_graph_options_of(o->graph)->simple ||
                   o->interventions.count > 0;
@@ -169,7 +165,7 @@ static const abl_acdc_vtable *evaluator_of(const abl_prune_options *o) {
 static abl_code acdc_open(abl_prune *prune, abl_status *ret_status) {
     abl_prune_options *o = &prune->options;
     abl_batch first = abl_batches_at(&o->batches, 0);
-    abl_code code = abl_effect_check(o->exact_metric, loss_of(o), &first, ret_status);
+    abl_code code = abl_effect_check(o->exact_metric, abl_prune_loss(o), &first, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
@@ -227,7 +223,7 @@ typedef struct acdc_group {
 abl_effect abl_acdc_effect_of(const abl_prune *prune, const abl_batch *batch) {
     const abl_prune_options *o = &prune->options;
     return (abl_effect){
-        .model = o->model, .metric = o->exact_metric, .loss = loss_of(o), .batch = *batch};
+        .model = o->model, .metric = o->exact_metric, .loss = abl_prune_loss(o), .batch = *batch};
 }
 
 void abl_acdc_effect(abl_scope *scope, const abl_prune *prune, const abl_batch *batch,

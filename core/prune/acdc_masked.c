@@ -211,9 +211,12 @@ static abl_code ablation_repeat(acdc_masked *self, int32_t count, abl_status *re
                        ret_status);
 }
 
-static abl_code try_masks(acdc_masked *self, int32_t count, double *ret_effects,
-                          abl_status *ret_status) {
+/* As many of the trials as one pass takes. */
+static abl_code try_masks(acdc_masked *self, const int64_t *edges, int32_t count, bool each,
+                          double *ret_effects, int32_t *ret_tried, abl_status *ret_status) {
     const abl_prune_options *o = &self->prune->options;
+    count = count < self->trials_max ? count : self->trials_max;
+    masks_fill(self, edges, count, each);
     abl_code code = ablation_repeat(self, count, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
@@ -232,32 +235,24 @@ static abl_code try_masks(acdc_masked *self, int32_t count, double *ret_effects,
     abl_tensor *logits = abl_tensor_from_host(self->scope, ABL_DTYPE_F32, 3, shape, self->logits);
     abl_effect_of_logits(self->scope, &self->effect, logits, count, ret_effects);
     abl_scope_rewind(self->scope, mark, NULL, 0);
+    *ret_tried = count;
     return abl_scope_status(self->scope, ret_status);
 }
 
 static abl_code masked_try(abl_acdc_evaluator *evaluator, const int64_t *edges, int32_t count,
                            double *ret_effects, int32_t *ret_tried, abl_status *ret_status) {
     acdc_masked *self = (acdc_masked *)evaluator;
-    count = count < self->trials_max ? count : self->trials_max;
-    masks_fill(self, edges, count, false);
-    memcpy(self->tried, edges, (size_t)count * sizeof *edges);
-    abl_code code = try_masks(self, count, ret_effects, ret_status);
+    abl_code code = try_masks(self, edges, count, false, ret_effects, ret_tried, ret_status);
     if (code == ABL_CODE_OK) {
-        *ret_tried = count;
+        memcpy(self->tried, edges, (size_t)*ret_tried * sizeof *edges);
     }
     return code;
 }
 
 abl_code abl_acdc_masked_each(abl_acdc_evaluator *evaluator, const int64_t *edges, int32_t count,
                               double *ret_effects, int32_t *ret_tried, abl_status *ret_status) {
-    acdc_masked *self = (acdc_masked *)evaluator;
-    count = count < self->trials_max ? count : self->trials_max;
-    masks_fill(self, edges, count, true);
-    abl_code code = try_masks(self, count, ret_effects, ret_status);
-    if (code == ABL_CODE_OK) {
-        *ret_tried = count;
-    }
-    return code;
+    return try_masks((acdc_masked *)evaluator, edges, count, true, ret_effects, ret_tried,
+                     ret_status);
 }
 
 static abl_code masked_commit(abl_acdc_evaluator *evaluator, int32_t count,

@@ -5,6 +5,7 @@
 #ifndef ABLATE_CORE_PRUNE_ALGORITHM_H
 #define ABLATE_CORE_PRUNE_ALGORITHM_H
 
+#include "core/metric/loss.h"
 #include "core/model/block.h"
 #include "core/prune/prune.h"
 
@@ -55,6 +56,15 @@ int64_t abl_prune_hooked_bytes(const abl_prune_options *options, bool gradient);
  * the algorithm goes there. */
 ABL_MUST_CHECK abl_code abl_prune_check_hooks(const abl_prune_options *options,
                                               const abl_batches *batches, abl_status *ret_status);
+
+/* The loss of the options' functions, and its gradient by the logits over one batch: an
+ * abl_logits_loss_cb, whose user_data is an abl_prune_batch_loss. */
+abl_loss abl_prune_loss(const abl_prune_options *options);
+typedef struct abl_prune_batch_loss {
+    abl_loss loss;
+    const abl_batch *batch;
+} abl_prune_batch_loss;
+abl_tensor *abl_prune_loss_gradient(abl_scope *scope, const abl_tensor *logits, void *user_data);
 
 extern const abl_prune_vtable abl_prune_eap;
 extern const abl_prune_vtable abl_prune_mask_gradient;

@@ -41,11 +41,6 @@ const char *abl_eap_ig_method_name(abl_eap_ig_method method) {
     return (unsigned)method < ABL_COUNT_OF(names) ? names[method] : NULL;
 }
 
-static abl_loss loss_of(const abl_prune_options *options) {
-    return (abl_loss){.grad_function = options->grad_function,
-                      .answer_function = options->answer_function};
-}
-
 /* Its sources are the stream's nodes, too, so runs keep their residuals. */
 static bool is_simple(const abl_prune_options *options) {
     return abl_graph_options_of(options->graph)->simple;
@@ -71,7 +66,7 @@ static abl_code options_check(const abl_prune *prune, abl_status *ret_status) {
     abl_code code = ABL_CODE_OK;
     for (int32_t i = 0; code == ABL_CODE_OK && i < prune->batch_count; i++) {
         abl_batch batch = abl_batches_at(&o->batches, i);
-        code = abl_loss_check(loss_of(o), &batch, ret_status);
+        code = abl_loss_check(abl_prune_loss(o), &batch, ret_status);
     }
     return code;
 }
@@ -168,16 +163,6 @@ static abl_tensor *emitted(abl_scope *scope, const abl_model *model, const abl_s
     return change == NULL ? out : abl_tensor_add(scope, out, change);
 }
 
-typedef struct loss_of_batch {
-    abl_loss loss;
-    const abl_batch *batch;
-} loss_of_batch;
-
-static abl_tensor *loss_gradient(abl_scope *scope, const abl_tensor *logits, void *user_data) {
-    const loss_of_batch *of = user_data;
-    return abl_loss_backward_dense(scope, of->loss, of->batch, logits);
-}
-
 /* The graph's interventions, and behind them the blend, which is all there is at its point. */
 static size_t list_with(abl_interventions list, const abl_blend *blend, abl_tensor *cached,
                         abl_intervention *items) {
@@ -219,9 +204,9 @@ static abl_code hooked_add(abl_prune *prune, eap_ig *state, const abl_batch *bat
     if (code == ABL_CODE_OK) {
         pass.interventions = (abl_interventions){
             .items = items, .count = list_with(o->interventions, blend, cached, items)};
-        loss_of_batch of = {.loss = loss_of(o), .batch = batch};
+        abl_prune_batch_loss of = {.loss = abl_prune_loss(o), .batch = batch};
         const abl_patch_hooked_loss loss = {
-            .loss_cb = loss_gradient, .user_data = &of, .current = state->clean};
+            .loss_cb = abl_prune_loss_gradient, .user_data = &of, .current = state->clean};
         code = abl_patch_hooked_gradient(&pass, &loss, NULL, gradient, ret_status);
     }
     for (int64_t i = 0; code == ABL_CODE_OK && i < prune->edge_count; i++) {
@@ -253,7 +238,7 @@ static abl_code eap_ig_step(abl_prune *prune, abl_status *ret_status) {
     abl_gradient_options gradient = {.model = o->model,
                                      .graph = o->graph,
                                      .folded = state->folded,
-                                     .loss = loss_of(o),
+                                     .loss = abl_prune_loss(o),
                                      .batch = &batch,
                                      .ablated = ablated,
                                      .blend = &blend};

@@ -29,11 +29,6 @@ static int edge_compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static abl_loss loss_of(const abl_prune_options *options) {
-    return (abl_loss){.grad_function = options->grad_function,
-                      .answer_function = options->answer_function};
-}
-
 static abl_code edges_copy(abl_prune *prune, abl_exact_run *state, abl_status *ret_status) {
     const abl_prune_options *o = &prune->options;
     if (o->edges == NULL) {
@@ -78,8 +73,8 @@ static abl_code ground_truth_open(abl_prune *prune, abl_status *ret_status) {
     abl_code code = ABL_CODE_OK;
     for (int32_t i = 0; code == ABL_CODE_OK && i < prune->batch_count; i++) {
         abl_batch batch = abl_batches_at(&prune->options.batches, i);
-        code = abl_effect_check(prune->options.exact_metric, loss_of(&prune->options), &batch,
-                                ret_status);
+        code = abl_effect_check(prune->options.exact_metric, abl_prune_loss(&prune->options),
+                                &batch, ret_status);
     }
     if (code != ABL_CODE_OK) {
         return code;
@@ -216,7 +211,7 @@ static void effect_open(abl_candidates *c) {
     abl_tensor *last = abl_tensor_select(scope, state->clean->end, 1, c->seq - 1);
     state->effect = (abl_effect){.model = c->model,
                                  .metric = c->prune->options.exact_metric,
-                                 .loss = loss_of(&c->prune->options),
+                                 .loss = abl_prune_loss(&c->prune->options),
                                  .batch = c->batch};
     abl_effect_open(scope, &state->effect, abl_tensor_contiguous(scope, last));
 }

@@ -15,16 +15,11 @@ typedef struct mask_gradient {
     bool integrated;
 } mask_gradient;
 
-static abl_loss loss_of(const abl_prune_options *options) {
-    return (abl_loss){.grad_function = options->grad_function,
-                      .answer_function = options->answer_function};
-}
-
 static abl_code answers_check(const abl_prune *prune, abl_status *ret_status) {
     abl_code code = ABL_CODE_OK;
     for (int32_t i = 0; code == ABL_CODE_OK && i < prune->batch_count; i++) {
         abl_batch batch = abl_batches_at(&prune->options.batches, i);
-        code = abl_loss_check(loss_of(&prune->options), &batch, ret_status);
+        code = abl_loss_check(abl_prune_loss(&prune->options), &batch, ret_status);
     }
     return code;
 }
@@ -81,16 +76,6 @@ static float point_value(const abl_prune *prune, const mask_gradient *state) {
                              : prune->options.mask_value;
 }
 
-typedef struct loss_of_batch {
-    abl_loss loss;
-    const abl_batch *batch;
-} loss_of_batch;
-
-static abl_tensor *loss_gradient(abl_scope *scope, const abl_tensor *logits, void *user_data) {
-    const loss_of_batch *of = user_data;
-    return abl_loss_backward_dense(scope, of->loss, of->batch, logits);
-}
-
 /* Whether gradient.c's closed form does not do: not in a simple graph, nor where somebody
  * intervenes. */
 static bool by_mask(const abl_prune_options *o) {
@@ -115,8 +100,9 @@ static abl_code by_mask_add(abl_prune *prune, const abl_batch *batch, const abl_
     abl_patch_options patch = abl_prune_pass(o, batch);
     patch.mask = mask;
     patch.ablated = ablated;
-    loss_of_batch of = {.loss = loss_of(o), .batch = batch};
-    abl_code code = abl_patch_backward(&patch, loss_gradient, &of, NULL, gradient, ret_status);
+    abl_prune_batch_loss of = {.loss = abl_prune_loss(o), .batch = batch};
+    abl_code code =
+        abl_patch_backward(&patch, abl_prune_loss_gradient, &of, NULL, gradient, ret_status);
     for (int64_t i = 0; code == ABL_CODE_OK && i < prune->edge_count; i++) {
         prune->scores[i] += gradient[i];
     }
@@ -141,7 +127,7 @@ static abl_code step(abl_prune *prune, abl_status *ret_status) {
     abl_gradient_options gradient = {.model = o->model,
                                      .graph = o->graph,
                                      .folded = state->folded,
-                                     .loss = loss_of(o),
+                                     .loss = abl_prune_loss(o),
                                      .batch = &batch,
                                      .ablated = ablated,
                                      .mask_value = point_value(prune, state)};

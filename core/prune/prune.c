@@ -170,6 +170,16 @@ abl_patch_options abl_prune_pass(const abl_prune_options *options, const abl_bat
                                .slice = ABL_PATCH_LAST_SEQ};
 }
 
+abl_loss abl_prune_loss(const abl_prune_options *options) {
+    return (abl_loss){.grad_function = options->grad_function,
+                      .answer_function = options->answer_function};
+}
+
+abl_tensor *abl_prune_loss_gradient(abl_scope *scope, const abl_tensor *logits, void *user_data) {
+    const abl_prune_batch_loss *of = user_data;
+    return abl_loss_backward_dense(scope, of->loss, of->batch, logits);
+}
+
 int64_t abl_prune_hooked_bytes(const abl_prune_options *options, bool gradient) {
     const abl_batches *batches = &options->batches;
     const abl_batch largest = {.prefix = batches->prefix,

@@ -76,21 +76,17 @@ static abl_dataset *dataset_create(const abl_dataset_tokens *tokens) {
     return dataset;
 }
 
-abl_dataset *edges_abba(const char *model_name) {
-    abl_safetensors *set =
-        golden_open_tensors(golden_path("cases/%s/a_logits.safetensors", model_name));
-    int32_t *clean = two_halves(set, "tokens_clean");
-    int32_t *corrupt = two_halves(set, "tokens_corrupt");
-    int32_t *answers = two_halves(set, "answers");
-    int32_t *wrong = two_halves(set, "wrong_answers");
-    int32_t offsets[17];
-    for (int32_t i = 0; i < 17; i++) {
+/* Prompts with an answer and a wrong one, of a token each; takes the four arrays, abl_calloc'd. */
+static abl_dataset *dataset_of_pairs(int32_t *clean, int32_t *corrupt, int32_t *answers,
+                                     int32_t *wrong, int32_t prompts, int32_t seq) {
+    int32_t *offsets = need(abl_calloc((size_t)prompts + 1, sizeof *offsets));
+    for (int32_t i = 0; i <= prompts; i++) {
         offsets[i] = i;
     }
     abl_dataset *dataset = dataset_create(&(abl_dataset_tokens){.clean = clean,
                                                                 .corrupt = corrupt,
-                                                                .prompt_count = 16,
-                                                                .seq_len = 16,
+                                                                .prompt_count = prompts,
+                                                                .seq_len = seq,
                                                                 .answers = answers,
                                                                 .answer_offsets = offsets,
                                                                 .wrong_answers = wrong,
@@ -99,6 +95,18 @@ abl_dataset *edges_abba(const char *model_name) {
     abl_free(corrupt);
     abl_free(answers);
     abl_free(wrong);
+    abl_free(offsets);
+    return dataset;
+}
+
+abl_dataset *edges_abba(const char *model_name) {
+    abl_safetensors *set =
+        golden_open_tensors(golden_path("cases/%s/a_logits.safetensors", model_name));
+    int32_t *clean = two_halves(set, "tokens_clean");
+    int32_t *corrupt = two_halves(set, "tokens_corrupt");
+    int32_t *answers = two_halves(set, "answers");
+    int32_t *wrong = two_halves(set, "wrong_answers");
+    abl_dataset *dataset = dataset_of_pairs(clean, corrupt, answers, wrong, 16, 16);
     abl_safetensors_close(set);
     return dataset;
 }
@@ -123,7 +131,6 @@ abl_dataset *edges_made_up(const abl_model_config *config, int32_t prompts, int3
     int32_t *corrupt = need(abl_calloc(count, sizeof *corrupt));
     int32_t *answers = need(abl_calloc((size_t)prompts, sizeof *answers));
     int32_t *wrong = need(abl_calloc((size_t)prompts, sizeof *wrong));
-    int32_t *offsets = need(abl_calloc((size_t)prompts + 1, sizeof *offsets));
     uint32_t state = 12345;
     for (int32_t i = 0; i < prompts * seq; i++) {
         state = state * 1664525U + 1013904223U;
@@ -135,22 +142,8 @@ abl_dataset *edges_made_up(const abl_model_config *config, int32_t prompts, int3
     for (int32_t i = 0; i < prompts; i++) {
         answers[i] = i % config->d_vocab_out;
         wrong[i] = (i + 1) % config->d_vocab_out;
-        offsets[i + 1] = i + 1;
     }
-    abl_dataset *dataset = dataset_create(&(abl_dataset_tokens){.clean = clean,
-                                                                .corrupt = corrupt,
-                                                                .prompt_count = prompts,
-                                                                .seq_len = seq,
-                                                                .answers = answers,
-                                                                .answer_offsets = offsets,
-                                                                .wrong_answers = wrong,
-                                                                .wrong_answer_offsets = offsets});
-    abl_free(clean);
-    abl_free(corrupt);
-    abl_free(answers);
-    abl_free(wrong);
-    abl_free(offsets);
-    return dataset;
+    return dataset_of_pairs(clean, corrupt, answers, wrong, prompts, seq);
 }
 
 abl_dataset *edges_prompts_of(const json_t *json, const abl_model *model, abl_bos_policy bos) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that CI runs, in phases; the last line is the sum: ``N passed, N failed[, N skipped]``.
+"""Everything that CI runs, in phases; the last line is the sum: ``N passed, N failed``.
 
     tests/run.py [--only PHASE]... [--list]
 
@@ -370,7 +370,8 @@ def main() -> int:
     passed = sum(result.passed for _, result, _ in rows)
     failed = sum(len(result.failures) for _, result, _ in rows)
     skipped = sum(len(result.skips) for _, result, _ in rows)
-    print(f"\n{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    print(f"\n{skipped} skipped" + (", each with its reason above" if skipped else ""))
+    print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
 

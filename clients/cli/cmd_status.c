@@ -47,6 +47,7 @@ static void info_rows(const abl_cli *cli, abl_table *table,
     if (!cli->args->given[ABL_OPTION_WATCH] || cli->out.tty) {
         text_row(table, "up for", uptime); /* else it would be a change each second */
     }
+    text_row(table, "instance", info->instance_id);
     text_row(table, "backend", info->backend);
     text_row(table, "BLAS", info->blas);
     device_rows(table, info);

@@ -78,6 +78,7 @@ static void get_server_info(abl_rpc *rpc, const ProtobufCMessage *request) {
     response.uptime_ms = (int64_t)(abl_time_us() / 1000 - server->started_ms);
     response.backend = abl_convert_text(rpc->arena, abl_backend_version());
     response.blas = abl_convert_text(rpc->arena, abl_backend_blas_name());
+    response.instance_id = server->instance_id;
     response.draining = server->draining;
     response.model_count = (int32_t)abl_registry_count(server->registry, ABL_OBJECT_MODEL);
     response.graph_count = (int32_t)abl_registry_count(server->registry, ABL_OBJECT_GRAPH);

@@ -8,8 +8,10 @@
 #include "server/runtime/job.h"
 #include "server/runtime/log.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 /* OpenMP's thread count belongs to the thread that sets it, so each executor sets its own. */
 static void executor_thread_init(void *user_data) {
@@ -36,6 +38,14 @@ static abl_code add_device(abl_server *server, abl_device device, abl_status *re
     return code;
 }
 
+static void make_instance_id(abl_server *server) {
+    uint64_t number = 0;
+    if (getrandom(&number, sizeof number, 0) != (ssize_t)sizeof number) {
+        number = abl_time_us(); /* another at the next start is what matters */
+    }
+    (void)snprintf(server->instance_id, sizeof server->instance_id, "%016" PRIx64, number);
+}
+
 abl_code abl_server_create(const abl_server_options *options, abl_server **ret_server,
                            abl_status *ret_status) {
     abl_server *server = abl_calloc(1, sizeof *server);
@@ -45,6 +55,7 @@ abl_code abl_server_create(const abl_server_options *options, abl_server **ret_s
     server->options = *options;
     server->loop = options->loop;
     server->started_ms = abl_time_us() / 1000;
+    make_instance_id(server);
     server->registry = abl_registry_create();
     server->metrics = abl_metrics_create();
     server->idle_timer = abl_timer_create(options->loop, abl_server_end_idle_graphs, server);

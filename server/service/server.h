@@ -52,6 +52,7 @@ typedef struct abl_server {
     uint64_t kv_cache_uses; /* kv_cache.c: the clock of last uses */
     uint64_t kv_cache_evictions;
     uint64_t started_ms;
+    char instance_id[17]; /* 16 random hexadecimal digits: names this run of the daemon */
     size_t active_jobs;
     bool draining;
     char http_address[80]; /* "http://127.0.0.1:8080", or "" */

@@ -465,8 +465,9 @@ def test_a_pipe_gets_plain_lines(ablate, model, ioi_path):
 def test_status_and_version_describe_the_daemon(ablate):
     out, _ = ablate("status")
     assert "serving" in out and "weights" in out and "BLAS" in out
-    out, _ = ablate("status", "--json")
-    assert json.loads(out)["protocol"] == "ablate.v1"
+    status = json.loads(ablate("status", "--json")[0])
+    assert status["protocol"] == "ablate.v1"
+    assert status["instance_id"] in out, out
     out, _ = ablate("version")
     assert "ablated" in out
 

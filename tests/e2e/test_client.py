@@ -20,6 +20,15 @@ def test_the_daemon_describes_itself(client, daemon):
     assert info.http_address.endswith(daemon.http.rpartition(":")[2])
 
 
+def test_a_restart_shows_in_the_instance_id(client, daemon):
+    instance = client.server_info().instance_id
+    assert len(instance) == 16 and int(instance, 16) >= 0
+    with ablate.connect(daemon.grpc, arrays="numpy") as another:
+        assert another.server_info().instance_id == instance
+    with Daemon() as restarted, ablate.connect(restarted.grpc, arrays="numpy") as after:
+        assert after.server_info().instance_id not in ("", instance)
+
+
 def test_models_on_disk_are_listed_and_loading_twice_is_once(client, daemon, tiny):
     files = {entry.name: entry for entry in client.model_files()}
     assert files["tiny-ioi"].family == "gpt2" and not files["tiny-ioi"].problem

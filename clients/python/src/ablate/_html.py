@@ -233,7 +233,7 @@ def client(it: "Client") -> str:
         ("devices", ", ".join(f"{device.name}, {device.queue_length} waiting" for device in info.devices)),
         ("resident", ", ".join(f"{what}: {count}" for what, count in counts.items() if count) or "nothing"),
         ("bytes", ", ".join(f"{name.replace('_', ' ')} {size(value)}" for name, value in held.items()) or "none"),
-        ("up", f"{info.uptime_ms / 1000:,.0f} s"),
+        ("up", f"{info.uptime_ms / 1000:,.0f} s (instance {info.instance_id})"),
     ]
     return table(f"ablate.Client of {it.host}", (), rows)
 

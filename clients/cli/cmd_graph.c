@@ -2,6 +2,7 @@
 /* cmd_graph.c -- `ablate graph ...`: graphs over resident models, and their edges. */
 #include "clients/cli/cli.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,6 +70,7 @@ int abl_cmd_graph_create(abl_cli *cli) {
     Ablate__V1__CreateGraphRequest request = ABLATE__V1__CREATE_GRAPH_REQUEST__INIT;
     request.model_id = model->model->model_id;
     request.options = &options;
+    request.idle_timeout_ms = (int64_t)llround(1000 * cli->args->number[ABL_OPTION_IDLE_TIMEOUT]);
     ABL_CLEANUP(abl_rpc_freep)
     ProtobufCMessage *response = abl_cli_call(cli, &method, &request.base, &code);
     abl_rpc_free(&model->base);

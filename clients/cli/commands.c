@@ -28,8 +28,8 @@ const abl_command abl_commands[] = {
      ABL_TAKES(MODEL) | ABL_TAKES(BOS) | ABL_TAKES(TOP) | ABL_TAKES(GRAPH) | ABL_TAKES(CORRUPT) |
          ABL_TAKES(ABLATION) | ABL_TAKES(ABLATION_ID) | ABL_TAKES(INTERVENE),
      abl_cmd_forward},
-    {"graph create", "", "make a graph over a resident model", 0, ABL_TAKES(MODEL) | GRAPH_OPTIONS,
-     abl_cmd_graph_create},
+    {"graph create", "", "make a graph over a resident model", 0,
+     ABL_TAKES(MODEL) | GRAPH_OPTIONS | ABL_TAKES(IDLE_TIMEOUT), abl_cmd_graph_create},
     {"graph list", "", "list the graphs", 0, ABL_TAKES(MODEL), abl_cmd_graph_list},
     {"graph show", "GRAPH", "describe a graph and its mask's tensors", 1, 0, abl_cmd_graph_show},
     {"graph delete", "GRAPH", "end a graph", 1, 0, abl_cmd_graph_delete},

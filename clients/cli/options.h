@@ -49,6 +49,8 @@ ABL_BEGIN_DECLS
     X(EXPAND_KV, "expand-kv", 0, FLAG, 0, "",                                                      \
       "grouped queries: a key and value destination for each query head")                          \
     X(SEQ_LEN, "seq-len", 0, COUNT, 8192, "N", "separate edges for each of N token positions")     \
+    X(IDLE_TIMEOUT, "idle-timeout", 0, NUMBER, 86400, "SECONDS",                                   \
+      "the graph ends when nobody has used it for so long [it stays]")                             \
     X(FROM, "from", 0, TEXT, 0, "NODE", "only edges from this node")                               \
     X(TO, "to", 0, TEXT, 0, "NODE", "only edges into this node")                                   \
     X(POSITION, "position", 0, COUNT, 8191, "N", "only edges at this token position")              \

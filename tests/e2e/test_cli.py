@@ -204,8 +204,9 @@ def test_jobs_and_sweeps_are_intervened_in(ablate, client, tiny, model, ioi):
 
 
 def test_a_graph_lives_and_its_edges_are_listed(ablate, model):
-    out, _ = ablate("graph", "create", "--model", model, "--json")
+    out, _ = ablate("graph", "create", "--model", model, "--idle-timeout", "600", "--json")
     graph = json.loads(out)["graph"]
+    assert int(graph["idle_timeout_ms"]) == 600_000
     out, _ = ablate("graph", "list")
     assert graph["graph_id"] in out
     out, _ = ablate("graph", "edges", graph["graph_id"], "--json")

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import time
 
 import ablate
 import numpy as np
@@ -121,6 +122,22 @@ def test_a_graph_has_nodes_and_edges_in_two_dialects(graph):
     assert {edge.name for edge in into} == {f"{s}->MLP 0" for s in ["Resid Start", *(f"A0.{h}" for h in range(8))]}
     assert sum(int(np.prod(shape)) for shape in graph.modules.values()) == 1519
     assert {node.name for node in graph.nodes if node.is_source} >= {"Resid Start", "A3.7", "MLP 3"}
+
+
+def test_a_graph_that_nobody_uses_ends_after_its_idle_timeout(tiny, client):
+    kept, idle = tiny.graph(), tiny.graph(idle_timeout=1)
+    assert kept.idle_timeout is None and idle.idle_timeout == 1
+    end = time.monotonic() + 60
+    while idle.id in {graph.id for graph in tiny.graphs()}:  # a list names nobody
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    with pytest.raises(ablate.NotFoundError):
+        idle.delete()
+    kept.delete()
+    for wrong in (0, -1, 0.5, 86401):
+        with pytest.raises(ablate.InvalidArgumentError) as caught:
+            tiny.graph(idle_timeout=wrong)
+        assert caught.value.reason == "IDLE_TIMEOUT_INVALID"
 
 
 def test_a_graph_with_positions_has_an_edge_for_each(tiny):

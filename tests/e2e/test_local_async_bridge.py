@@ -12,10 +12,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from daemon import BINARY, LONG_JOB, goldens
+from test_tls import Certificates, openssl
 
 import ablate
 
@@ -44,6 +46,34 @@ def test_a_private_daemon_serves_and_ends_with_its_block():
         assert client.dashboard.startswith("http://127.0.0.1:") and str(client.pid) in repr(client)
         folder = client.log_path.parent
     assert gone(client.pid) and not folder.exists()
+
+
+def test_a_private_daemon_takes_the_daemons_options_by_name(tmp_path):
+    with ablate.local(
+        daemon=BINARY, threads=1, kv_cache_mib=3, log_level="debug", insecure_bind_any=False, device=None, state_dir=tmp_path
+    ) as client:
+        command = Path(f"/proc/{client.pid}/cmdline").read_bytes().decode().split("\0")
+    assert "--insecure-bind-any" not in command and "--device" not in command
+    assert command[command.index("--threads") + 1] == "1" and str(tmp_path) in command
+    assert command[command.index("--kv-cache-mib") + 1] == "3"
+    with pytest.raises(ablate.UnavailableError, match="no-such-flag"):
+        ablate.local(daemon=BINARY, no_such_flag=3)
+
+
+def test_a_private_daemon_speaks_tls_when_it_has_a_certificate(tmp_path):
+    certificates = Certificates(tmp_path)
+    server = {"tls_cert": certificates["server.pem"], "tls_key": certificates["server.key"]}
+    with ablate.local(daemon=BINARY, **server, tls_ca=certificates["ca.pem"]) as client:
+        assert client.host.startswith("https://") and client.dashboard.startswith("https://")
+        assert client.server_info().protocol == "ablate.v1"
+    mutual = {**server, "tls_client_ca": certificates["ca.pem"], **certificates.client("client")}
+    with ablate.local(daemon=BINARY, **mutual) as client:
+        assert client.server_info().protocol == "ablate.v1"
+    own, key = tmp_path / "own.pem", tmp_path / "own.key"  # signs itself, and is trusted for that
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=own",
+            "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", own)  # fmt: skip
+    with ablate.local("--tls-cert", str(own), f"--tls-key={key}", daemon=BINARY) as client:
+        assert client.server_info().protocol == "ablate.v1"
 
 
 @pytest.mark.parametrize("end", ["exit", signal.SIGKILL])
@@ -97,7 +127,8 @@ def test_the_async_client_gives_what_the_plain_one_gives(daemon, tiny, ioi_path,
                 model.run_with_cache(TOKENS, names),
                 model.forward(TOKENS, slice_output="last_seq"),
             )
-            made = await model.graph()
+            made = await model.graph(idle_timeout=600)
+            assert made.sync.idle_timeout == 600
             async with await made.stream_prune_scores(ioi_path, "eap", batch_size=8, top_k=3) as stream:
                 events = [event async for event in stream]
                 scores = await stream.scores()

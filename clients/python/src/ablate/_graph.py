@@ -46,6 +46,8 @@ class Graph(GraphScores, PatchMask, MaskModes, GraphHooks):
         self.expand_kv_heads: bool = proto.options.expand_kv_heads
         self.kv_cache_ids: tuple[str, ...] = tuple(proto.options.kv_cache_ids)
         """KV caches that its passes stand behind, by handle."""
+        self.idle_timeout: float | None = proto.idle_timeout_ms / 1000 or None
+        """Seconds after which the daemon deletes it if nobody names it; None: it stays."""
         self.modules: dict[str, tuple[int, ...]] = {m.name: tuple(m.shape) for m in proto.modules}
         """Destination module -> shape of its masks and scores, ``[seq?, heads?, sources]``."""
 

@@ -14,10 +14,11 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 from ._arrays import Backend
 from ._client import Client
+from ._rpc import Tls
 from .errors import DeadlineExceededError, UnavailableError
 
 # Runs "$0" "$@" until it ends or standard input does, which is when its holder is gone.
@@ -38,22 +39,58 @@ def local(
     daemon: str | os.PathLike[str] | None = None,
     arrays: Backend = "auto",
     timeout: float = 60.0,
+    tls_ca: str | os.PathLike[str] | None = None,
+    client_cert: str | os.PathLike[str] | None = None,
+    client_key: str | os.PathLike[str] | None = None,
+    **options: Any,
 ) -> "LocalClient":
     """Starts a private daemon on free ports of this machine and connects to it.
 
         >>> client = ablate.local()                       # ends with the kernel, or by client.close()
         >>> model = client.load_model("models/smollm2-135m")
-        >>> with ablate.local("--threads", "2") as client: ...
+        >>> with ablate.local(threads=2, kv_cache_mib=256) as client: ...
 
-    ``flags``: more of ``ablated``'s options. ``model_roots``: folders whose models it may load; models
-    of the Hugging Face cache it finds by itself. ``daemon``: the binary; None: ``$ABLATE_DAEMON``, else
-    the build folder of the source tree that this package or the current folder is in, else ``PATH``.
+    ``options``: any of ``ablated --help``, its name with underscores: a text, a number, a path, True for
+    a switch (False and None leave it out), a list for one that may be repeated; ``flags`` are the same
+    as words, ``"--threads", "2"``. ``model_roots``: folders whose models it may load; models of the
+    Hugging Face cache it finds by itself. ``daemon``: the binary; None: ``$ABLATE_DAEMON``, else the
+    build folder of the source tree that this package or the current folder is in, else ``PATH``.
+
+    With ``tls_cert`` and ``tls_key`` it speaks TLS, and ``tls_ca``, ``client_cert`` and ``client_key`` are as
+    for :func:`ablate.connect`; ``tls_ca`` None trusts the very ``tls_cert``. The certificate must be for
+    127.0.0.1.
 
     Raises :class:`ablate.UnavailableError` (``DAEMON_MISSING``, with the places that were looked at;
-    ``DAEMON_ENDED``, with its last words) and :class:`ablate.DeadlineExceededError` if it is not ready
-    within ``timeout`` seconds.
+    ``DAEMON_ENDED``, with its last words, as for options that it does not know) and
+    :class:`ablate.DeadlineExceededError` if it is not ready within ``timeout`` seconds.
     """
-    return LocalClient(find_daemon(daemon), flags, model_roots, arrays, timeout)
+    words = [*flags, *_words(options)]
+    tls = Tls(tls_ca or _last(words, "--tls-cert"), client_cert, client_key)
+    return LocalClient(find_daemon(daemon), words, model_roots, arrays, timeout, tls)
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    """``{"threads": 2, "insecure_bind_any": True}`` -> ``["--threads", "2", "--insecure-bind-any"]``."""
+    words: list[str] = []
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                words += [flag, os.fspath(one) if isinstance(one, os.PathLike) else str(one)]
+    return words
+
+
+def _last(words: Sequence[str], flag: str) -> str | None:
+    """The value that a flag has at last, if any."""
+    value = None
+    for i, word in enumerate(words):
+        if word == flag and i + 1 < len(words):
+            value = words[i + 1]
+        elif word.startswith(flag + "="):
+            value = word[len(flag) + 1 :]
+    return value
 
 
 def find_daemon(daemon: str | os.PathLike[str] | None = None) -> str:
@@ -89,6 +126,7 @@ class LocalClient(Client):
         model_roots: Sequence[str | os.PathLike[str]],
         arrays: Backend,
         timeout: float,
+        tls: Tls,
     ):
         self._folder = tempfile.TemporaryDirectory(prefix="ablate-local-")
         here = Path(self._folder.name)
@@ -109,9 +147,11 @@ class LocalClient(Client):
             ready = self._wait(here / "ready.json", timeout)
             self.pid: int = ready["pid"]
             """The daemon's process."""
-            self.dashboard: str = f"http://{ready['http']}"
+            scheme = "http" if tls.ca is None else "https"
+            self.dashboard: str = f"{scheme}://{ready['http']}"
             """Where its dashboard is."""
-            super().__init__(ready["grpc"], arrays=arrays, timeout=timeout)
+            host = ready["grpc"] if tls.ca is None else f"https://{ready['grpc']}"
+            super().__init__(host, arrays=arrays, timeout=timeout, tls=tls)
         except BaseException:
             self._stop()
             raise

@@ -359,6 +359,7 @@ class Model:
         expand_kv_heads: bool = False,
         slice_output: SliceOutput = "last_seq",
         kv_caches: Sequence[KvCacheLike] = (),
+        idle_timeout: float | None = None,
     ) -> Graph:
         """A graph over this model; it costs no weights.
 
@@ -370,6 +371,10 @@ class Model:
         ``expand_kv_heads``: grouped-query models get key and value destinations for each query head.
         ``kv_caches``: all passes, jobs and sweeps stand behind the longest of these that their prompts
         begin with; prompts are still given whole, and edges, ``seq_len`` and outputs are about the tail.
+        ``idle_timeout``: the daemon deletes the graph when for so many seconds (1 to 86400) no call has
+        named it and no job has run on it; None: it stays until it is deleted.
+
+        Raises :class:`ablate.InvalidArgumentError` (``IDLE_TIMEOUT_INVALID``, ``GRAPH_OPTIONS``, ...).
         """
         options = common_pb2.GraphOptions(
             kind=common_pb2.GRAPH_KIND_FACTORIZED if factorized else common_pb2.GRAPH_KIND_SIMPLE,
@@ -380,6 +385,8 @@ class Model:
             kv_cache_ids=[kv_cache_id(cache) for cache in kv_caches if cache is not None],
         )
         request = graph_pb2.CreateGraphRequest(model_id=self.id, options=options)
+        if idle_timeout is not None:
+            request.idle_timeout_ms = round(1000 * idle_timeout) or -1  # zero would be none, and is refused
         return Graph(self, self.client._call("CreateGraph", request).graph)
 
     def graphs(self) -> list[Graph]:

@@ -19,7 +19,7 @@ mkdir -p "$stamps"
 
 packages_build=(build-essential cmake ninja-build pkg-config ccache protobuf-compiler
     protobuf-c-compiler libprotobuf-c-dev libgrpc-dev libuv1-dev libmicrohttpd-dev libgnutls28-dev libjansson-dev
-    libpcre2-dev libssl-dev libsqlite3-dev libcmocka-dev ca-certificates)
+    libpcre2-dev libutf8proc-dev libssl-dev libsqlite3-dev libcmocka-dev ca-certificates)
 packages_torch=(libtorch-dev libopenblas0-pthread)
 packages_demo=(python3 python3-venv)
 packages_test=(clang libclang-rt-dev clang-format-16 git chromium openssl curl)

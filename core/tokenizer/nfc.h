@@ -13,8 +13,8 @@
 
 ABL_BEGIN_DECLS
 
-/* The composed form of valid UTF-8, by the tables of the Unicode version that Hugging Face's
- * normalizer has. */
+/* The composed form of valid UTF-8, as Hugging Face's normalizer makes it, which is of
+ * Unicode 9. */
 ABL_MUST_CHECK abl_code abl_nfc(const char *text, size_t size, char **ret_text, size_t *ret_size,
                                 abl_status *ret_status);
 

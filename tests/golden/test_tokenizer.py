@@ -102,7 +102,8 @@ PIECES = [
     "\r\n", "\t", " \n", "\n\n", "123", "1234567", "3.14", "hello", " world", "Hello", "I", "Mary", " John",
     "\u00bd", "\u00b2", "\u0663\u0664", "\u0967\u0968", "\u4e00\u4e8c", "\uff11\uff12", "\U0001d7d8",
     "\U00011f50", "\u2160", "\u1369", "\u00e9", "e\u0301", "\u0301\u0323", "\u0323\u0301", "\u1e69", "q\u0307\u0323",
-    "\uac00", "\u1100\u1161\u11a8", "\u0915\u093c", "\u212b", "\ufb01", "\u0345\u0301", "\U0001d15e",
+    "\uac00", "\u1100\u1161\u11a8", "\uac00\u11a7",
+    "\U00011935\U00011930", "\u0915\u093c", "\u212b", "\ufb01", "\u0345\u0301", "\U0001d15e",
     "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea", "\u2764\ufe0f", "\U0001f44d\U0001f3fd",
     "\u180e", "\u200b", "\u200d", "\u200c", "\ufeff", "\u2060", "\x00", "\x1c", "\x1f", "\x7f", "\x85", "\xa0", "\xad",
     "\u1680", "\u2000", "\u2003", "\u200a", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000",
@@ -194,7 +195,7 @@ def test_every_code_point_gets_the_ids_of_hugging_face(tmp_path):
     data["normalizer"] = {"type": "NFC"}
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
-    texts = ["".join(f"a{c}\u0323 1{c}" for c in POINTS[i:i + 64]) for i in range(0, len(POINTS), 64)]
+    texts = ["".join(f"a{c}\u0323 1{c}\uac00{c}" for c in POINTS[i:i + 64]) for i in range(0, len(POINTS), 64)]
     compare(path, texts)
 
 

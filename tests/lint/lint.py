@@ -35,6 +35,7 @@ LIBRARIES = [
      ("server/convert/", "server/service/", "server/transport/", "clients/cli/", "tests/"),
      "protobuf messages end at server/convert and server/service"),
     (r"pcre2\.h", ("core/tokenizer/",), "only core/tokenizer knows PCRE2"),
+    (r"utf8proc\.h", ("core/tokenizer/",), "only core/tokenizer knows utf8proc"),
 ]  # fmt: skip
 
 # Our own headers: the folder that includes, and what it may include from the tree.

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Normalization Form C (Unicode's annex 15) by utf8proc, with two things of our own. Hugging Face's
- * normalizer is of Unicode 9 and utf8proc's tables are newer, so characters that came later are kept
- * apart: they stay as they are, and nothing is ordered or composed across them. And runs of
- * combining marks are ordered here: utf8proc's sort takes quadratic time, and a hostile run is as
- * long as a text. */
+ * normalizer is of Unicode 9, and utf8proc's tables are newer: characters that came later are kept
+ * apart, which is to say that they stay as they are and nothing is ordered or composed across them.
+ * And runs of combining marks are ordered here, because utf8proc's sort takes quadratic time, and a
+ * hostile run is as long as a text. */
 #include "core/tokenizer/nfc.h"
 
 #include "core/base/assert.h"

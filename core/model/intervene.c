@@ -121,16 +121,18 @@ static int32_t resolved(int32_t index, int64_t size) {
     return index < 0 ? (int32_t)(index + size) : index;
 }
 
-/* Indices as bits, so that lists are compared in one walk over each. */
+/* Indices as bits, so that lists are compared in one walk over each; negative ones, of a size that
+ * is not known, first. */
 typedef struct index_set {
-    uint64_t bits[ABL_SEQ_MAX / 64];
+    uint64_t bits[2 * ABL_SEQ_MAX / 64];
 } index_set;
 
 /* False: it was there already. */
 static bool set_add(index_set *set, int32_t index) {
-    uint64_t bit = (uint64_t)1 << (index % 64);
-    bool fresh = (set->bits[index / 64] & bit) == 0;
-    set->bits[index / 64] |= bit;
+    int32_t at = index + ABL_SEQ_MAX;
+    uint64_t bit = (uint64_t)1 << (at % 64);
+    bool fresh = (set->bits[at / 64] & bit) == 0;
+    set->bits[at / 64] |= bit;
     return fresh;
 }
 
@@ -149,7 +151,7 @@ static abl_code check_list(const place *at, const char *what, const char *reason
                             what, index, (long long)end - 1,
                             from_end ? ", or negative from the end" : "");
         }
-        if ((size > 0 || index >= 0) && !set_add(&seen, resolved(index, size))) {
+        if (!set_add(&seen, resolved(index, size))) {
             return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, reason,
                             "%s at '%s': %s %d is named twice", at->op, at->name, what, index);
         }
@@ -352,19 +354,18 @@ abl_code abl_intervention_check(const abl_model_config *config, const abl_interv
     return code;
 }
 
-/* Whether they name a common index; negative ones count only where the size is known. */
+/* Whether they name a common index; one from the end and one from the start are told apart only
+ * where the size is known. */
 static bool lists_meet(abl_index_list a, abl_index_list b, int64_t size) {
     if (a.count == 0 || b.count == 0) {
         return true;
     }
     index_set seen = {{0}};
     for (size_t i = 0; i < a.count; i++) {
-        int32_t index = resolved(a.indices[i], size);
-        (void)(index >= 0 && set_add(&seen, index));
+        (void)set_add(&seen, resolved(a.indices[i], size));
     }
     for (size_t i = 0; i < b.count; i++) {
-        int32_t index = resolved(b.indices[i], size);
-        if (index >= 0 && !set_add(&seen, index)) {
+        if (!set_add(&seen, resolved(b.indices[i], size))) {
             return true;
         }
     }

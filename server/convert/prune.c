@@ -23,6 +23,7 @@
 #define TOP_K_MAX 1000
 #define GRAD_SAMPLES_MAX 1000
 #define EAP_IG_STEPS_DEFAULT 5
+#define EDGES_IN_JSON_MAX 1000
 
 static abl_code convert_range(const char *field, int32_t value, int32_t initial, int32_t most,
                               const char *reason, int32_t *ret_value, abl_status *ret_status) {
@@ -269,13 +270,29 @@ abl_code abl_convert_job_edges(const abl_job_request *request, const abl_graph *
     return ABL_CODE_OK;
 }
 
-char *abl_convert_algorithm_json(const abl_prune_options *options,
+/* By the names that came, in their order; PruneJobSpec has those behind the first 1000. */
+static void put_edges(const abl_job_request *request, json_t *root) {
+    bool scored = request->options.algorithm == ABL_PRUNE_GROUND_TRUTH ||
+                  request->options.algorithm == ABL_PRUNE_ACDC;
+    if (request->edge_name_count == 0) {
+        return;
+    }
+    json_t *names = json_array();
+    for (size_t i = 0; i < request->edge_name_count && i < EDGES_IN_JSON_MAX; i++) {
+        (void)json_array_append_new(names, json_string(request->edge_names[i]));
+    }
+    (void)json_object_set_new(root, scored ? "edges" : "avoid_edges", names);
+}
+
+char *abl_convert_algorithm_json(const abl_job_request *request,
                                  const abl_resident_ablation *ablation, bool bos,
-                                 int32_t batch_size, int32_t prompt_count, abl_arena *arena) {
-    json_t *root = json_pack("{s:s, s:s, s:b, s:i, s:i}", "algorithm",
-                             abl_prune_algorithm_name(options->algorithm), "ablation_type",
-                             abl_ablation_name(options->ablation), "prepend_bos", (int)bos,
-                             "batch_size", (int)batch_size, "prompt_count", (int)prompt_count);
+                                 int32_t prompt_count, abl_arena *arena) {
+    const abl_prune_options *options = &request->options;
+    json_t *root = json_pack(
+        "{s:s, s:s, s:b, s:i, s:i}", "algorithm", abl_prune_algorithm_name(options->algorithm),
+        "ablation_type", abl_ablation_name(options->ablation), "prepend_bos", (int)bos,
+        "batch_size", (int)request->batch_size, "prompt_count", (int)prompt_count);
+    put_edges(request, root);
     if (options->algorithm == ABL_PRUNE_EAP || options->algorithm == ABL_PRUNE_MASK_GRADIENT ||
         options->algorithm == ABL_PRUNE_EAP_IG) {
         (void)json_object_set_new(root, "grad_function",

@@ -40,12 +40,11 @@ ABL_MUST_CHECK abl_code abl_convert_job_edges(const abl_job_request *request,
                                               int64_t **ret_edges, int64_t *ret_count,
                                               abl_status *ret_status);
 
-/* The algorithm and its options with defaults filled in, as JSON, for provenance. `ablation`: the
- * resident one; NULL: none. */
-ABL_MUST_CHECK char *abl_convert_algorithm_json(const abl_prune_options *options,
+/* The algorithm and its options with defaults filled in, as JSON, for provenance; of the edges that
+ * it names the first 1000. `ablation`: the resident one; NULL: none. */
+ABL_MUST_CHECK char *abl_convert_algorithm_json(const abl_job_request *request,
                                                 const abl_resident_ablation *ablation, bool bos,
-                                                int32_t batch_size, int32_t prompt_count,
-                                                abl_arena *arena);
+                                                int32_t prompt_count, abl_arena *arena);
 
 ABL_MUST_CHECK Ablate__V1__Job *abl_convert_job(abl_arena *arena, const abl_job *job);
 /* Event `sequence`, which must exist. */

@@ -169,8 +169,10 @@ static abl_code sizes_by_rule(const abl_sweep_request *request, const float *sco
                                ret_status);
     }
     if (code == ABL_CODE_OK && *ret_count == 0) {
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "CIRCUIT_SIZE_INVALID",
-                        "sweep.sizes leaves no circuit to run");
+        return abl_fail(
+            ret_status, ABL_CODE_INVALID_ARGUMENT, "CIRCUIT_SIZE_INVALID",
+            "sweep.sizes leaves no circuit to run: of one or two sizes, 0 and all edges "
+            "are taken out unless sizes.zero and sizes.all say ADD");
     }
     return code;
 }

@@ -120,9 +120,8 @@ static bool describe_job(abl_rpc *rpc, const abl_submit *state, abl_job *job) {
         return false;
     }
     provenance->dataset_hash = abl_convert_text(rpc->arena, state->dataset->hash);
-    provenance->algorithm_json =
-        abl_convert_algorithm_json(&state->request.options, state->ablation, state->bos,
-                                   state->request.batch_size, state->prompt_count, rpc->arena);
+    provenance->algorithm_json = abl_convert_algorithm_json(
+        &state->request, state->ablation, state->bos, state->prompt_count, rpc->arena);
     job->bos = state->bos ? ABL_BOS_PREPEND : ABL_BOS_NEVER;
     job->batch_size = state->request.batch_size;
     job->prompt_count = state->prompt_count;

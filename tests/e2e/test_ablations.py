@@ -3,6 +3,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import ablate
 import numpy as np
@@ -154,6 +155,34 @@ def test_a_mean_over_a_dataset_is_the_mean_over_its_prompts(tiny, ioi, ioi_path,
     np.testing.assert_allclose(resident.tensor()[:, 0], expected, atol=1e-5)
 
 
+def peak_bytes(process):
+    """The most memory that a process has had since it was asked last."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+    return int(peak.split()[1]) * 1024
+
+
+def test_means_over_a_dataset_take_one_batchs_memory(client, daemon, tiny, graph, ioi_path):
+    prompts = json.loads(ioi_path.read_text())["prompts"]
+    few = client.upload_dataset({"prompts": prompts})
+    many = client.upload_dataset({"prompts": prompts * 64})
+    options = {"batch_size": 32, "progress": False}
+
+    def run(dataset):
+        tiny.create_ablation(dataset, "tokenwise_mean_clean_and_corrupt", **options).delete()
+        graph.prune_scores(dataset, ablate.MaskGradient(ablation="tokenwise_mean_corrupt"), **options)
+
+    run(few)
+    before = peak_bytes(daemon.process)
+    run(many)
+    sources = 1 + tiny.cfg.n_layers * (tiny.cfg.n_heads + 1)
+    whole = len(many) * 16 * sources * tiny.cfg.d_model * 4  # what every prompt's sources would take
+    assert peak_bytes(daemon.process) - before < whole / 4, f"of {whole} bytes"
+    for dataset in (few, many):
+        dataset.delete()
+
+
 def test_edge_counts_follow_autocircuits_rules(client, graph, ioi):
     scores = graph.prune_scores(ioi, "random", progress=False)
     options = {"prompt_count": 1, "progress": False}
@@ -166,13 +195,30 @@ def test_edge_counts_follow_autocircuits_rules(client, graph, ioi):
     assert sizes([0.1, 0.5]) == [int(0.1 * count), int(0.5 * count)]
     assert sizes([1, 2, 0.5]) == [0, 1, 2, int(0.5 * count), count]
     assert sizes([1, 2, 3], true_edge_count=17, zero_edges=False, all_edges=False) == [1, 2, 3, 17]
+    with pytest.raises(ablate.InvalidArgumentError, match="unless sizes.zero and sizes.all say ADD"):
+        sizes([1.0])
+    assert sizes([1.0], zero_edges=True, all_edges=True) == [0, count]
     logarithmic = sizes(EdgeCounts.LOGARITHMIC)
+    assert sizes("automatic") == logarithmic
     assert logarithmic[:12] == [*range(11), 20] and logarithmic[-1] == count
     tied = graph.prune_scores(
         ioi, ablate.GroundTruth(edges=["A0.0->MLP 1"]), progress=False, prompt_count=1, batch_size=1
     )
     assert [row["edge_count"] for row in graph.evaluate(tied, "groups", **options)] == [1]
     assert list(client.run_circuits(scores, [5, 0.01, 0.02], prompt_count=1)) == [0, 5, 15, 30, count]
+
+
+def test_a_small_graph_is_swept_edge_by_edge(client, ioi):
+    graph = client.load_model("tiny-rand", progress=False).graph()
+    scores = graph.prune_scores(ioi, "random", prompt_count=1, progress=False)
+    for rule in (EdgeCounts.ALL, "automatic"):
+        assert list(graph.run_circuits(scores, rule, prompt_count=1)) == list(range(graph.edge_count + 1))
+    heads = {name: shape for name, shape in graph.modules.items() if len(shape) == 2}
+    tied = graph.upload_scores({name: np.arange(4)[:, None] + np.zeros(shape) for name, shape in heads.items()})
+    options = {"dataset": ioi, "prompt_count": 1, "progress": False}
+    groups = [row["edge_count"] for row in graph.evaluate(tied, "automatic", **options)]
+    assert groups[0] == 0 and groups[-1] == graph.edge_count and len(groups) == 5  # of 0, 1, 2 and 3
+    graph.delete()
 
 
 def test_a_sweep_tells_how_far_it_is(client, graph, ioi):

@@ -88,6 +88,20 @@ def test_hooks_of_a_graph_stay_are_listed_and_removed(tiny, graph):
     other.delete()
 
 
+def test_hooks_that_overwrite_each_other_are_refused_when_they_are_added(graph):
+    chosen = {"heads": [1], "pos": -1, "rows": [0]}
+    graph.add_hook(Z, "zero", **chosen)
+    for op, options in (("set", {"value": 1.0}), ("zero", {})):
+        with pytest.raises(ablate.InvalidArgumentError, match="overwrite the same elements") as caught:
+            graph.add_hook(Z, op, **chosen, **options)
+        assert caught.value.reason == "HOOKS_OVERLAP"
+    for apart in ({"heads": [2]}, {"pos": -2}, {"rows": [1]}):
+        graph.add_hook(Z, "zero", **chosen | apart)
+    with pytest.raises(ablate.InvalidArgumentError, match="position -1 is named twice"):
+        graph.add_hook(Z, "zero", heads=[5], pos=[-1, -1])
+    assert len(graph.hooks()) == 4 and graph(TOKENS).shape == (2, graph.model.cfg.d_vocab)
+
+
 def test_gradients_are_those_of_finite_differences(tiny):
     names = ["blocks.1.hook_resid_pre", "blocks.0.attn.hook_pattern"]
     tokens = np.array([[1, 7, 3, 9, 4]])

@@ -454,3 +454,18 @@ def test_provenance_says_how_to_compute_it_again(graph, ioi, tiny):
     assert provenance.model_hash == tiny.hash and provenance.dataset_hash == ioi.hash
     assert provenance.device == "cpu" and provenance.server_version
     assert json.loads(provenance.algorithm_json)
+
+
+def test_provenance_has_the_edges_that_the_algorithm_names(graph, ioi):
+    edges = ["MLP 0->A1.2.Q", "m0->m1"]
+    algorithms = {
+        "edges": [ablate.GroundTruth(edges=edges), ablate.ACDC(taus=[0.1], edges=["m0->m1", "MLP 0->A1.2.Q"])],
+        "avoid_edges": [
+            ablate.SubnetworkProbing(epochs=1, avoid_edges=edges),
+            ablate.CircuitProbing(epochs=1, avoid_edges=edges, circuit_sizes=[5]),
+        ],
+    }
+    for key, named in algorithms.items():
+        for algorithm in named:
+            job = graph.prune_scores(ioi, algorithm, prompt_count=2, progress=False).job
+            assert sorted(json.loads(job.provenance.algorithm_json)[key]) == sorted(edges)

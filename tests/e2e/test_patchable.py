@@ -2,11 +2,13 @@
 """PatchableModel, member by member, beside what AutoCircuit's own had (docs/patchable_model.md)."""
 
 import json
+import re
+from pathlib import Path
 
 import ablate
 import numpy as np
 import pytest
-from daemon import goldens
+from daemon import ROOT, goldens
 
 GRAPHS = {
     "b_graph_proc_fact_qkv": {"factorized": True, "separate_qkv": True},
@@ -34,9 +36,47 @@ def tokens():
     return np.arange(20).reshape(2, 10)
 
 
+MEMBERS = """
+    nodes srcs dests edge_dict edge_name_dict edges n_edges seq_dim seq_len wrappers src_wrappers dest_wrappers
+    patch_masks out_slice is_factorized is_transformer separate_qkv kv_caches wrapped_model forward run_with_cache
+    add_hook reset_hooks cfg tokenizer input_to_embed blocks to_tokens to_str_tokens to_string new_prune_scores
+    circuit_prune_scores current_patch_masks_as_prune_scores
+""".split()
+# Every field of TransformerLens 2.15.4's HookedTransformerConfig.
+CFG = """
+    n_layers d_model n_ctx d_head model_name n_heads d_mlp act_fn d_vocab eps use_attn_result use_attn_scale
+    attn_scale use_split_qkv_input use_hook_mlp_in use_attn_in use_local_attn ungroup_grouped_query_attention
+    original_architecture from_checkpoint checkpoint_index checkpoint_label_type checkpoint_value tokenizer_name
+    window_size attn_types init_mode normalization_type device n_devices attention_dir attn_only seed
+    initializer_range init_weights scale_attn_by_inverse_layer_idx positional_embedding_type final_rms d_vocab_out
+    parallel_attn_mlp rotary_dim n_params use_hook_tokens gated_mlp default_prepend_bos dtype
+    tokenizer_prepends_bos n_key_value_heads post_embedding_ln rotary_base trust_remote_code
+    rotary_adjacent_pairs load_in_4bit num_experts experts_per_token relative_attention_max_distance
+    relative_attention_num_buckets decoder_start_token_id tie_word_embeddings
+    use_normalization_before_and_after attn_scores_soft_cap output_logits_soft_cap use_NTK_by_parts_rope
+    NTK_by_parts_low_freq_factor NTK_by_parts_high_freq_factor NTK_by_parts_factor NTK_original_ctx_len
+""".split()
+
+
 def fields(node, *more):
     names = ("name", "module_name", "layer", "head_idx", "head_dim", "weight", "weight_head_dim", *more)
     return {name: getattr(node, name) for name in names}
+
+
+def test_the_table_has_every_member_with_its_rpc_and_tests_that_exist(patchable):
+    table = [line.split(" | ") for line in (ROOT / "docs" / "patchable_model.md").read_text().splitlines() if " | " in line]
+    rows = [dict(zip(("members", "what", "rpcs", "tests"), row)) for row in table[1:]]
+    listed = {member for row in rows for member in re.findall(r"`(\w+)`", row["members"])}
+    assert set(MEMBERS) <= listed and [name for name in listed if not hasattr(patchable, name)] == []
+    protos = "".join(path.read_text() for path in (ROOT / "proto" / "ablate" / "v1").glob("*.proto"))
+    tests = {path.name: path.read_text() for path in Path(__file__).parent.glob("test_*.py")}
+    for row in rows:
+        for rpc in row["rpcs"].split(", "):
+            assert f"rpc {rpc}(" in protos, row
+        named = re.findall(r"`(test_\w+)(\.py)?`", row["tests"])
+        assert named or "the same" in row["tests"], row
+        for name, is_file in named:
+            assert name + ".py" in tests if is_file else f"def {name}(" in tests["test_patchable.py"], row
 
 
 @pytest.mark.parametrize("case", GRAPHS)
@@ -76,6 +116,49 @@ def test_what_it_says_of_itself(patchable, rand_tl):
     assert patchable.to_string(patchable.to_tokens(text, prepend_bos=False)) == [text]
     assert "".join(patchable.to_str_tokens(text, prepend_bos=False)) == text
     assert "".join(patchable.tokenizer.tokenize(text)) == text
+    assert patchable.tokenizer.bos_token == patchable.to_str_tokens("", True)[0] == "<|endoftext|>"
+    assert patchable.tokenizer.bos_token_id == 0 and len(patchable.tokenizer) == patchable.cfg.d_vocab
+    with pytest.raises(AttributeError, match="on the daemon and has no 'padding_side' here; it has bos_token"):
+        patchable.tokenizer.padding_side  # noqa: B018
+
+
+def test_cfg_has_every_field(patchable):
+    assert [name for name in CFG if not hasattr(patchable.cfg, name)] == []
+    assert {name: patchable.cfg.to_dict()[name] for name in ("n_heads", "act_fn", "normalization_type", "d_mlp")} == {
+        "n_heads": 4, "act_fn": "gelu_new", "normalization_type": "LNPre", "d_mlp": 128,
+    }  # fmt: skip
+
+
+def test_passes_take_transformerlenss_arguments(patchable, rand_tl, tokens):
+    logits = patchable(tokens)
+    logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    each = -np.take_along_axis(logprobs[:, :-1], tokens[:, 1:, None], -1)[..., 0]
+    np.testing.assert_allclose(patchable(tokens, return_type="loss", loss_per_token=True), each, atol=1e-4)
+    both = patchable(tokens, "both")
+    np.testing.assert_array_equal(both.logits, logits)
+    assert both.loss == pytest.approx(each.mean(), abs=1e-4) and patchable(tokens, None) is None
+    text = "Then, Alice and Emma went"
+    assert patchable(text, "loss") == pytest.approx(patchable(patchable.to_tokens(text), "loss"))
+    _, cache = rand_tl.run_with_cache(tokens)
+    for layer in (0, 1, 2, -1):
+        name = "blocks.1.hook_resid_post" if layer == 2 else f"blocks.{layer % 2}.hook_resid_pre"
+        np.testing.assert_allclose(patchable(tokens, stop_at_layer=layer), cache[name], atol=1e-5)
+    nothing, embedded = patchable.run_with_cache(tokens, stop_at_layer=0, return_cache_object=False)
+    assert nothing is None and set(embedded) == {"hook_embed", "hook_pos_embed"} and type(embedded) is dict
+    loss, cache = patchable.run_with_cache(tokens, "blocks.0.hook_mlp_out", return_type="loss")
+    assert loss == pytest.approx(both.loss) and list(cache) == ["blocks.0.hook_mlp_out"]
+    prefix = rand_tl.kv_cache(tokens[:1, :4])
+    same = np.concatenate([tokens[:1], tokens[:1]])
+    tail = patchable(same, "both", past_kv_cache=prefix)
+    np.testing.assert_allclose(tail.logits, patchable(same)[:, 4:], atol=1e-4)
+    assert tail.loss == pytest.approx(each[0, 4:].mean(), abs=1e-4)
+    prefix.delete()
+    with pytest.raises(ValueError, match="'logits', 'loss', 'both' or None"):
+        patchable(tokens, "mean")
+    with pytest.raises(ValueError, match="a hook is data, not code"):
+        patchable.add_hook("blocks.0.hook_mlp_out", lambda value, hook: value)
+    with pytest.raises(ValueError, match="by its name"):
+        patchable.add_hook(lambda name: name.endswith("mlp_out"), "zero")
 
 
 def test_passes_are_the_models_until_patch_mode(patchable, rand_tl, tokens):

@@ -257,8 +257,7 @@ static void convert_spec(const Ablate__V1__PruneJobSpec *message, const abl_grap
             ABL_ASSERT(edges[i] >= 0 && edges[i] < abl_graph_edge_count(graph));
         }
     }
-    (void)!abl_convert_algorithm_json(&request.options, NULL, true, request.batch_size,
-                                      request.prompt_count, arena);
+    (void)!abl_convert_algorithm_json(&request, NULL, true, request.prompt_count, arena);
 }
 
 /* A mask of `batch` rows, or without any. */

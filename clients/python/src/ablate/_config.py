@@ -15,7 +15,9 @@ class ModelConfig:
 
     ``n_key_value_heads`` is ``n_heads`` without grouped queries (TransformerLens: None), and
     ``normalization_type`` and ``act_fn`` are None where the model has none. What TransformerLens
-    computes only when a flag is set can always be asked for here, so those flags are True.
+    computes only when a flag is set can always be asked for here, so those flags are True. Fields about
+    what no model here has (experts, caps, scaled rotary frequencies: a model with them is refused when
+    it is loaded) or does (checkpoints, initial weights) have TransformerLens's defaults.
     """
 
     family: str
@@ -67,6 +69,25 @@ class ModelConfig:
     attn_scores_soft_cap: float = -1.0
     output_logits_soft_cap: float = -1.0
     n_devices: int = 1
+    tokenizer_prepends_bos: bool = False
+    from_checkpoint: bool = False
+    checkpoint_index: int | None = None
+    checkpoint_label_type: str | None = None
+    checkpoint_value: int | None = None
+    init_mode: str = "gpt2"
+    init_weights: bool = False
+    initializer_range: float = -1.0
+    seed: int | None = None
+    trust_remote_code: bool = False
+    load_in_4bit: bool = False
+    relative_attention_max_distance: int | None = None
+    relative_attention_num_buckets: int | None = None
+    decoder_start_token_id: int | None = None
+    use_NTK_by_parts_rope: bool = False
+    NTK_by_parts_low_freq_factor: float = 1.0
+    NTK_by_parts_high_freq_factor: float = 4.0
+    NTK_by_parts_factor: float = 8.0
+    NTK_original_ctx_len: int = 8192
 
     @classmethod
     def _from_proto(cls, proto: model_pb2.Model) -> "ModelConfig":
@@ -90,6 +111,11 @@ class ModelConfig:
     def original_architecture(self) -> str:
         """The family, which TransformerLens calls so."""
         return self.family
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The model's name: its tokenizer comes with it."""
+        return self.model_name
 
     @property
     def tie_word_embeddings(self) -> bool:

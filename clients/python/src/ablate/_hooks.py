@@ -100,13 +100,24 @@ def indices_of(value: Any) -> list[int]:
     return [int(number) for number in (value if hasattr(value, "__iter__") else [value])]
 
 
-def make_intervention(name: str, spec: HookSpec) -> hooks_pb2.Intervention:
-    """The protocol's intervention. ValueError for an operation or an option that there is not."""
-    options: dict[str, Any] = {"op": spec} if isinstance(spec, str) else dict(spec)
-    if callable(spec) or "op" not in options:
+def _options_of(spec: HookSpec) -> dict[str, Any]:
+    """An operation with its options, as a dict of one's own. ValueError for what is neither."""
+    options = {"op": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else {}
+    if "op" not in options:
         raise ValueError(
             f"a hook is data, not code: give an operation of {sorted(_OPERATIONS)}, or a dict with 'op'"
         )
+    return options
+
+
+def make_intervention(name: str, spec: HookSpec) -> hooks_pb2.Intervention:
+    """The protocol's intervention. ValueError for an operation or an option that there is not."""
+    if not isinstance(name, str):
+        raise ValueError(
+            "a hook is at one hook point, by its name: add one for each of "
+            "[point.name for point in model.hook_points() if ...]"
+        )
+    options = _options_of(spec)
     op = options.pop("op")
     if op not in _OPERATIONS:
         raise ValueError(f"op must be one of {sorted(_OPERATIONS)}, not {op!r}")
@@ -227,7 +238,7 @@ class GraphHooks:
         (``HOOK_CANNOT_FIRE``), and :class:`ablate.InvalidArgumentError` (``HOOK_HEADS``,
         ``HOOK_VALUE_SHAPE``, ``HOOKS_OVERLAP``, ...); ValueError for options that the op has not.
         """
-        spec: dict[str, Any] = {"op": op} if isinstance(op, str) else dict(op)
+        spec = _options_of(op)
         for key, value in {"heads": heads, "pos": pos, "rows": rows}.items():
             if value is not None:
                 spec[key] = value

@@ -94,9 +94,8 @@ def _cache_request(
     )
     request.forward.interventions.extend(make_interventions(fwd_hooks))
     if stop_at_layer is not None:
-        if stop_at_layer == 0:
-            raise ValueError("stop_at_layer must not be 0: at least one block has to run")
-        request.stop_at_layer = stop_at_layer
+        # 0 is the protocol's word for all layers; no layer is as many from the end as there are.
+        request.stop_at_layer = stop_at_layer or -model.cfg.n_layers
     if names_filter is None:
         request.all_names = True
     elif isinstance(names_filter, str):

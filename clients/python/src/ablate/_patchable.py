@@ -16,6 +16,7 @@ from ._arrays import Array, Prompt
 from ._caches import KvCache, KvCacheLike
 from ._graph import Graph
 from ._jobs import PruneScores
+from ._loss import Output, ReturnType, next_token_loss
 from ._model import Model
 from ._passes import SliceOutput
 from ._topology import Wrapper
@@ -125,6 +126,31 @@ class Tokenizer:
 
     def __init__(self, model: Model):
         self._model = model
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that the model embeds."""
+        return self._model.cfg.d_vocab
+
+    @property
+    def bos_token_id(self) -> int:
+        """The id that ``prepend_bos=True`` puts in front. Raises :class:`ablate.FailedPreconditionError`
+        for a tokenizer that has none."""
+        return int(self._model.to_tokens("", True)[0][0])
+
+    @property
+    def bos_token(self) -> str:
+        """Its text: ``"<|endoftext|>"``."""
+        return self._model.to_single_str_token(self.bos_token_id)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"the tokenizer runs on the daemon and has no {name!r} here; it has "
+            f"{', '.join(known for known in dir(type(self)) if not known.startswith('_'))}"
+        )
 
     def __call__(self, text: str | Sequence[str]) -> dict[str, list[Any]]:
         """``{"input_ids": ...}``, without a BOS, as Hugging Face's GPT-2 tokenizer does it."""
@@ -275,18 +301,75 @@ class PatchableModel:
         finally:
             self._patch = before
 
-    def forward(self, input: Prompt, **options: Any) -> Array:
+    def forward(
+        self,
+        input: Prompt,
+        return_type: ReturnType = "logits",
+        loss_per_token: bool = False,
+        *,
+        stop_at_layer: int | None = None,
+        past_kv_cache: KvCacheLike = None,
+        **options: Any,
+    ) -> Any:
         """Logits at every position, ``[batch, seq, d_vocab]``; ``[self.out_slice]`` is the task's part.
-        With ``kv_caches`` the positions behind the cached prefix."""
-        return self.graph.forward(input, slice_output=None, **{**(self._patch or {}), **options})
+        With ``kv_caches`` the positions behind the cached prefix.
 
-    __call__ = forward
+        ``return_type``, as TransformerLens's: ``"loss"``, the mean next-token loss (``loss_per_token``:
+        ``[batch, seq - 1]``), ``"both"`` or None. ``stop_at_layer``: the residual stream before that
+        layer instead, ``[batch, seq, d_model]``; only blocks below it run. ``past_kv_cache``: the prefix
+        that prompts begin with, instead of ``kv_caches``. Others as :meth:`Graph.forward`. Raises
+        ValueError for a return type that there is not.
+        """
+        options = {**(self._patch or {}), "kv_cache": past_kv_cache, **options}
+        if stop_at_layer is not None:
+            return self._residual(input, stop_at_layer, options)
+        logits = self.graph.forward(input, slice_output=None, **options)
+        return self._returned(logits, input, return_type, loss_per_token, options)
 
-    def run_with_cache(self, input: Prompt, names_filter: Any = None, **options: Any) -> tuple[Any, Any]:
-        """(logits, activations by hook point), as :meth:`Graph.run_with_cache`."""
-        return self.graph.run_with_cache(
-            input, names_filter, slice_output=None, **{**(self._patch or {}), **options}
-        )
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """As :meth:`forward`."""
+        return self.forward(*arguments, **options)
+
+    def run_with_cache(
+        self,
+        input: Prompt,
+        names_filter: Any = None,
+        *,
+        return_type: ReturnType = "logits",
+        loss_per_token: bool = False,
+        return_cache_object: bool = True,
+        past_kv_cache: KvCacheLike = None,
+        **options: Any,
+    ) -> tuple[Any, Any]:
+        """(what :meth:`forward` returns, activations by hook point), as :meth:`Graph.run_with_cache`;
+        without ``return_cache_object`` they are a dict, and all of them are fetched. With
+        ``stop_at_layer`` the first is None.
+        """
+        options = {**(self._patch or {}), "kv_cache": past_kv_cache, **options}
+        logits, cache = self.graph.run_with_cache(input, names_filter, slice_output=None, **options)
+        result = None if logits is None else self._returned(logits, input, return_type, loss_per_token, options)
+        return result, cache if return_cache_object else dict(cache)
+
+    def _returned(
+        self, logits: Array, input: Prompt, return_type: ReturnType, per_token: bool, options: Mapping[str, Any]
+    ) -> Any:
+        if return_type not in ("logits", "loss", "both", None):
+            raise ValueError(f"return_type must be 'logits', 'loss', 'both' or None, not {return_type!r}")
+        if return_type in ("logits", None):
+            return logits if return_type else None
+        texts = isinstance(input, str) or bool(len(input)) and isinstance(input[0], str)
+        ids = self.to_tokens(input, options.get("prepend_bos")) if texts else input
+        loss = next_token_loss(logits, ids, per_token)
+        return loss if return_type == "loss" else Output(logits, loss)
+
+    def _residual(self, input: Prompt, stop_at_layer: int, options: dict[str, Any]) -> Array:
+        """What the block after the last one that runs would read."""
+        below = stop_at_layer + (self.cfg.n_layers if stop_at_layer < 0 else 0)
+        if below == 0:
+            return self.input_to_embed(input, prepend_bos=options.get("prepend_bos"))[0]
+        name = f"blocks.{below - 1}.hook_resid_post"
+        _, cache = self.graph.run_with_cache(input, name, stop_at_layer=stop_at_layer, **options)
+        return cache[name]
 
     def add_hook(self, name: Any, *spec: Any, **options: Any) -> Any:
         """A declarative intervention in all passes of this graph, as :meth:`Graph.add_hook`."""

@@ -407,7 +407,7 @@ static void the_provenance_names_the_options_that_the_algorithm_has(void **state
     f->gradient.at_case = ABLATE__V1__MASK_GRADIENT__AT_INTEGRATED_GRAD_SAMPLES;
     f->gradient.integrated_grad_samples = 5;
     take(f);
-    const char *json = abl_convert_algorithm_json(&f->request.options, NULL, true, 8, 16, f->arena);
+    const char *json = abl_convert_algorithm_json(&f->request, NULL, true, 16, f->arena);
     assert_non_null(json);
     assert_mentions(json, "\"algorithm\":\"mask_gradient\"");
     assert_mentions(json, "\"integrated_grad_samples\":5");

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..._arrays import Array, to_backend, to_numpy
 from ..._client import Client
+from ..._loss import ReturnType
 from ..._patchable import PatchableModel as _PatchableModel
 
 
@@ -35,17 +36,18 @@ class PatchableModel(_PatchableModel):
         prefix = np.broadcast_to(np.array(self.prefix, rows.dtype), (len(rows), len(self.prefix)))
         return np.concatenate([prefix, rows], axis=1)
 
-    def forward(self, input: Any, **options: Any) -> Array:
+    def forward(
+        self, input: Any, return_type: ReturnType = "logits", loss_per_token: bool = False, **options: Any
+    ) -> Any:
         """Logits at every position of ``input``, ``[batch, seq, d_vocab]``; in ``train_mask_mode`` and
         ``patch_mode`` at the last one, ``[batch, 1, d_vocab]``, for gradients go through that one alone.
         """
         if self.graph._trained is None or self._patch is None:
-            return super().forward(self.whole(input), **options)
+            return super().forward(self.whole(input), return_type, loss_per_token, **options)
         if self._slice_output != "last_seq":
             raise ValueError("masks are trained on the last position's logits: make the model with 'last_seq'")
-        return self.graph.forward(self.whole(input), slice_output="last_seq", **self._patch, **options)[:, None]
-
-    __call__ = forward
+        logits = self.graph.forward(self.whole(input), slice_output="last_seq", **self._patch, **options)
+        return self._returned(logits[:, None], input, return_type, loss_per_token, options)
 
     def run_with_cache(self, input: Any, names_filter: Any = None, **options: Any) -> tuple[Any, Any]:
         """(logits, activations), as :meth:`ablate.Graph.run_with_cache`; prompts without their prefix."""

@@ -480,6 +480,7 @@ void abl_job_cancel(abl_job *job, const char *why) {
         if (job->error.code == ABL_CODE_OK) {
             (void)abl_fail(&job->error, ABL_CODE_CANCELLED, "JOB_CANCELLED", "%s", why);
         }
+        abl_object_end(&job->object);
         abl_executor_cancel(job->executor, &job->task);
     }
 }

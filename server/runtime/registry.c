@@ -101,17 +101,39 @@ void abl_object_unref(abl_object *object) {
     }
 }
 
-abl_object *abl_object_enter(abl_object *object) {
-    object->call_count++;
-    object->last_use_ms = abl_time_us() / 1000;
-    return abl_object_ref(object);
+static void hold(abl_object *object) {
+    object->hold_count++;
+    (void)abl_object_ref(object);
 }
 
-void abl_object_leave(abl_object *object) {
-    ABL_ASSERT(object->call_count > 0);
-    object->call_count--;
-    object->last_use_ms = abl_time_us() / 1000;
+/* The last to let go of a removed object lets go of what that one needed. */
+static void let_go(abl_object *object) {
+    ABL_ASSERT(object->hold_count > 0);
+    object->hold_count--;
+    if (!object->listed && object->hold_count == 0) {
+        abl_object_release_needs(object);
+    }
     abl_object_unref(object);
+}
+
+void abl_hold_init(abl_hold *use, abl_object *object) {
+    *use = (abl_hold){.object = object};
+    object->call_count++;
+    object->last_use_ms = abl_time_us() / 1000;
+    hold(object);
+}
+
+void abl_hold_cancel(abl_hold *use) {
+    if (!use->ending) {
+        use->ending = true;
+        use->object->call_count--;
+    }
+}
+
+void abl_hold_finish(abl_hold *use) {
+    abl_hold_cancel(use);
+    use->object->last_use_ms = abl_time_us() / 1000;
+    let_go(use->object);
 }
 
 static void make_id(abl_registry *registry, abl_object *object) {
@@ -143,7 +165,8 @@ abl_code abl_registry_add(abl_registry *registry, abl_object *object, abl_object
     }
     make_id(registry, object);
     for (size_t i = 0; i < need_count; i++) {
-        object->needs[i] = abl_object_ref(needs[i]);
+        object->needs[i] = needs[i];
+        hold(needs[i]);
     }
     object->serial = ++registry->serial;
     object->registry = registry;
@@ -160,11 +183,17 @@ abl_code abl_registry_add(abl_registry *registry, abl_object *object, abl_object
     return ABL_CODE_OK;
 }
 
+void abl_object_end(abl_object *object) {
+    object->ending = true;
+}
+
 void abl_object_release_needs(abl_object *object) {
     for (size_t i = 0; i < ABL_OBJECT_NEEDS_MAX; i++) {
         abl_object *needed = object->needs[i];
         object->needs[i] = NULL;
-        abl_object_unref(needed);
+        if (needed != NULL) {
+            let_go(needed);
+        }
     }
 }
 
@@ -202,14 +231,22 @@ bool abl_object_needs(const abl_object *object, const abl_object *other) {
     return false;
 }
 
+static bool is_user(const abl_object *user, const abl_object *object) {
+    return !user->ending && abl_object_needs(user, object);
+}
+
 size_t abl_registry_user_count(const abl_registry *registry, const abl_object *object) {
     size_t count = 0;
     for (int kind = 0; kind < ABL_OBJECT_KIND_COUNT; kind++) {
         for (abl_object *user = registry->shelves[kind].first; user != NULL; user = user->next) {
-            count += abl_object_needs(user, object) ? 1 : 0;
+            count += is_user(user, object) ? 1 : 0;
         }
     }
     return count;
+}
+
+bool abl_registry_in_use(const abl_registry *registry, const abl_object *object) {
+    return object->call_count > 0 || abl_registry_user_count(registry, object) > 0;
 }
 
 /* "graph-0a1b2c3d, job-00112233 and 4 more, 2 running calls" */
@@ -222,7 +259,7 @@ static void name_users(const abl_registry *registry, const abl_object *object, c
     for (int kind = 0; kind < ABL_OBJECT_KIND_COUNT; kind++) {
         for (abl_object *user = registry->shelves[kind].first; user != NULL && named < 8;
              user = user->next) {
-            if (abl_object_needs(user, object)) {
+            if (is_user(user, object)) {
                 length += (size_t)snprintf(text + length, text_bytes - length, "%s%s",
                                            named == 0 ? "" : ", ", user->id);
                 named++;
@@ -242,7 +279,7 @@ static void name_users(const abl_registry *registry, const abl_object *object, c
 
 abl_code abl_registry_remove(abl_registry *registry, abl_object *object, abl_status *ret_status) {
     ABL_ASSERT(object->listed);
-    if (abl_registry_user_count(registry, object) > 0 || object->call_count > 0) {
+    if (abl_registry_in_use(registry, object)) {
         char users[320];
         name_users(registry, object, users, sizeof users);
         return abl_fail(ret_status, ABL_CODE_FAILED_PRECONDITION, words[object->kind].in_use,
@@ -265,7 +302,9 @@ abl_code abl_registry_remove(abl_registry *registry, abl_object *object, abl_sta
     where->bytes -= object->bytes;
     object->listed = false;
     object->next = NULL;
-    abl_object_release_needs(object);
+    if (object->hold_count == 0) {
+        abl_object_release_needs(object);
+    }
     abl_object_unref(object);
     return ABL_CODE_OK;
 }

@@ -7,6 +7,7 @@
 
 #include "core/base/mem.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,6 +41,7 @@ static void model_destroy(abl_object *object) {
     abl_model_unref(model->model);
     abl_free(model->path);
     abl_free(model);
+    (void)malloc_trim(0); /* the allocator would keep the pages for the next model */
 }
 
 abl_resident_model *abl_resident_model_create(abl_model *model, const char *name,

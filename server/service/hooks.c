@@ -66,7 +66,7 @@ static bool find_source(abl_rpc *rpc, const abl_resident_model *model, const cha
 
 void abl_hook_set_end(abl_hook_set *set) {
     for (size_t i = 0; i < set->activations_count; i++) {
-        abl_object_leave(set->activations[i]);
+        abl_object_unref(set->activations[i]);
     }
     set->activations_count = 0;
     for (size_t i = 0; i < abl_graph_hooks_count(set->of_graph); i++) {
@@ -104,7 +104,7 @@ static bool add_own(abl_rpc *rpc, abl_hook_set *set, abl_intervention *items,
             return false;
         }
         if (activations != NULL) {
-            set->activations[set->activations_count++] = abl_object_enter(activations);
+            set->activations[set->activations_count++] = abl_object_ref(activations);
         }
         items[set->list.count++] = request.item;
     }

@@ -90,11 +90,6 @@ void abl_kv_cache_hit(abl_server *server, abl_resident_kv_cache *cache) {
     used_now(server, cache);
 }
 
-static bool is_idle(const abl_server *server, const abl_resident_kv_cache *cache) {
-    return cache->object.call_count == 0 &&
-           abl_registry_user_count(server->registry, &cache->object) == 0;
-}
-
 /* Makes room for so many bytes more. */
 static abl_code make_room(abl_server *server, int64_t length, int64_t bytes,
                           abl_status *ret_status) {
@@ -105,7 +100,7 @@ static abl_code make_room(abl_server *server, int64_t length, int64_t bytes,
         for (abl_resident_kv_cache *cache = first_cache(server); cache != NULL;
              cache = next_cache(cache)) {
             bool older = oldest == NULL || cache->last_use < oldest->last_use;
-            oldest = older && is_idle(server, cache) ? cache : oldest;
+            oldest = older && cache->object.hold_count == 0 ? cache : oldest;
         }
         abl_status ignored;
         if (oldest == NULL) {
@@ -131,7 +126,8 @@ void abl_kv_cache_drop(abl_server *server, const abl_object *model) {
     size_t idle = 0;
     for (abl_resident_kv_cache *cache = first_cache(server); cache != NULL;
          cache = next_cache(cache)) {
-        idle += cache->object.needs[0] == model && is_idle(server, cache) ? 1 : 0;
+        bool unused = !abl_registry_in_use(server->registry, &cache->object);
+        idle += cache->object.needs[0] == model && unused ? 1 : 0;
     }
     if (model->call_count > 0 || abl_registry_user_count(server->registry, model) > idle) {
         return; /* others keep the model: it will not be unloaded */

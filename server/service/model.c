@@ -13,7 +13,6 @@
 #include "server/service/model_rpcs.h"
 #include "server/service/rpc.h"
 
-#include <malloc.h>
 #include <string.h>
 
 typedef struct load_state {
@@ -151,7 +150,6 @@ static void unload_model(abl_rpc *rpc, const ProtobufCMessage *message) {
         abl_rpc_fail_status(rpc);
         return;
     }
-    (void)malloc_trim(0); /* the allocator would keep the pages for the next model */
     char id[ABL_NAME_BYTES_MAX];
     abl_log(ABL_LOG_INFO, "model_unloaded", "id=%s bytes=%lld",
             abl_log_quote(id, sizeof id, request->model_id), (long long)response.freed_bytes);

@@ -40,6 +40,9 @@ static const char *client_of(abl_rpc *rpc) {
 static void call_cancelled(abl_call *call) {
     abl_rpc *rpc = call->user;
     if (rpc->working) {
+        for (size_t i = 0; i < rpc->pin_count; i++) {
+            abl_hold_cancel(&rpc->pins[i]);
+        }
         if (rpc->executor != NULL) {
             abl_executor_cancel(rpc->executor, &rpc->task);
         }
@@ -119,7 +122,7 @@ static void rpc_end(abl_rpc *rpc, const abl_message *last, const abl_status *sta
         rpc->end_cb(rpc);
     }
     for (size_t i = 0; i < rpc->pin_count; i++) {
-        abl_object_leave(rpc->pins[i]);
+        abl_hold_finish(&rpc->pins[i]);
     }
     abl_arena_destroy(rpc->scratch);
     abl_arena_destroy(rpc->arena);
@@ -147,7 +150,7 @@ void *abl_rpc_scratch(abl_rpc *rpc, size_t bytes) {
 
 void abl_rpc_pin(abl_rpc *rpc, abl_object *object) {
     ABL_ASSERT(rpc->pin_count < ABL_RPC_PIN_MAX);
-    rpc->pins[rpc->pin_count++] = abl_object_enter(object);
+    abl_hold_init(&rpc->pins[rpc->pin_count++], object);
 }
 
 abl_object *abl_rpc_use(abl_rpc *rpc, abl_object_kind kind, const char *id) {

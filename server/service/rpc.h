@@ -75,7 +75,7 @@ struct abl_rpc {
     bool working;
     bool sending;
     abl_arena *scratch; /* one outgoing message */
-    abl_object *pins[ABL_RPC_PIN_MAX];
+    abl_hold pins[ABL_RPC_PIN_MAX];
     size_t pin_count;
 };
 

@@ -168,14 +168,59 @@ static void of_many_users_eight_are_named_and_the_others_counted(void **state) {
 static void a_running_call_is_a_user_until_it_leaves(void **state) {
     fixture *f = *state;
     abl_object *model = add(f, ABL_OBJECT_MODEL, NULL);
-    (void)abl_object_enter(model);
+    abl_hold first;
+    abl_hold second;
+    abl_hold_init(&first, model);
     assert_mentions(remove_refused(f, model, "MODEL_IN_USE").message, "1 running call;");
-    (void)abl_object_enter(model);
+    abl_hold_init(&second, model);
     assert_mentions(remove_refused(f, model, "MODEL_IN_USE").message, "2 running calls");
-    abl_object_leave(model);
-    abl_object_leave(model);
+    abl_hold_finish(&first);
+    abl_hold_finish(&second);
     remove_ok(f, model);
     assert_int_equal(ended, 1);
+}
+
+/* What a call that nobody waits for runs on is unlisted under it, and so is what that needs; both
+ * live until the call can stop. */
+static void a_call_that_is_ending_stands_in_nobodys_way_and_loses_nothing(void **state) {
+    fixture *f = *state;
+    abl_object *model = add(f, ABL_OBJECT_MODEL, NULL);
+    abl_object *graph = add(f, ABL_OBJECT_GRAPH, model);
+    abl_hold left;
+    abl_hold stays;
+    abl_hold_init(&left, graph);
+    abl_hold_init(&stays, graph);
+    abl_hold_cancel(&left);
+    abl_hold_cancel(&left); /* twice is once */
+    assert_mentions(remove_refused(f, graph, "GRAPH_IN_USE").message, "1 running call;");
+    abl_hold_finish(&stays);
+    remove_ok(f, graph);
+    remove_ok(f, model);
+    assert_false(graph->listed || model->listed);
+    assert_true(abl_object_needs(graph, model));
+    assert_int_equal(ended, 0);
+    abl_hold_finish(&left);
+    assert_int_equal(ended, 2);
+}
+
+static void a_job_that_is_ending_stands_in_nobodys_way_and_loses_nothing(void **state) {
+    fixture *f = *state;
+    abl_object *model = add(f, ABL_OBJECT_MODEL, NULL);
+    abl_object *graph = add(f, ABL_OBJECT_GRAPH, model);
+    abl_object *job = add(f, ABL_OBJECT_JOB, graph);
+    (void)abl_object_ref(graph); /* for its names */
+    abl_object_end(job);
+    assert_int_equal(abl_registry_user_count(f->registry, graph), 0);
+    assert_false(abl_registry_in_use(f->registry, graph));
+    remove_ok(f, graph);
+    remove_ok(f, model);
+    assert_true(abl_object_needs(job, graph) && abl_object_needs(graph, model));
+    assert_int_equal(ended, 0);
+    abl_object_release_needs(job); /* it has stopped: a reference for names keeps no model */
+    assert_int_equal(ended, 1);
+    assert_null(graph->needs[0]);
+    abl_object_unref(graph);
+    assert_int_equal(ended, 2);
 }
 
 static void an_object_that_released_its_needs_uses_nothing_and_stays_listed(void **state) {
@@ -286,6 +331,8 @@ int main(void) {
         TEST(what_others_need_is_kept_and_the_refusal_names_them),
         TEST(of_many_users_eight_are_named_and_the_others_counted),
         TEST(a_running_call_is_a_user_until_it_leaves),
+        TEST(a_call_that_is_ending_stands_in_nobodys_way_and_loses_nothing),
+        TEST(a_job_that_is_ending_stands_in_nobodys_way_and_loses_nothing),
         TEST(an_object_that_released_its_needs_uses_nothing_and_stays_listed),
         TEST(a_removed_object_lives_until_the_last_reference_ends),
         TEST(bytes_are_summed_by_kind_and_follow_changes),

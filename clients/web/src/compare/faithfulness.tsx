@@ -2,21 +2,21 @@
 // The faithfulness of both runs' circuits over their size, in one picture. It costs two sweeps, so it
 // is measured when somebody asks.
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import type { Job } from "#gen/ablate/v1/prune_pb.js";
-import { measureCircuits, metricWords, type Measured } from "../discover/sweep.js";
-import { SweepForm } from "../discover/sweepform.js";
-import type { FormContent } from "../forms/schema.js";
+import { drawnOf, measureCircuits, metricName, metricWords, type Measured } from "../discover/sweep.js";
+import { SweepForm, useSweepCells } from "../discover/sweepform.js";
 import { describe, isCancelled } from "../lib/errors.js";
+import { textCell } from "../lib/route.js";
 import { Chart } from "../ui/chart.js";
 import { Meter } from "../ui/meter.js";
 import { Notice } from "../ui/notice.js";
 
 export function FaithfulnessCurves({ jobs, names }: { jobs: [Job, Job]; names: [string, string] }) {
-  const sweep = useSignal<FormContent>({});
-  const metrics = useSignal<FormContent>({});
+  const { sweep, metrics } = useSweepCells({});
+  const wanted = useMemo(() => textCell("curve"), []);
+  const chosen = useMemo(() => textCell("draw"), []);
   const found = useSignal<{ curves: [Measured, Measured]; key: string } | undefined>(undefined);
-  const chosen = useSignal(0);
   const progress = useSignal<number | undefined>(undefined);
   const error = useSignal("");
   const controller = useRef<AbortController | undefined>(undefined);
@@ -33,14 +33,19 @@ export function FaithfulnessCurves({ jobs, names }: { jobs: [Job, Job]; names: [
     try {
       progress.value = 0;
       found.value = { curves: [await one(0), await one(1)], key };
+      wanted.value = "1";
     } catch (failure) {
       if (!signal.aborted && !isCancelled(failure)) error.value = describe(failure);
     }
     if (!signal.aborted) progress.value = undefined;
   };
 
+  useEffect(() => {
+    if (wanted.value !== "") void measure(); // a link to measured curves
+  }, []);
+
   const curves = found.value?.curves;
-  const drawn = Math.min(chosen.value, (curves?.[0].metrics.length ?? 1) - 1);
+  const drawn = drawnOf(curves?.[0], chosen.value);
   return (
     <section aria-labelledby="curves-title">
       <h2 id="curves-title">Faithfulness over circuit size</h2>
@@ -50,7 +55,7 @@ export function FaithfulnessCurves({ jobs, names }: { jobs: [Job, Job]; names: [
           : <button type="button" onClick={() => void measure()}>Measure both curves</button>}
         {curves && curves[0].metrics.length > 1 && (
           <label>Draw{" "}
-            <select value={drawn} onChange={(event) => (chosen.value = event.currentTarget.selectedIndex)}>
+            <select value={drawn} onChange={(event) => (chosen.value = metricName(curves[0].metrics[event.currentTarget.selectedIndex]!))}>
               {curves[0].metrics.map((metric, index) => <option key={metric} value={index}>{metricWords(metric)}</option>)}
             </select>
           </label>

@@ -2,9 +2,10 @@
 // A circuit as it forms: the run's form, the picture and heat map, the ranked edges, and how faithful
 // the circuit under the slider is.
 import { useComputed, useSignal, useSignalEffect, type Signal } from "@preact/signals";
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { JobState } from "#gen/ablate/v1/prune_pb.js";
 import { ExportMenu } from "../export/menu.js";
+import { NOTHING, edgeKey, parsePick } from "../graph/pick.js";
 import { Picture } from "../graph/picture.js";
 import { buildScene } from "../graph/scene.js";
 import { nonzeroCount } from "../graph/scores.js";
@@ -12,7 +13,7 @@ import { epoch, recoveries } from "../lib/connection.js";
 import { count, duration, number, percent } from "../lib/format.js";
 import { STATE_WORDS, isActive, jobTitle, progressOf } from "../lib/jobs.js";
 import { usePolled } from "../lib/poll.js";
-import { go, route, setParams } from "../lib/route.js";
+import { go, param, paramsOf, setParams, textCell } from "../lib/route.js";
 import { QUICK, graphs, prune } from "../lib/rpc.js";
 import { Meter } from "../ui/meter.js";
 import { Notice } from "../ui/notice.js";
@@ -20,11 +21,14 @@ import { Faithfulness } from "./faithfulness.js";
 import { HeatMap } from "./heatmap.js";
 import { Progress } from "./progress.js";
 import { Ranked } from "./ranked.js";
+import { RunHooks } from "./runhooks.js";
 import { Session } from "./session.js";
-import { Setup } from "./setup.js";
+import { FORM_PARAMS, Setup } from "./setup.js";
 import { STEPS, sizeAt, stepOf } from "./size.js";
 
 const SHOWN_FIRST = 40;
+const SETTLE_MS = 150;
+
 function Status({ session }: { session: Session }) {
   const job = session.job.value;
   const event = session.event.value;
@@ -73,6 +77,26 @@ function SizeSlider({ session, shownCount }: { session: Session; shownCount: Sig
   );
 }
 
+/** How many edges are shown: at once here, and in the address when the slider rests. */
+function useShownCount(): Signal<number> {
+  const parse = (text: string) => Math.max(0, Math.round(text === "" ? SHOWN_FIRST : Number(text) || 0));
+  const written = useRef(param("top").value);
+  const shown = useSignal(parse(written.current));
+  useSignalEffect(() => {
+    const top = param("top").value;
+    if (top === written.current) return;
+    written.current = top; // another link was opened
+    shown.value = parse(top);
+  });
+  useSignalEffect(() => {
+    const top = String(shown.value);
+    if (parse(written.current) === shown.value) return undefined;
+    const timer = setTimeout(() => setParams({ top: (written.current = top) }), SETTLE_MS);
+    return () => clearTimeout(timer);
+  });
+  return shown;
+}
+
 /** In words, once the daemon no longer has what an open run is of; empty while it has. */
 function useGone(session: Session): string {
   const polled = usePolled(async (signal) => {
@@ -88,8 +112,13 @@ function Open({ session }: { session: Session }) {
   const gone = useGone(session);
   const { topology, values, order, largest } = session;
   const pointed = useSignal(-1);
-  const shownCount = useSignal(Number(route.value.params["top"] ?? SHOWN_FIRST));
-  const tab = route.value.params["tab"] === "heat" ? "heat" : "circuit";
+  const shownCount = useShownCount();
+  const pick = useMemo(() => textCell("pick"), []);
+  const picked = useComputed(() => (topology.value ? parsePick(topology.value, pick.value) : NOTHING));
+  const togglePick = (name: string) => (pick.value = pick.value === name ? "" : name);
+  const pickEdge = (edge: number) => togglePick(edgeKey(topology.value!, edge));
+  const pickPlace = (place: number) => togglePick(topology.value!.places[place]!.name);
+  const tab = param("tab").value === "heat" ? "heat" : "circuit";
   const shown = useComputed(() => {
     const wanted = Math.min(shownCount.value, topology.value?.edgeCount ?? 0);
     const scored = values.value ? nonzeroCount(values.value, order.value) : 0;
@@ -100,7 +129,6 @@ function Open({ session }: { session: Session }) {
       ? buildScene(topology.value, values.value, shown.value, largest.value)
       : undefined,
   );
-  useSignalEffect(() => setParams({ top: String(shownCount.value) }));
   const ready = topology.value && values.value && scene.value;
   return (
     <>
@@ -108,6 +136,7 @@ function Open({ session }: { session: Session }) {
         <Status session={session} />
         {session.error.value && <Notice kind="error">{session.error.value}</Notice>}
         {gone && <Notice kind="error">{gone}</Notice>}
+        {session.job.value && !gone && <RunHooks job={session.job.value} />}
         {topology.value && (
           <div class={gone ? "stale" : ""}>
             <SizeSlider session={session} shownCount={shownCount} />
@@ -127,7 +156,7 @@ function Open({ session }: { session: Session }) {
             {tab === "heat" ? (
               <HeatMap topology={topology} values={values} largest={largest} pointed={pointed} />
             ) : (
-              <Picture scene={scene} values={values} pointed={pointed}
+              <Picture scene={scene} values={values} pointed={pointed} picked={picked} onPlace={pickPlace} onEdge={pickEdge} at="at"
                        label={`Circuit of ${shown.value.length} edges`} />
             )}
           </div>
@@ -142,7 +171,7 @@ function Open({ session }: { session: Session }) {
         <Progress curves={session.curves.value} live={isActive(session.state)} />
         {ready && (
           <Ranked topology={topology.value!} values={values.value!} order={order.value} largest={largest.value}
-                  shownCount={shown.value.length} pointed={pointed} />
+                  shownCount={shown.value.length} pointed={pointed} picked={picked.value.edge} onPick={pickEdge} />
         )}
         {ready && session.job.value && (
           <ExportMenu job={session.job.value} topology={topology.value!} values={values.value!} scene={scene.value!} />
@@ -153,7 +182,7 @@ function Open({ session }: { session: Session }) {
 }
 
 export function Discover() {
-  const jobId = route.value.params["job"] ?? "";
+  const jobId = param("job").value;
   const again = useSignal(0);
   const session = useMemo(() => (jobId === "" ? undefined : new Session(jobId)), [jobId, epoch.value, again.value]);
   useEffect(() => () => session?.close(), [session]);
@@ -164,7 +193,7 @@ export function Discover() {
     <>
       <h1>Discover</h1>
       <div class="discover">
-        <Setup open={session?.job.value?.modelId ?? ""} started={(job) => go("discover", { job })} />
+        <Setup open={session?.job.value?.modelId ?? ""} started={(job) => go("discover", { ...paramsOf(FORM_PARAMS), job })} />
         {session ? (
           <Open key={`${jobId} ${epoch.value} ${again.value}`} session={session} />
         ) : (

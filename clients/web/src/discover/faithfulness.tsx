@@ -2,16 +2,17 @@
 // How faithful the circuit under the slider is: the sweep of its size, of nothing and of everything,
 // streamed as it runs. A moved slider ends the sweep before it and begins another.
 import { useSignal, useSignalEffect, type Signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import type { FormContent } from "../forms/schema.js";
 import { recoveries } from "../lib/connection.js";
 import { describe, isCancelled } from "../lib/errors.js";
 import { count, number } from "../lib/format.js";
+import { textCell } from "../lib/route.js";
 import { Chart } from "../ui/chart.js";
 import { Meter } from "../ui/meter.js";
 import { Notice } from "../ui/notice.js";
-import { measureCircuits, metricWords, type Measured } from "./sweep.js";
-import { SweepForm } from "./sweepform.js";
+import { drawnOf, measureCircuits, metricName, metricWords, type Measured } from "./sweep.js";
+import { SweepForm, useSweepCells } from "./sweepform.js";
 
 const SETTLE_MS = 250;
 
@@ -29,14 +30,14 @@ interface Props {
 const keyOf = (size: number, sweep: FormContent, metrics: FormContent) => JSON.stringify([size, sweep, metrics]);
 
 export function Faithfulness({ jobId, modelId, edgeCount, shownCount, final, standard }: Props) {
-  const sweep = useSignal<FormContent>(standard);
-  const metrics = useSignal<FormContent>({});
+  const { sweep, metrics } = useSweepCells(standard);
+  const wanted = useMemo(() => textCell("curve"), []);
+  const chosen = useMemo(() => textCell("draw"), []);
   const measured = useSignal<Measured | undefined>(undefined);
   const measuredKey = useSignal("");
   const measuredSize = useSignal(0);
   const curve = useSignal<Measured | undefined>(undefined);
   const curveKey = useSignal("");
-  const chosen = useSignal(0);
   const progress = useSignal<number | undefined>(undefined);
   const error = useSignal("");
   const curveController = useRef<AbortController | undefined>(undefined);
@@ -86,13 +87,17 @@ export function Faithfulness({ jobId, modelId, edgeCount, shownCount, final, sta
     if (!found) return;
     curve.value = found;
     curveKey.value = key;
+    wanted.value = "1";
   };
+  useEffect(() => {
+    if (final.value && wanted.value !== "" && !curve.value) void whole(); // a link to a measured curve
+  }, [final.value]);
 
   const fresh = measuredKey.value === keyOf(shownCount.value, sweep.value, metrics.value) && error.value === "";
   const rows = measured.value?.rows ?? [];
   const [none, all] = [rows[0], rows[rows.length - 1]];
   const circuit = rows.length === 3 ? rows[1] : rows.find((row) => row.edgeCount === measuredSize.value);
-  const drawn = Math.min(chosen.value, (curve.value?.metrics.length ?? 1) - 1);
+  const drawn = drawnOf(curve.value, chosen.value);
   const curveFresh = curveKey.value === keyOf(0, sweep.value, metrics.value);
   return (
     <section aria-labelledby="faith-title">
@@ -129,7 +134,7 @@ export function Faithfulness({ jobId, modelId, edgeCount, shownCount, final, sta
           : final.value && <button type="button" onClick={() => void whole()}>Measure the whole curve</button>}
         {curve.value && curve.value.metrics.length > 1 && (
           <label>Draw{" "}
-            <select value={drawn} onChange={(event) => (chosen.value = event.currentTarget.selectedIndex)}>
+            <select value={drawn} onChange={(event) => (chosen.value = metricName(curve.value!.metrics[event.currentTarget.selectedIndex]!))}>
               {curve.value.metrics.map((metric, index) => <option key={metric} value={index}>{metricWords(metric)}</option>)}
             </select>
           </label>

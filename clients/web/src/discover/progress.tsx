@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a run gets to its scores, drawn while it does: a training's losses step by step, ACDC's removed
 // edges over tau and over the edges that were tried.
-import { useSignal } from "@preact/signals";
 import { count, number } from "../lib/format.js";
+import { param, setParams } from "../lib/route.js";
 import { Chart } from "../ui/chart.js";
 import { sizeBreaks, type Curves, type Step } from "./curves.js";
 
@@ -32,8 +32,8 @@ function Training({ steps, live }: { steps: Step[]; live: boolean }) {
 }
 
 function Acdc({ taus, live }: { taus: Curves["taus"]; live: boolean }) {
-  const chosen = useSignal<number | undefined>(undefined);
-  const run = taus.find(({ newest }) => newest.tau === chosen.value) ?? taus[taus.length - 1]!;
+  const chosen = param("tau").value;
+  const run = taus.find(({ newest }) => String(newest.tau) === chosen) ?? taus[taus.length - 1]!;
   return (
     <section aria-labelledby="acdc-title">
       <h2 id="acdc-title">
@@ -42,9 +42,7 @@ function Acdc({ taus, live }: { taus: Curves["taus"]; live: boolean }) {
       <Chart axis="log" xLabel="τ" yLabel="edges removed" mark={run.newest.tau} fromZero={false} live={live}
              series={[{ name: "removed", points: taus.map(({ newest }) => ({ x: newest.tau, y: Number(newest.removedEdges) })) }]} />
       <label>Step by step at τ{" "}
-        <select value={String(chosen.value ?? "")} onChange={(event) => {
-          chosen.value = event.currentTarget.value === "" ? undefined : Number(event.currentTarget.value);
-        }}>
+        <select value={chosen} onChange={(event) => setParams({ tau: event.currentTarget.value })}>
           <option value="">the newest, {number(taus[taus.length - 1]!.newest.tau)}</option>
           {taus.map(({ newest }) => <option key={newest.tau} value={String(newest.tau)}>{number(newest.tau)}</option>)}
         </select>

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The strongest edges in order, with their exact scores: the picture in words.
-import { useSignal, type Signal } from "@preact/signals";
+import type { Signal } from "@preact/signals";
+import { useMemo } from "preact/hooks";
 import { count, number } from "../lib/format.js";
+import { textCell } from "../lib/route.js";
 import { edgeTitle, type Topology } from "../graph/topology.js";
 
 const ROWS_MAX = 200;
@@ -13,10 +15,13 @@ interface Props {
   largest: number;
   shownCount: number;
   pointed: Signal<number>;
+  /** The edge that is picked, or -1. */
+  picked: number;
+  onPick: (edge: number) => void;
 }
 
-export function Ranked({ topology, values, order, largest, shownCount, pointed }: Props) {
-  const filter = useSignal("");
+export function Ranked({ topology, values, order, largest, shownCount, pointed, picked, onPick }: Props) {
+  const filter = useMemo(() => textCell("filter"), []);
   const wanted = filter.value.trim().toLowerCase();
   const rows: { edge: number; rank: number; title: string }[] = [];
   const end = wanted === "" ? Math.min(shownCount, ROWS_MAX) : shownCount;
@@ -37,7 +42,8 @@ export function Ranked({ topology, values, order, largest, shownCount, pointed }
           </thead>
           <tbody>
             {rows.map(({ edge, rank, title }) => (
-              <tr key={edge} class={pointed.value === edge ? "pointed" : ""}
+              <tr key={edge} class={pointed.value === edge || picked === edge ? "pointed" : ""} aria-current={picked === edge || undefined}
+                  onClick={() => onPick(edge)}
                   onPointerEnter={() => (pointed.value = edge)} onPointerLeave={() => (pointed.value = -1)}>
                 <td class="num quiet">{rank + 1}</td>
                 <th scope="row">

@@ -3,7 +3,7 @@
 // model on disk is loaded, a graph created, a file uploaded.
 import { fromJson, type JsonObject } from "@bufbuild/protobuf";
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useMemo } from "preact/hooks";
 import type { Dataset } from "#gen/ablate/v1/dataset_pb.js";
 import { GraphOptionsSchema } from "#gen/ablate/v1/common_pb.js";
 import type { Graph } from "#gen/ablate/v1/graph_pb.js";
@@ -12,13 +12,14 @@ import { AblationField } from "../forms/ablation.js";
 import { Fields, Handles } from "../forms/fields.js";
 import { commentOf, pathOf, withValue, type FormContent } from "../forms/schema.js";
 import { describe } from "../lib/errors.js";
-import { count } from "../lib/format.js";
+import { count, counted } from "../lib/format.js";
 import { algorithmName, type AlgorithmCase } from "../lib/jobs.js";
 import { ablationHandle, fetchKept, kvCacheHandle } from "../lib/kept.js";
 import { loadModel } from "../lib/models.js";
 import { usePolled } from "../lib/poll.js";
-import { route } from "../lib/route.js";
+import { jsonCell, setParams, textCell } from "../lib/route.js";
 import { QUICK, datasets, graphs, models, prune } from "../lib/rpc.js";
+import { GraphHooks } from "../ui/graphhooks.js";
 import { Notice } from "../ui/notice.js";
 import { KeepAblation, KeepPrefix } from "./keep.js";
 
@@ -29,6 +30,19 @@ const GRAPH_OPTIONS = ["kind", "merge_qkv", "seq_len", "expand_kv_heads", "out_s
 const OWN_DEFAULT = "ablate.v1.SubnetworkProbing.ablation_type";
 
 const NEW_GRAPH = "new";
+const FIRST_ALGORITHM = "eap_ig";
+
+/** What is in the form, all of it in the address. */
+function formCells() {
+  const content = (name: string) => jsonCell<FormContent>(name, {});
+  return {
+    model: textCell("model"), graph: textCell("graph"), dataset: textCell("dataset"), algorithm: textCell("algorithm"),
+    options: content("options"), runOptions: content("run"), graphOptions: content("new"), ablation: content("ablation"),
+  };
+}
+
+/** The parameters of the address that are the form's: they stay when another run is opened. */
+export const FORM_PARAMS = ["model", "graph", "dataset", "algorithm", "options", "run", "new", "ablation"];
 
 async function choicesOf(signal: AbortSignal) {
   const options = { ...QUICK, signal };
@@ -52,22 +66,12 @@ async function choicesOf(signal: AbortSignal) {
 /** `open`: the model of the run that is open, which is taken unless another is chosen. */
 export function Setup({ open, started }: { open: string; started: (jobId: string) => void }) {
   const choices = usePolled(choicesOf, 3);
-  const model = useSignal(route.value.params["model"] ?? "");
-  const graph = useSignal("");
-  const dataset = useSignal("");
+  const { model, graph, dataset, algorithm, options, runOptions, graphOptions, ablation } = useMemo(formCells, []);
   const uploaded = useSignal<Dataset | undefined>(undefined);
   const made = useSignal<Graph | undefined>(undefined); // until it is listed
-  const algorithm = useSignal<string>("eap_ig");
-  const options = useSignal<FormContent>({});
-  const runOptions = useSignal<FormContent>({});
-  const graphOptions = useSignal<FormContent>({});
-  const ablation = useSignal<FormContent>({});
   const busy = useSignal("");
   const error = useSignal("");
   const known = choices.value.value;
-  useEffect(() => {
-    options.value = {};
-  }, [algorithm.value]);
   useEffect(() => {
     if (known?.graphs.some(({ graphId }) => graphId === made.value?.graphId)) made.value = undefined;
   }, [known]);
@@ -88,7 +92,7 @@ export function Setup({ open, started }: { open: string; started: (jobId: string
   const chosenDataset = dataset.value === "" ? datasetList[0]
     : datasetList.find(({ datasetId }) => datasetId === dataset.value)
       ?? (uploaded.value?.datasetId === dataset.value ? uploaded.value : undefined);
-  const field = ALGORITHMS.find(({ name }) => name === algorithm.value)!;
+  const field = ALGORITHMS.find(({ name }) => name === algorithm.value) ?? ALGORITHMS.find(({ name }) => name === FIRST_ALGORITHM)!;
   const ablationPath = pathOf(field.message!, "ablation_type");
   const algorithmFields = field.message!.fields.filter(({ name }) => name !== "ablation_type");
   const ablations = (known?.ablations ?? []).filter(({ modelId }) => modelId === chosenModel?.value).map(ablationHandle);
@@ -150,8 +154,7 @@ export function Setup({ open, started }: { open: string; started: (jobId: string
         <div class="field">
           <label for="setup-model">Model</label>
           <select id="setup-model" value={chosenModel?.value ?? ""} onChange={(event) => {
-                    model.value = event.currentTarget.value;
-                    graph.value = "";
+                    setParams({ model: event.currentTarget.value, graph: "" });
                   }}>
             {known && !chosenModel && model.value && <option value="">{model.value} (gone)</option>}
             {known?.models.map(({ value, label }) => <option key={value} value={value}>{label}</option>)}
@@ -161,10 +164,16 @@ export function Setup({ open, started }: { open: string; started: (jobId: string
           <label for="setup-graph">Graph</label>
           <select id="setup-graph" value={chosenGraph?.graphId ?? NEW_GRAPH} onChange={(event) => (graph.value = event.currentTarget.value)}>
             {graphList.map((item) => (
-              <option key={item.graphId} value={item.graphId}>{item.graphId} ({count(item.edgeCount)} edges)</option>
+              <option key={item.graphId} value={item.graphId}>{item.graphId} ({count(item.edgeCount)} edges{item.hookCount > 0 && `, ${counted(item.hookCount, "hook")}`})</option>
             ))}
             <option value={NEW_GRAPH}>a new one</option>
           </select>
+          {chosenGraph && chosenGraph.hookCount > 0 && (
+            <>
+              <small>The hooks of {chosenGraph.graphId} act in all runs on it:</small>
+              <GraphHooks key={chosenGraph.graphId} graphId={chosenGraph.graphId} />
+            </>
+          )}
           {goneGraph && <small class="wrong">{goneGraph} was deleted since; a new graph will be made.</small>}
         </div>
         {chosenGraph === undefined && (
@@ -191,7 +200,7 @@ export function Setup({ open, started }: { open: string; started: (jobId: string
         </div>
         <div class="field">
           <label for="setup-algorithm">Algorithm</label>
-          <select id="setup-algorithm" value={algorithm.value} onChange={(event) => (algorithm.value = event.currentTarget.value)}>
+          <select id="setup-algorithm" value={field.name} onChange={(event) => setParams({ algorithm: event.currentTarget.value, options: "" })}>
             {ALGORITHMS.map((option) => (
               <option key={option.name} value={option.name}>{algorithmName(option.localName as AlgorithmCase)}</option>
             ))}
@@ -201,7 +210,7 @@ export function Setup({ open, started }: { open: string; started: (jobId: string
         {algorithmFields.length > 0 && (
           <details>
             <summary>Options of {algorithmName(field.localName as AlgorithmCase)}</summary>
-            <Fields key={algorithm.value} message={field.message!} content={options} except={["ablation_type"]} />
+            <Fields key={field.name} message={field.message!} content={options} except={["ablation_type"]} />
           </details>
         )}
         {ablationPath && (

@@ -21,7 +21,7 @@ const WORDS: Partial<Record<Metric, string>> = {
 
 /** A metric that is new in the protos goes by its name there. */
 export function metricWords(metric: Metric): string {
-  const words = (Metric[metric] ?? String(metric)).toLowerCase().replaceAll("_", " ").replace(" percent", ", %");
+  const words = metricName(metric).toLowerCase().replaceAll("_", " ").replace(" percent", ", %");
   return WORDS[metric] ?? words.charAt(0).toUpperCase() + words.slice(1);
 }
 
@@ -35,6 +35,14 @@ export interface Row {
 export interface Measured {
   metrics: Metric[];
   rows: Row[];
+}
+
+/** "KL_DIV". */
+export const metricName = (metric: Metric): string => Metric[metric] ?? String(metric);
+
+/** Which of what was measured is drawn: the metric of this name, else the first. */
+export function drawnOf(measured: Measured | undefined, name: string): number {
+  return Math.max(0, measured?.metrics.findIndex((metric) => metricName(metric) === name) ?? 0);
 }
 
 function rowOf(message: EvaluateCircuitsResponse): Row {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // How circuits are run and measured: made from CircuitSweep and the metrics of EvaluateCircuits.
-import type { Signal } from "@preact/signals";
+import { useMemo } from "preact/hooks";
 import { EvaluateCircuitsRequestSchema } from "#gen/ablate/v1/evaluate_pb.js";
 import { CircuitSweepSchema } from "#gen/ablate/v1/run_pb.js";
 import { AblationField } from "../forms/ablation.js";
@@ -8,12 +8,18 @@ import { Fields } from "../forms/fields.js";
 import type { FormContent } from "../forms/schema.js";
 import { ablationHandle, fetchKept } from "../lib/kept.js";
 import { usePolled } from "../lib/poll.js";
+import { jsonCell, type Cell } from "../lib/route.js";
 import { SWEEP_OPTIONS } from "./sweep.js";
+
+/** How a view's sweeps are run and measured: parts of its address. `standard`: unless somebody says otherwise. */
+export function useSweepCells(standard: FormContent): Pick<Props, "sweep" | "metrics"> {
+  return useMemo(() => ({ sweep: jsonCell("sweep", standard), metrics: jsonCell<FormContent>("metrics", {}) }), [JSON.stringify(standard)]);
+}
 
 interface Props {
   modelId: string;
-  sweep: Signal<FormContent>;
-  metrics: Signal<FormContent>;
+  sweep: Cell<FormContent>;
+  metrics: Cell<FormContent>;
 }
 
 export function SweepForm({ modelId, sweep, metrics }: Props) {

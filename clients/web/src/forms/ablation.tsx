@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // What ablated edges carry: a kind of ablation, which the run makes for itself, or one that is kept on
 // the server. Messages have two fields for it, of which one is set: ablation_type and ablation_id.
-import type { Signal } from "@preact/signals";
 import { useId } from "preact/hooks";
 import { AblationTypeSchema } from "#gen/ablate/v1/common_pb.js";
+import type { Cell } from "../lib/route.js";
 import { choicesOf, commentOf, type FormContent, type Handle } from "./schema.js";
 
 const TYPES = choicesOf(AblationTypeSchema);
 
 interface Props {
   /** Its ablationType and ablationId are set. */
-  content: Signal<FormContent>;
+  content: Cell<FormContent>;
   /** Ablations that are kept, of this model. */
   kept: Handle[];
   /** Only these kinds, by their names in proto/. */

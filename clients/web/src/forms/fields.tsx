@@ -2,14 +2,15 @@
 // A form made from a message's descriptor. Each control explains itself with the comment in proto/.
 // Fields that name something resident (ablation_id, kv_cache_ids) are chosen from what there is.
 import type { DescField, DescMessage, DescOneof } from "@bufbuild/protobuf";
-import { useSignal, type Signal } from "@preact/signals";
+import { useSignal } from "@preact/signals";
 import { createContext } from "preact";
-import { useContext, useId } from "preact/hooks";
+import { useContext, useId, useMemo } from "preact/hooks";
+import type { Cell } from "../lib/route.js";
 import { choicesOf, commentOf, itemsOf, labelOf, parseList, parseScalar, type FormContent, type Handle } from "./schema.js";
 
 interface Props {
   message: DescMessage;
-  content: Signal<FormContent>;
+  content: Cell<FormContent>;
   /** Only these members, by their names in proto/. */
   only?: string[];
   /** Not these, here and in the messages within: they are asked for elsewhere. */
@@ -20,7 +21,7 @@ interface Props {
 export const Handles = createContext<Record<string, Handle[]>>({});
 const Except = createContext<string[]>([]);
 
-function change(content: Signal<FormContent>, name: string, value: FormContent[string] | undefined): void {
+function change(content: Cell<FormContent>, name: string, value: FormContent[string] | undefined): void {
   const { [name]: _, ...rest } = content.value;
   content.value = value === undefined ? rest : { ...rest, [name]: value };
 }
@@ -29,10 +30,11 @@ function fullName(field: DescField): string {
   return `${field.parent.typeName}.${field.name}`;
 }
 
-function TextField({ field, content, list }: { field: DescField; content: Signal<FormContent>; list: boolean }) {
+function TextField({ field, content, list }: { field: DescField; content: Cell<FormContent>; list: boolean }) {
   const id = useId();
   const error = useSignal("");
   const label = labelOf(field.name);
+  const first = useMemo(() => [content.value[field.jsonName] ?? ""].flat().join(", "), []);
   const scalar = field.scalar!;
   const take = (text: string) => {
     try {
@@ -46,7 +48,7 @@ function TextField({ field, content, list }: { field: DescField; content: Signal
   return (
     <div class="field">
       <label for={id}>{label}</label>
-      <input id={id} type="text" inputMode={list ? "text" : "decimal"} placeholder="default"
+      <input id={id} type="text" inputMode={list ? "text" : "decimal"} placeholder="default" defaultValue={first}
              title={commentOf(fullName(field))} aria-describedby={`${id}-help`} aria-invalid={error.value !== ""}
              onInput={(event) => take(event.currentTarget.value)} />
       <small id={`${id}-help`} class={error.value ? "wrong" : "quiet"}>{error.value || commentOf(fullName(field))}</small>
@@ -54,7 +56,7 @@ function TextField({ field, content, list }: { field: DescField; content: Signal
   );
 }
 
-function EnumField({ field, content }: { field: DescField; content: Signal<FormContent> }) {
+function EnumField({ field, content }: { field: DescField; content: Cell<FormContent> }) {
   const id = useId();
   const choices = choicesOf(field.enum!);
   const chosen = choices.find(({ name }) => name === content.value[field.jsonName]) ?? choices[0]!;
@@ -76,7 +78,7 @@ function EnumField({ field, content }: { field: DescField; content: Signal<FormC
   );
 }
 
-function BoolField({ field, content }: { field: DescField; content: Signal<FormContent> }) {
+function BoolField({ field, content }: { field: DescField; content: Cell<FormContent> }) {
   const id = useId();
   return (
     <div class="field">
@@ -91,7 +93,7 @@ function BoolField({ field, content }: { field: DescField; content: Signal<FormC
 }
 
 /** One of the resident things, or none. */
-function HandleField({ field, content, handles }: { field: DescField; content: Signal<FormContent>; handles: Handle[] }) {
+function HandleField({ field, content, handles }: { field: DescField; content: Cell<FormContent>; handles: Handle[] }) {
   const id = useId();
   const value = String(content.value[field.jsonName] ?? "");
   return (
@@ -109,7 +111,7 @@ function HandleField({ field, content, handles }: { field: DescField; content: S
 }
 
 /** Any number of choices, ticked: resident things, or the values of an enum. */
-function ChecksField({ field, content, choices }: { field: DescField; content: Signal<FormContent>; choices: Handle[] }) {
+function ChecksField({ field, content, choices }: { field: DescField; content: Cell<FormContent>; choices: Handle[] }) {
   const id = useId();
   const chosen = (content.value[field.jsonName] ?? []) as string[];
   const toggle = (one: string) => {
@@ -130,15 +132,11 @@ function ChecksField({ field, content, choices }: { field: DescField; content: S
   );
 }
 
-function MessageField({ field, content }: { field: DescField; content: Signal<FormContent> }) {
-  const inner = useSignal<FormContent>({});
-  const forward = {
-    get value() { return inner.value; },
-    set value(next: FormContent) {
-      inner.value = next;
-      change(content, field.jsonName, Object.keys(next).length > 0 ? next : undefined);
-    },
-  } as Signal<FormContent>;
+function MessageField({ field, content }: { field: DescField; content: Cell<FormContent> }) {
+  const forward: Cell<FormContent> = {
+    get value() { return (content.value[field.jsonName] ?? {}) as FormContent; },
+    set value(next) { change(content, field.jsonName, Object.keys(next).length > 0 ? next : undefined); },
+  };
   return (
     <fieldset>
       <legend>{labelOf(field.name)}</legend>
@@ -147,9 +145,9 @@ function MessageField({ field, content }: { field: DescField; content: Signal<Fo
   );
 }
 
-function OneofField({ oneof, content }: { oneof: DescOneof; content: Signal<FormContent> }) {
+function OneofField({ oneof, content }: { oneof: DescOneof; content: Cell<FormContent> }) {
   const id = useId();
-  const chosen = useSignal(-1);
+  const chosen = useSignal(oneof.fields.findIndex(({ jsonName }) => content.value[jsonName] !== undefined));
   const only = oneof.fields.length === 1 ? oneof.fields[0]! : undefined;
   if (only) return <Field field={only} content={content} />;
   const field = oneof.fields[chosen.value];
@@ -173,7 +171,7 @@ function OneofField({ oneof, content }: { oneof: DescOneof; content: Signal<Form
   );
 }
 
-function Field({ field, content }: { field: DescField; content: Signal<FormContent> }) {
+function Field({ field, content }: { field: DescField; content: Cell<FormContent> }) {
   const handles = useContext(Handles)[field.name];
   if (handles) {
     return field.fieldKind === "list"

@@ -234,3 +234,18 @@ export function zoom(view: View, factor: number, x: number, y: number): View {
   const actual = scale / view.scale;
   return { scale, x: x - (x - view.x) * actual, y: y - (y - view.y) * actual };
 }
+
+/** A view as an address has it: its scale over that of `all`, and the world's point in its middle. Empty: all. */
+export function formatView(view: View, all: View, width: number, height: number): string {
+  if (Math.abs(view.scale / all.scale - 1) < 1e-3 && Math.hypot(view.x - all.x, view.y - all.y) < 1) return "";
+  const middle = [(width / 2 - view.x) / view.scale, (height / 2 - view.y) / view.scale];
+  return `${(view.scale / all.scale).toFixed(3)},${middle.map((value) => value.toFixed(1)).join(",")}`;
+}
+
+/** The other way, for a picture of any size. */
+export function parseView(text: string, all: View, width: number, height: number): View | undefined {
+  const [zoomed = Number.NaN, x = Number.NaN, y = Number.NaN] = text.split(",").map(Number);
+  const scale = zoomed * all.scale;
+  return text !== "" && Number.isFinite(scale + x + y) && scale > 0
+    ? { scale, x: width / 2 - x * scale, y: height / 2 - y * scale } : undefined;
+}

@@ -2,12 +2,14 @@
 // The circuit as a picture one can move in. Mouse: drag to pan, wheel to zoom, hover for the exact
 // value. Keyboard: arrows go from node to node, Enter chooses, + and - zoom, Shift with arrows pans, 0
 // shows all. What is under the pointer or the keys is also said in words below it.
-import { useSignal, useSignalEffect, type Signal } from "@preact/signals";
+import { useComputed, useSignal, useSignalEffect, type ReadonlySignal, type Signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { counted, number } from "../lib/format.js";
+import { param, setParams } from "../lib/route.js";
 import { onSystemTheme, theme } from "../lib/theme.js";
-import { fit, hit } from "./canvas.js";
+import { fit, formatView, hit, parseView } from "./canvas.js";
 import { Painter } from "./painter.js";
+import { NOTHING, type Picked } from "./pick.js";
 import { usePanZoom } from "./panzoom.js";
 import type { Scene } from "./scene.js";
 import { edgeTitle } from "./topology.js";
@@ -17,6 +19,10 @@ interface Props {
   values: Signal<Float32Array | undefined>;
   /** The edge that another part of the page points at, or -1. */
   pointed: Signal<number>;
+  /** A node or an edge that stays marked while nothing else is pointed at. */
+  picked?: ReadonlySignal<Picked>;
+  /** The parameter of the address that has the part in view. */
+  at?: string;
   /** Places and edges that are ablated by hand. */
   struck?: Signal<ReadonlySet<number>>;
   cut?: Signal<ReadonlySet<number>>;
@@ -56,7 +62,7 @@ function neighbour(scene: Scene, from: number, dx: number, dy: number): number {
   return best;
 }
 
-export function Picture({ scene, values, pointed, struck, cut, onPlace, onEdge, label }: Props) {
+export function Picture({ scene, values, pointed, picked, at, struck, cut, onPlace, onEdge, label }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const { view, moving, move, zoomBy, down, drag, up } = usePanZoom(canvas);
   const edge = useSignal(-1); // under the pointer: index into scene.edges
@@ -80,6 +86,25 @@ export function Picture({ scene, values, pointed, struck, cut, onPlace, onEdge, 
     };
   }, []);
 
+  // Where a part of the view is meant to be seen by others, its place is in the address when it rests.
+  useSignalEffect(() => {
+    const now = view.value;
+    const { width, height } = size.value;
+    if (at && now && !moving.value && scene.peek() && width > 0) {
+      setParams({ [at]: formatView(now, fit(scene.peek()!, width, height), width, height) });
+    }
+  });
+
+  // What is marked: what is pointed at here, else elsewhere on the page, else what is picked.
+  const meant = useComputed(() => {
+    const now = scene.value;
+    if (edge.value >= 0 || place.value >= 0) return { edge: edge.value, place: place.value };
+    const { edge: pick, place: pickedPlace } = picked?.value ?? NOTHING;
+    const wanted = pointed.value >= 0 ? pointed.value : pick;
+    const index = wanted >= 0 && now ? now.edges.findIndex((shown) => shown.edge === wanted) : -1;
+    return { edge: index, place: pointed.value >= 0 ? -1 : pickedPlace };
+  });
+
   useSignalEffect(() => {
     const now = scene.value;
     const { width, height } = size.value;
@@ -93,12 +118,11 @@ export function Picture({ scene, values, pointed, struck, cut, onPlace, onEdge, 
     const key = `${now.topology.graph.graphId} ${width} ${height}`;
     if (fitted.current !== key) {
       fitted.current = key;
-      view.value = fit(now, width, height);
+      const all = fit(now, width, height);
+      view.value = (at && parseView(param(at).peek(), all, width, height)) || all;
     }
-    const external = pointed.value >= 0 ? now.edges.findIndex((shown) => shown.edge === pointed.value) : -1;
     const marks = {
-      edge: edge.value >= 0 ? edge.value : external,
-      place: place.value,
+      ...meant.value,
       ...(struck ? { struck: struck.value } : {}),
       ...(cut ? { cut: cut.value } : {}),
     };
@@ -142,11 +166,12 @@ export function Picture({ scene, values, pointed, struck, cut, onPlace, onEdge, 
   };
 
   const now = scene.value;
-  const shown = now?.edges[edge.value];
+  const said = meant.value;
+  const shown = now?.edges[said.edge];
   const words =
     !now || !values.value ? ""
     : shown ? `${edgeTitle(now.topology, shown.edge)}: ${number(values.value[shown.edge]!)} (exactly ${values.value[shown.edge]})`
-    : place.value >= 0 ? placeWords(now, values.value, place.value)
+    : said.place >= 0 ? placeWords(now, values.value, said.place)
     : "Point at a node or an edge, or use the arrow keys here.";
   return (
     <div class="picture">

@@ -6,7 +6,8 @@ import { GraphKind, type GraphOptions } from "#gen/ablate/v1/common_pb.js";
 import { describe } from "../lib/errors.js";
 import { count, duration } from "../lib/format.js";
 import { usePolled } from "../lib/poll.js";
-import { QUICK, graphs, models } from "../lib/rpc.js";
+import { QUICK, graphs, models, run } from "../lib/rpc.js";
+import { GraphHooks } from "../ui/graphhooks.js";
 import { Notice } from "../ui/notice.js";
 
 export function optionWords(options: GraphOptions | undefined): string {
@@ -28,10 +29,10 @@ export function Graphs() {
     const names = new Map(resident.models.map(({ modelId, name }) => [modelId, name]));
     return list.graphs.map((graph) => ({ graph, model: names.get(graph.modelId) ?? graph.modelId }));
   }, 2);
-  const remove = async (graphId: string) => {
+  const attempt = async (work: () => Promise<unknown>) => {
     error.value = "";
     try {
-      await graphs.deleteGraph({ graphId }, QUICK);
+      await work();
       polled.refresh();
     } catch (failure) {
       error.value = describe(failure);
@@ -50,6 +51,7 @@ export function Graphs() {
             <th scope="col">Model</th>
             <th scope="col">Ablates</th>
             <th scope="col" class="num">Edges</th>
+            <th scope="col">Hooks</th>
             <th scope="col"><span class="hidden">Actions</span></th>
           </tr>
         </thead>
@@ -63,8 +65,18 @@ export function Graphs() {
                 {graph.idleTimeoutMs > 0n && <small class="quiet">; goes when unused for {duration(graph.idleTimeoutMs)}</small>}
               </td>
               <td class="num">{count(graph.edgeCount)}</td>
+              <td>{graph.hookCount > 0 ? <GraphHooks graphId={graph.graphId} /> : <span class="quiet">none</span>}</td>
               <td class="actions">
-                <button type="button" aria-label={`Delete ${graph.graphId}`} onClick={() => void remove(graph.graphId)}>Delete</button>
+                {graph.hookCount > 0 && (
+                  <button type="button" aria-label={`Remove the hooks of ${graph.graphId}`}
+                          onClick={() => void attempt(() => run.resetHooks({ graphId: graph.graphId }, QUICK))}>
+                    Remove hooks
+                  </button>
+                )}
+                <button type="button" aria-label={`Delete ${graph.graphId}`}
+                        onClick={() => void attempt(() => graphs.deleteGraph({ graphId: graph.graphId }, QUICK))}>
+                  Delete
+                </button>
               </td>
             </tr>
           ))}

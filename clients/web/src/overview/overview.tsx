@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is resident, what it costs, and who is at work.
+import { KeptActivations } from "./activations.js";
 import { Graphs } from "./graphs.js";
 import { Health } from "./health.js";
 import { Jobs } from "./jobs.js";
@@ -15,6 +16,7 @@ export function Overview() {
       <Models />
       <Graphs />
       <Kept />
+      <KeptActivations />
       <Memory />
       <Health />
     </div>

@@ -2,13 +2,13 @@
 // Where edges are ablated by hand: a graph of the view's own, so that nobody else's mask changes, with
 // the edges of a job to choose from. A graph keeps its model from being unloaded, so it goes with the
 // view or the tab, and by itself if the tab could not say so; it is made anew when it is gone. What was
-// done by hand is the view's, not the graph's: ablated edges are in the address, hooks are kept here.
+// done by hand is the view's, not the graph's: ablated edges and hooks are in the address.
 import type { GraphOptions } from "#gen/ablate/v1/common_pb.js";
 import type { Job } from "#gen/ablate/v1/prune_pb.js";
 import { fetchScores, ranking, scale } from "../graph/scores.js";
-import { edgeIndex, edgeName, fetchTopology, type Topology } from "../graph/topology.js";
+import { edgeKey, picker } from "../graph/pick.js";
+import { fetchTopology, type Topology } from "../graph/topology.js";
 import { QUICK, graphs, leaving } from "../lib/rpc.js";
-import { restoreHooks } from "./kepthooks.js";
 
 export interface Bench {
   modelId: string;
@@ -41,7 +41,6 @@ export async function openBench(modelId: string, job: Job | undefined, signal: A
   try {
     const topology = await fetchTopology(graphId, signal);
     const values = job ? await fetchScores(topology, job.jobId, signal) : new Float32Array(topology.edgeCount);
-    await restoreHooks(modelId, graphId);
     const order = ranking(values);
     return { modelId, graphId, topology, values, order, largest: scale(values, order) };
   } catch (failure) {
@@ -61,22 +60,17 @@ export function edgesFrom(topology: Topology, place: number): number[] {
 
 /** What is ablated as an address has it: "A0.3,MLP 0->A1.2.Q,A0.1->MLP 1@4". */
 export function formatCut(topology: Topology, places: Iterable<number>, edges: Iterable<number>): string {
-  const position = (edge: number) => (topology.edgePosition[edge]! >= 0 ? `@${topology.edgePosition[edge]}` : "");
-  return [
-    ...[...places].map((place) => topology.places[place]!.name),
-    ...[...edges].map((edge) => edgeName(topology, edge) + position(edge)),
-  ].join(",");
+  return [...[...places].map((place) => topology.places[place]!.name), ...[...edges].map((edge) => edgeKey(topology, edge))].join(",");
 }
 
 /** The other way; names that this graph does not have are left out. */
 export function parseCut(topology: Topology, text: string): { places: Set<number>; edges: Set<number> } {
   const [places, edges] = [new Set<number>(), new Set<number>()];
-  const indexOf = edgeIndex(topology);
+  const pick = picker(topology);
   for (const part of text.split(",").filter(Boolean)) {
-    const [name = "", position = "-1"] = part.split("@");
-    const isPlace = !name.includes("->");
-    const found = isPlace ? topology.places.findIndex((place) => place.name === name) : indexOf(name, Number(position) + 1);
-    if (found !== undefined && found >= 0) (isPlace ? places : edges).add(found);
+    const { place, edge } = pick(part);
+    if (place >= 0) places.add(place);
+    if (edge >= 0) edges.add(edge);
   }
   return { places, edges };
 }

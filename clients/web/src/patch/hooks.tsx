@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Interventions at hook points: zero, scale, or steer by the difference of the two prompts. They are of
-// the page's own graph, and act in its next pass.
+// the page's own graph and act in its next pass; the address has them.
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import type { MessageInitShape } from "@bufbuild/protobuf";
-import { DType } from "#gen/ablate/v1/common_pb.js";
-import { InterventionSchema, type Hook } from "#gen/ablate/v1/hooks_pb.js";
 import { describe } from "../lib/errors.js";
+import type { Cell } from "../lib/route.js";
 import { QUICK, models, run } from "../lib/rpc.js";
 import { Notice } from "../ui/notice.js";
-import { keepHooks } from "./kepthooks.js";
+import { interventionOf, recipeWords, type Operation, type Prompts, type Recipe } from "./recipes.js";
 
-const OPERATIONS = { zero: "Zero", scale: "Scale by", steer: "Steer: add × (corrupt − clean)" } as const;
-type Operation = keyof typeof OPERATIONS;
+const OPERATIONS: Record<Operation, string> = { zero: "Zero", scale: "Scale by", steer: "Steer: add × (corrupt − clean)" };
 
 /** "0, 3 7" → [0, 3, 7]; throws a sentence. */
 export function wholeNumbers(text: string, what: string): number[] {
@@ -23,64 +20,21 @@ export function wholeNumbers(text: string, what: string): number[] {
   });
 }
 
-async function activation(modelId: string, name: string, prompt: string, positions: number[]) {
-  const prompts = { input: { case: "text" as const, value: { prompts: [prompt] } } };
-  let values = new Float32Array();
-  let shape: bigint[] = [];
-  const forward = { target: { case: "modelId" as const, value: modelId }, prompts };
-  for await (const { chunk } of run.runWithCache({ forward, names: [name], positions })) {
-    if (chunk?.name !== name) continue;
-    if (shape.length === 0) {
-      shape = chunk.shape;
-      values = new Float32Array(Number(shape.reduce((product, length) => product * length, 1n)));
-    }
-    new Uint8Array(values.buffer).set(chunk.data, Number(chunk.offsetBytes));
-  }
-  return { values, shape };
-}
-
-function wordsOf({ intervention: it }: Hook): string {
-  const where = [
-    it?.heads.length ? `heads ${it.heads.join(", ")}` : "",
-    it?.positions.length ? `positions ${it.positions.join(", ")}` : "",
-  ].filter(Boolean).join("; ");
-  const operation = it?.operation;
-  const what =
-    operation?.case === "scale" ? `scaled by ${operation.value.factor}`
-    : operation?.case === "add" ? `plus ${operation.value.factor || 1} × (corrupt − clean)`
-    : operation?.case === "zero" ? "zero" : operation?.case ?? "?";
-  return `${it?.name} ${what}${where ? ` (${where})` : ""}`;
-}
-
 interface Props {
-  modelId: string;
   graphId: string;
-  clean: string;
-  corrupt: string;
-  changed: () => void;
+  prompts: Prompts;
+  recipes: Cell<Recipe[]>;
 }
 
-export function Hooks({ modelId, graphId, clean, corrupt, changed }: Props) {
+export function Hooks({ graphId, prompts, recipes }: Props) {
   const points = useSignal<string[]>([]);
-  const hooks = useSignal<Hook[]>([]);
   const name = useSignal("");
   const operation = useSignal<Operation>("zero");
   const factor = useSignal("1");
   const heads = useSignal("");
   const positions = useSignal("");
   const error = useSignal("");
-
-  const attempt = async (work: () => Promise<unknown>) => {
-    error.value = "";
-    try {
-      await work();
-      hooks.value = (await run.listHooks({ graphId }, QUICK)).hooks;
-      keepHooks(modelId, hooks.value);
-      changed();
-    } catch (failure) {
-      error.value = describe(failure);
-    }
-  };
+  const { modelId } = prompts;
   useEffect(() => {
     void models.listHookPoints({ modelId }, QUICK)
       .then(({ hookPoints }) => {
@@ -88,30 +42,27 @@ export function Hooks({ modelId, graphId, clean, corrupt, changed }: Props) {
         name.value ||= points.value.find((point) => point.endsWith("hook_resid_post")) ?? points.value[0] ?? "";
       })
       .catch((failure: unknown) => (error.value = describe(failure)));
-    void attempt(async () => undefined);
-  }, [modelId, graphId]);
+  }, [modelId]);
 
-  const add = () => attempt(async () => {
-    const at = wholeNumbers(positions.value, "Positions");
-    const times = Number(factor.value);
-    if (!Number.isFinite(times)) throw new Error(`'${factor.value}' is no number.`);
-    const intervention: MessageInitShape<typeof InterventionSchema> = {
-      name: name.value, heads: wholeNumbers(heads.value, "Heads"), positions: at,
-    };
-    if (operation.value === "zero") intervention.operation = { case: "zero", value: {} };
-    if (operation.value === "scale") intervention.operation = { case: "scale", value: { factor: times } };
-    if (operation.value === "steer") {
-      if (heads.value.trim() !== "") throw new Error("Steering is of all heads of a point: leave Heads empty.");
-      const where = at.length > 0 ? at : [-1];
-      const [from, to] = [await activation(modelId, name.value, clean, where), await activation(modelId, name.value, corrupt, where)];
-      const data = new Uint8Array(to.values.map((value, index) => value - from.values[index]!).buffer);
-      intervention.positions = where;
-      intervention.operation = {
-        case: "add", value: { factor: times, value: { dtype: DType.DTYPE_FLOAT32, shape: to.shape, data } },
+  const add = async () => {
+    error.value = "";
+    try {
+      const times = Number(factor.value);
+      if (!Number.isFinite(times)) throw new Error(`'${factor.value}' is no number.`);
+      const recipe: Recipe = {
+        name: name.value, op: operation.value, factor: operation.value === "zero" ? 0 : times,
+        heads: wholeNumbers(heads.value, "Heads"), positions: wholeNumbers(positions.value, "Positions"),
       };
+      if (recipe.op === "steer") {
+        if (recipe.heads.length > 0) throw new Error("Steering is of all heads of a point: leave Heads empty.");
+        if (recipe.positions.length === 0) recipe.positions = [-1];
+      }
+      await run.addHook({ graphId, intervention: await interventionOf(recipe, prompts) }, QUICK); // refuses what cannot be
+      recipes.value = [...recipes.value, recipe];
+    } catch (failure) {
+      error.value = describe(failure);
     }
-    await run.addHook({ graphId, intervention }, QUICK);
-  });
+  };
 
   return (
     <section aria-labelledby="hooks-title">
@@ -141,16 +92,18 @@ export function Hooks({ modelId, graphId, clean, corrupt, changed }: Props) {
         <button type="submit">Add hook</button>
       </form>
       {error.value && <Notice kind="error">{error.value}</Notice>}
-      <ul class="chips">
-        {hooks.value.map((hook) => (
-          <li key={hook.hookId}>
-            {wordsOf(hook)}{" "}
-            <button type="button" aria-label={`Remove hook ${hook.hookId}`}
-                    onClick={() => void attempt(() => run.removeHook({ graphId, hookId: hook.hookId }, QUICK))}>×</button>
+      <ul class="chips" aria-label="Hooks of this view">
+        {recipes.value.map((recipe, index) => (
+          <li key={index}>
+            {recipeWords(recipe)}{" "}
+            <button type="button" aria-label={`Remove hook ${recipeWords(recipe)}`}
+                    onClick={() => (recipes.value = recipes.value.filter((_, other) => other !== index))}>×</button>
           </li>
         ))}
       </ul>
-      {hooks.value.length === 0 && <p class="quiet">None. Hooks act in the patched pass only.</p>}
+      {recipes.value.length === 0
+        ? <p class="quiet">None. Hooks act in the patched pass only.</p>
+        : <button type="button" class="below" onClick={() => (recipes.value = [])}>Remove all hooks</button>}
     </section>
   );
 }

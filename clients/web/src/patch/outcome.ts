@@ -5,6 +5,7 @@ import type { FormContent } from "../forms/schema.js";
 import { edgeName, type Topology } from "../graph/topology.js";
 import { masks, run } from "../lib/rpc.js";
 import type { Logits } from "../prompt/logits.js";
+import { setHooks, type Prompts, type Recipe } from "./recipes.js";
 
 export interface Outcome {
   whole: Logits;
@@ -43,15 +44,13 @@ export function klDivergence(whole: Float32Array, patched: Float32Array): number
   return Math.max(0, sum);
 }
 
-/** Sets the graph's mask to these edges, and runs the model with it and without. */
+/** Sets the graph's hooks to these and its mask to these edges, and runs the model with them and without. */
 export async function measure(
-  topology: Topology,
-  edges: number[],
-  clean: string,
-  corrupt: string,
-  chosen: FormContent,
+  topology: Topology, edges: number[], hooks: Recipe[], prompt: Prompts, chosen: FormContent,
 ): Promise<Outcome> {
-  const { graphId, modelId } = topology.graph;
+  const { graphId } = topology.graph;
+  const { modelId, clean, corrupt } = prompt;
+  await setHooks(graphId, hooks, prompt);
   const cut = edges.map((edge) => ({
     edge: edgeName(topology, edge), seqNumber: topology.edgePosition[edge]! + 1, value: 1,
   }));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ablation by hand: click nodes and edges away and see what the model says then.
-import { useComputed, useSignal } from "@preact/signals";
+import { computed, useComputed, useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import type { Job } from "#gen/ablate/v1/prune_pb.js";
 import { AblationField } from "../forms/ablation.js";
@@ -15,7 +15,7 @@ import { counted } from "../lib/format.js";
 import { isActive, jobTitle } from "../lib/jobs.js";
 import { ablationHandle, fetchKept } from "../lib/kept.js";
 import { usePolled } from "../lib/poll.js";
-import { route, setParams } from "../lib/route.js";
+import { jsonCell, route, setParams, type Cell } from "../lib/route.js";
 import { QUICK, graphs, prune } from "../lib/rpc.js";
 import { PromptInputs, promptOf, useModel, useSettled } from "../prompt/inputs.js";
 import { Notice } from "../ui/notice.js";
@@ -24,6 +24,7 @@ import { Hooks } from "./hooks.js";
 import { Latest } from "./latest.js";
 import { measure, type Outcome } from "./outcome.js";
 import { Output } from "./output.js";
+import { recipesOf, type Recipe } from "./recipes.js";
 
 const SHOWN = 60;
 
@@ -72,12 +73,23 @@ function useBench(modelId: string | undefined, job: Job | undefined) {
   return { bench, error, reopen: () => again.value++ };
 }
 
+/** The hooks, as the address has them. */
+function recipeCell(): Cell<Recipe[]> {
+  const text = jsonCell<Recipe[]>("hooks", []);
+  const checked = computed(() => recipesOf(text.value));
+  return {
+    get value() { return checked.value; },
+    set value(next) { text.value = next; },
+  };
+}
+
 /** `reopen`: the graph was deleted by somebody; another is made. */
 function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reopen: () => void }) {
   const { topology } = bench;
   const clean = useSettled(promptOf("clean"));
   const corrupt = useSettled(promptOf("corrupt"));
-  const ablation = useSignal<FormContent>({});
+  const ablation = useMemo(() => jsonCell<FormContent>("ablation", {}), []);
+  const recipes = useMemo(() => recipeCell(), []);
   const kept = usePolled(fetchKept, 5);
   const ablations = (kept.value.value?.ablations ?? []).filter((one) => one.modelId === modelId).map(ablationHandle);
   const asked = useMemo(() => parseCut(topology, route.value.params["cut"] ?? ""), [topology]);
@@ -88,7 +100,6 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
   const error = useSignal("");
   const outcome = useSignal<Outcome | undefined>(undefined);
   const fresh = useSignal(false);
-  const hooksChanged = useSignal(0);
   const latest = useMemo(() => new Latest(), []);
   const indexOf = useMemo(() => edgeIndex(topology), [topology]);
   const cut = useComputed(() => [...new Set([...edges.value, ...[...places.value].flatMap((place) => edgesFrom(topology, place))])]);
@@ -105,7 +116,7 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
     fresh.value = false;
     latest.ask(async () => {
       try {
-        outcome.value = await measure(topology, cut.value, clean, corrupt, ablation.value);
+        outcome.value = await measure(topology, cut.value, recipes.value, { modelId, clean, corrupt }, ablation.value);
         error.value = "";
         fresh.value = true;
       } catch (failure) {
@@ -114,7 +125,7 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
         outcome.value = undefined;
       }
     });
-  }, [cut.value, clean, corrupt, ablation.value, hooksChanged.value, topology, recoveries.value]);
+  }, [cut.value, clean, corrupt, ablation.value, recipes.value, topology, recoveries.value]);
 
   const toggle = (set: typeof edges, item: number) => {
     const next = new Set(set.value);
@@ -144,7 +155,7 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
             Restore all
           </button>
         </div>
-        <Picture scene={scene} values={values} pointed={pointed} struck={places} cut={edges}
+        <Picture scene={scene} values={values} pointed={pointed} struck={places} cut={edges} at="at"
                  onPlace={(place) => toggle(places, place)} onEdge={(edge) => toggle(edges, edge)}
                  label="Graph: click a node or an edge to ablate it, again to restore it" />
         <form class="row" onSubmit={(event) => { event.preventDefault(); byName(); }}>
@@ -167,7 +178,7 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
       <div class="side">
         {error.value && <Notice kind="error">{error.value}</Notice>}
         {outcome.value && <Output modelId={modelId} outcome={outcome.value} fresh={fresh.value} />}
-        <Hooks modelId={modelId} graphId={bench.graphId} clean={clean} corrupt={corrupt} changed={() => hooksChanged.value++} />
+        <Hooks graphId={bench.graphId} prompts={{ modelId, clean, corrupt }} recipes={recipes} />
       </div>
     </div>
   );

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two lines over the positions of a prompt: solid for clean, dashed for corrupt.
-import type { Signal } from "@preact/signals";
+import type { Cell } from "../lib/route.js";
 import { number } from "../lib/format.js";
 import { visible, type Token } from "./tokens.js";
 
@@ -15,7 +15,7 @@ interface Props {
   clean: number[];
   corrupt: number[];
   tokens: Token[];
-  position: Signal<number>;
+  position: Cell<number>;
 }
 
 export function PositionPlot({ clean, corrupt, tokens, position }: Props) {

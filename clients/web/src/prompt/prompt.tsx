@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // A prompt pair through the plain model: its tokens, what comes next at each position, and how the
 // logit difference of two answers goes along the prompt.
-import { useSignal, type Signal } from "@preact/signals";
+import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import type { Model } from "#gen/ablate/v1/model_pb.js";
 import { epoch, recoveries } from "../lib/connection.js";
 import { describe, isCancelled } from "../lib/errors.js";
 import { number, percent } from "../lib/format.js";
-import { route, setParams } from "../lib/route.js";
+import { param, route, setParams, type Cell } from "../lib/route.js";
 import { Notice } from "../ui/notice.js";
 import { PositionPlot } from "./plot.js";
 import { ANSWERS, PromptInputs, promptOf, useModel, useSettled } from "./inputs.js";
@@ -109,7 +109,7 @@ function NextTokens({ model, pair, position }: { model: Model; pair: Pair; posit
   );
 }
 
-function Difference({ model, pair, position }: { model: Model; pair: Pair; position: Signal<number> }) {
+function Difference({ model, pair, position }: { model: Model; pair: Pair; position: Cell<number> }) {
   const answer = route.value.params["answer"] ?? ANSWERS.answer;
   const wrong = route.value.params["wrong"] ?? ANSWERS.wrong;
   const settled = useSettled(`${answer}\n${wrong}`);
@@ -152,10 +152,10 @@ export function Prompt() {
   const clean = useSettled(promptOf("clean"));
   const corrupt = useSettled(promptOf("corrupt"));
   const { pair, error, busy } = usePair(model, clean, corrupt);
-  const chosen = useSignal(-1);
+  const chosen = param("position").value === "" ? -1 : Number(param("position").value);
   const now = pair.value;
-  const position = now ? (chosen.value < 0 ? now.clean.tokens.length - 1 : Math.min(chosen.value, now.clean.tokens.length - 1)) : 0;
-  const shown = { get value() { return position; }, set value(next: number) { chosen.value = next; } } as Signal<number>;
+  const position = now ? (chosen >= 0 ? Math.min(chosen, now.clean.tokens.length - 1) : now.clean.tokens.length - 1) : 0;
+  const shown: Cell<number> = { get value() { return position; }, set value(next) { setParams({ position: String(next) }); } };
   const lengths = now && now.clean.tokens.length !== now.corrupt.tokens.length;
   return (
     <>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Signal } from "@preact/signals";
+import type { Cell } from "../lib/route.js";
 import { visible, type Token } from "./tokens.js";
 
 interface Props {
@@ -8,7 +8,7 @@ interface Props {
   /** Tokens to compare with: those that differ are marked. */
   other?: Token[] | undefined;
   /** The chosen position. */
-  position: Signal<number>;
+  position: Cell<number>;
 }
 
 /** A prompt token by token; each is a button that chooses its position. */

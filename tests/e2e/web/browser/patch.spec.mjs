@@ -62,7 +62,7 @@ test("hooks zero, scale and steer, until they are removed", async ({ page, daemo
   const hooks = page.getByRole("region", { name: "Hooks" });
   await hooks.getByLabel("Hook point").fill("blocks.0.hook_mlp_out");
   await hooks.getByRole("button", { name: "Add hook" }).click();
-  await expect(hooks).toContainText("blocks.0.hook_mlp_out zero");
+  await expect(hooks).toContainText("blocks.0.hook_mlp_out: set to zero (everywhere)");
   await expect(output(page)).not.toContainText("KL to the whole model 0 nats");
   const first = await output(page).getByRole("heading").innerText();
 
@@ -78,7 +78,7 @@ test("hooks zero, scale and steer, until they are removed", async ({ page, daemo
   await hooks.getByLabel("Hook point").fill("blocks.3.hook_resid_post");
   await hooks.getByLabel("Factor").fill("1");
   await hooks.getByRole("button", { name: "Add hook" }).click();
-  await expect(hooks).toContainText(/plus 1 × \(corrupt − clean\) \(positions -1\)/);
+  await expect(hooks).toContainText(/plus 1 × \(corrupt − clean\) \(position −1\)/);
   // The last residual stream becomes the corrupt prompt's, and so does the output.
   const corrupt = await python(daemon, `
 import json, ablate, numpy as np

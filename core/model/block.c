@@ -404,9 +404,25 @@ abl_tensor *abl_block_unembed_normed(abl_scope *scope, const abl_model *model,
 abl_tensor *abl_block_unembed_backward(abl_scope *scope, const abl_model *model,
                                        const abl_tensor *grad_logits, const abl_tensor *xhat,
                                        const abl_tensor *rstd) {
-    abl_tensor *unembed_t = abl_tensor_transpose(scope, model->weights.unembed, 0, 1);
-    abl_tensor *grad = abl_tensor_linear(scope, grad_logits, unembed_t, NULL);
+    abl_tensor *grad = abl_block_unembed_backward_normed(scope, model, grad_logits);
     return abl_block_norm_backward(scope, model, 0, ABL_BLOCK_NORM_FINAL, grad, xhat, rstd);
+}
+
+abl_tensor *abl_block_unembed_backward_normed(abl_scope *scope, const abl_model *model,
+                                              const abl_tensor *grad_logits) {
+    if (grad_logits == NULL) {
+        return NULL;
+    }
+    /* What all logits' gradients share meets an unembedding whose sum over them is 0, if it was
+     * centred and not narrowed since. In mse it is a hundred times the rest, so it goes before the
+     * product, which would round it. */
+    if (model->processing.center_unembed && model->dtype == ABL_DTYPE_F32) {
+        const int64_t last[] = {abl_tensor_rank(grad_logits) - 1};
+        grad_logits =
+            abl_tensor_sub(scope, grad_logits, abl_tensor_mean(scope, grad_logits, last, 1, true));
+    }
+    abl_tensor *unembed_t = abl_tensor_transpose(scope, model->weights.unembed, 0, 1);
+    return abl_tensor_linear(scope, grad_logits, unembed_t, NULL);
 }
 
 abl_tensor *abl_block_unembed_backward_columns(abl_scope *scope, const abl_model *model,

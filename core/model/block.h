@@ -149,7 +149,10 @@ abl_tensor *abl_block_unembed_normed(abl_scope *scope, const abl_model *model,
 abl_tensor *abl_block_unembed_backward(abl_scope *scope, const abl_model *model,
                                        const abl_tensor *grad_logits, const abl_tensor *xhat,
                                        const abl_tensor *rstd);
-/* The same for logits that matter in a few columns only: `columns` (rows, n) I64 and `grad` (rows,
+/* Its first half alone: (..., d_vocab_out) to the gradient at what the final norm gave. */
+abl_tensor *abl_block_unembed_backward_normed(abl_scope *scope, const abl_model *model,
+                                              const abl_tensor *grad_logits);
+/* The whole for logits that matter in a few columns only: `columns` (rows, n) I64 and `grad` (rows,
  * n) for a residual of (rows, d_model). */
 abl_tensor *abl_block_unembed_backward_columns(abl_scope *scope, const abl_model *model,
                                                const abl_tensor *columns, const abl_tensor *grad,

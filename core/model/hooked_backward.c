@@ -188,13 +188,12 @@ static abl_tensor *scalar_backward(abl_hooked_pass *p) {
 }
 
 static abl_tensor *end_backward(abl_hooked_pass *p) {
-    const abl_model_weights *weights = abl_model_get_weights(p->model);
     const norm_place place = {.which = ABL_BLOCK_NORM_FINAL,
                               .scale = ABL_HOOK_LN_FINAL_SCALE,
                               .normalized = ABL_HOOK_LN_FINAL_NORMALIZED,
                               .hook_layer = -1};
     abl_tensor *grad = at(p, ABL_HOOK_UNEMBED, -1, scalar_backward(p));
-    grad = abl_tensor_linear(p->scope, grad, transposed(p, weights->unembed), NULL);
+    grad = abl_block_unembed_backward_normed(p->scope, p->model, grad);
     return norm_backward(p, &place, &p->norm_final, grad);
 }
 

@@ -16,13 +16,12 @@
 
 #define TOL_SCORES_RELATIVE 2e-5 /* of the largest |score| of the set (goldens/README.md) */
 #define TOL_NOISE 1e-6           /* scores that are zero but for rounding */
-/* p (1 - p) of a sure answer goes with the exponential of a logit, whose rounding is 1e-6 of 17;
- * of float64 AutoCircuit's are off by 1.5e-5 there, ours by up to 1.2e-5 (float64_golden.c). */
-#define TOL_PROB_RELATIVE 4e-5
-/* The mse target is a token id (hundreds), the same for all of the vocabulary, and the
- * unembedding's mean over it is zero: the gradient is the small rest of a sum that cancels. Of
- * float64 AutoCircuit's are off by 3e-5 to 9e-5 there, ours by 2e-4 (float64_golden.c). */
-#define TOL_MSE_RELATIVE 3e-4
+/* Where AutoCircuit's own float32 is off by more than half of that, its share comes on top; ours is
+ * held to 2e-5 of the truth, or less, by float64_golden.c. p (1 - p) of a sure answer goes with the
+ * exponential of a logit; the mse of logits to ids of hundreds is the small rest of a sum that
+ * cancels, and worst at masks between 0 and 1. */
+#define TOL_PROB_RELATIVE (TOL_SCORES_RELATIVE + 1.5e-5)
+#define TOL_MSE_RELATIVE (TOL_SCORES_RELATIVE + 9e-5)
 #define TOL_EXACT_RELATIVE 5e-5
 #define TOL_SMOLLM2 1e-4
 #define TOL_SMOLLM2_ZERO 1e-3

@@ -5,8 +5,8 @@ float32, and prints how far its own float32 is from them.
 
     PYTHONHASHSEED=0 float64.py GOLDENS OUT_DIR     (AutoCircuit 1.0.1, TransformerLens 2.15.4)
 
-GOLDENS is the reference data, whose generate.py makes the model. Eight prompts in batches of four, the
-masks at 0.
+GOLDENS is the reference data, whose generate.py makes the model. Eight prompts in batches of four; the
+masks at 0, or where the case's name says so: at 0.7, or integrated over the eleven points of ig10.
 """
 
 import argparse
@@ -21,19 +21,21 @@ import torch  # noqa: E402
 from safetensors.numpy import save_file  # noqa: E402
 
 CASES = ("logit avg_diff", "logit mse", "prob avg_diff", "prob mse", "logprob avg_diff",
-         "logprob avg_val", "logit_exp avg_diff")  # fmt: skip
+         "logprob avg_val", "logit_exp avg_diff", "logit mse m0.7", "logit mse ig10")  # fmt: skip
+AT = {"m0.7": {"mask_val": 0.7}, "ig10": {"integrated_grad_samples": 10}}
 
 
 def gradients(made, dtype):
     model, train, _ = made.pm(dtype=dtype)
     arrays = {}
     for case in CASES:
-        grad_function, answer_function = case.split()
+        grad_function, answer_function, *at = case.split()
         scores = generate.mask_gradient_prune_scores(
-            model, train, None, grad_function=grad_function, answer_function=answer_function, mask_val=0.0
-        )
+            model, train, None, grad_function=grad_function, answer_function=answer_function,
+            **(AT[at[0]] if at else {"mask_val": 0.0}),
+        )  # fmt: skip
         for module, values in scores.items():
-            arrays[f"{grad_function}_{answer_function}/{module}"] = values.detach().numpy()
+            arrays[f"{case.replace(' ', '_')}/{module}"] = values.detach().numpy()
     return arrays
 
 

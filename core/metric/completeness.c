@@ -86,7 +86,7 @@ static abl_circuits_options circuits_of(const abl_completeness_options *options,
                                         const abl_edge_set *sets) {
     abl_circuits_options out = options->circuits;
     out.patch_type = ABL_PATCH_TREE;
-    out.slice = ABL_PATCH_LAST_SEQ;
+    out.out_slice = ABL_OUT_SLICE_LAST;
     out.scores = NULL;
     out.sizes = NULL;
     out.sets = sets;

@@ -34,7 +34,7 @@ static abl_code options_check(const abl_sweep_options *o, abl_status *ret_status
                         "%d metrics were asked for; there must be 1 to %d", o->metric_count,
                         ABL_METRIC_COUNT);
     }
-    if (o->circuits.slice != ABL_PATCH_LAST_SEQ) {
+    if (o->circuits.out_slice != ABL_OUT_SLICE_LAST) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SLICE_INVALID",
                         "metrics are of the last position; out_slice must be last_seq");
     }

@@ -16,7 +16,7 @@ ABL_BEGIN_DECLS
 typedef struct abl_sweep abl_sweep;
 
 typedef struct abl_sweep_options {
-    abl_circuits_options circuits; /* slice must be ABL_PATCH_LAST_SEQ */
+    abl_circuits_options circuits; /* slice must be ABL_OUT_SLICE_LAST */
     abl_metric metrics[ABL_METRIC_COUNT];
     int32_t metric_count;
 } abl_sweep_options;

@@ -22,11 +22,11 @@
 
 ABL_BEGIN_DECLS
 
-/* Which positions the logits are wanted at. */
+/* Which positions the logits are wanted at: AutoCircuit's slice_output. */
 typedef enum abl_out_slice {
-    ABL_OUT_SLICE_ALL,       /* (batch, pos, d_vocab_out) */
-    ABL_OUT_SLICE_LAST,      /* "last_seq": (batch, d_vocab_out) */
+    ABL_OUT_SLICE_LAST = 0,  /* "last_seq": (batch, d_vocab_out) */
     ABL_OUT_SLICE_NOT_FIRST, /* "not_first_seq": (batch, pos - 1, d_vocab_out) */
+    ABL_OUT_SLICE_ALL,       /* None: (batch, pos, d_vocab_out) */
 } abl_out_slice;
 
 /* Asked between layers; true stops the pass with CANCELLED (RUN_CANCELLED). */

@@ -516,7 +516,7 @@ abl_code abl_backward_run(abl_backward *backward, const abl_patch_options *o,
         code = abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "MASK_MISSING",
                         "a gradient at a mask needs one");
     }
-    if (code == ABL_CODE_OK && o->slice != ABL_PATCH_LAST_SEQ) {
+    if (code == ABL_CODE_OK && o->out_slice != ABL_OUT_SLICE_LAST) {
         code = abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SLICE_INVALID",
                         "gradients at masks are of the last position's logits");
     }

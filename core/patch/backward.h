@@ -21,7 +21,7 @@ ABL_BEGIN_DECLS
 typedef abl_logits_loss_cb abl_patch_loss_cb;
 
 /* ret_logits (batch, vocab) may be NULL. ret_gradient has the mask's shape, and is overwritten.
- * options->slice must be ABL_PATCH_LAST_SEQ; a mask must be given.
+ * options->out_slice must be ABL_OUT_SLICE_LAST; a mask must be given.
  *   INVALID_ARGUMENT, RESOURCE_EXHAUSTED  as abl_patch_forward()
  *   INVALID_ARGUMENT  MASK_MISSING, SLICE_INVALID */
 ABL_MUST_CHECK abl_code abl_patch_backward(const abl_patch_options *options,

@@ -153,7 +153,7 @@ static abl_patch_options patch_options(const abl_circuits *circuits, const abl_b
                                .batch = batch->size,
                                .seq = batch->seq_len,
                                .interventions = o->interventions,
-                               .slice = o->slice};
+                               .out_slice = o->out_slice};
 }
 
 /* That the interventions can be done in each batch: the last may be smaller. */
@@ -353,7 +353,7 @@ int64_t abl_circuits_bytes_estimate(const abl_circuits_options *options) {
                                                                              : batches->count,
                                .seq = abl_dataset_seq_len(batches->dataset),
                                .interventions = options->interventions,
-                               .slice = options->slice};
+                               .out_slice = options->out_slice};
     const abl_ablator_options ablator = ablator_options(options);
     return abl_patch_bytes_estimate(&patch) + abl_ablator_bytes_estimate(&ablator) +
            12 * abl_patch_logit_count(&patch);

@@ -33,7 +33,7 @@ typedef struct abl_circuits_options {
     const abl_sources *resident; /* made before, and used instead: abl_ablator_options */
     int32_t resident_first;
     bool reverse_clean_corrupt; /* swaps the two inputs */
-    abl_patch_slice slice;
+    abl_out_slice out_slice;
     abl_interventions interventions; /* of every pass, those that ablate included; borrowed */
     const float *scores;             /* with sizes: circuits by score ... */
     const int64_t *sizes;

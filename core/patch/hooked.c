@@ -313,18 +313,6 @@ static abl_tensor *start_backward_cb(void *user_data, abl_scope *scope) {
 
 /* ---- The whole --------------------------------------------------------------------------- */
 
-static abl_out_slice out_slice_of(abl_patch_slice slice) {
-    switch (slice) {
-    case ABL_PATCH_NOT_FIRST_SEQ:
-        return ABL_OUT_SLICE_NOT_FIRST;
-    case ABL_PATCH_ALL_SEQ:
-        return ABL_OUT_SLICE_ALL;
-    case ABL_PATCH_LAST_SEQ:
-        break;
-    }
-    return ABL_OUT_SLICE_LAST;
-}
-
 static abl_forward_options forward_options(const abl_patch_options *options,
                                            const abl_forward_options *hooks) {
     abl_forward_options forward = *hooks;
@@ -334,7 +322,7 @@ static abl_forward_options forward_options(const abl_patch_options *options,
     forward.seq = options->seq;
     forward.prefix = options->prefix;
     forward.interventions = options->interventions;
-    forward.out_slice = out_slice_of(options->slice);
+    forward.out_slice = options->out_slice;
     return forward;
 }
 
@@ -525,7 +513,7 @@ abl_code abl_patch_hooked_gradient(const abl_patch_options *options,
     abl_forward_options hooks = PLAIN;
     hooks.scalar = (abl_scalar){
         .kind = ABL_SCALAR_CALLBACK, .loss_cb = loss->loss_cb, .loss_data = loss->user_data};
-    ABL_ASSERT(options->mask != NULL && options->slice == ABL_PATCH_LAST_SEQ);
+    ABL_ASSERT(options->mask != NULL && options->out_slice == ABL_OUT_SLICE_LAST);
     const wanted want = {.mask_gradient = ret_gradient, .current = loss->current};
     abl_forward_result result;
     abl_code code = run(options, &hooks, &want, &result, ret_status);
@@ -546,7 +534,7 @@ abl_code abl_patch_hooked_sources(const abl_patch_options *options, bool residua
     }
     abl_patch_options plain = *options;
     plain.mask = NULL;
-    plain.slice = ABL_PATCH_LAST_SEQ;
+    plain.out_slice = ABL_OUT_SLICE_LAST;
     abl_forward_result result;
     abl_code code = run(&plain, &PLAIN, &(wanted){.keep = sources}, &result, ret_status);
     if (code != ABL_CODE_OK) {

@@ -13,7 +13,6 @@
 #ifndef ABLATE_CORE_PATCH_HOOKED_H
 #define ABLATE_CORE_PATCH_HOOKED_H
 
-#include "core/model/forward.h"
 #include "core/patch/patch.h"
 
 ABL_BEGIN_DECLS

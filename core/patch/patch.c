@@ -43,7 +43,7 @@ abl_code abl_patch_check(const abl_patch_options *o, abl_status *ret_status) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SEQ_LEN_MISMATCH",
                         "the graph has %d positions, the input has %d tokens", positions, o->seq);
     }
-    if (o->slice == ABL_PATCH_NOT_FIRST_SEQ && o->seq < 2) {
+    if (o->out_slice == ABL_OUT_SLICE_NOT_FIRST && o->seq < 2) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "SEQ_INVALID",
                         "out_slice not_first_seq of %d token leaves nothing", o->seq);
     }
@@ -125,9 +125,9 @@ abl_code abl_patch_forward(const abl_patch_options *options, float *ret_logits,
 
 int64_t abl_patch_logit_count(const abl_patch_options *options) {
     int64_t vocab = abl_model_get_config(options->model)->d_vocab_out;
-    int64_t positions = options->slice == ABL_PATCH_LAST_SEQ        ? 1
-                        : options->slice == ABL_PATCH_NOT_FIRST_SEQ ? options->seq - 1
-                                                                    : options->seq;
+    int64_t positions = options->out_slice == ABL_OUT_SLICE_LAST        ? 1
+                        : options->out_slice == ABL_OUT_SLICE_NOT_FIRST ? options->seq - 1
+                                                                        : options->seq;
     return options->batch * positions * vocab;
 }
 

@@ -15,7 +15,7 @@
 
 #include "core/data/dataset.h"
 #include "core/graph/graph.h"
-#include "core/model/intervene.h"
+#include "core/model/forward.h"
 #include "core/patch/ablation.h"
 
 ABL_BEGIN_DECLS
@@ -34,12 +34,6 @@ typedef enum abl_mask_function {
     ABL_MASK_FUNCTION_COUNT,
 } abl_mask_function;
 
-typedef enum abl_patch_slice {
-    ABL_PATCH_LAST_SEQ = 0,
-    ABL_PATCH_NOT_FIRST_SEQ,
-    ABL_PATCH_ALL_SEQ,
-} abl_patch_slice;
-
 typedef struct abl_patch_options {
     struct abl_model *model;
     const abl_graph *graph;
@@ -55,7 +49,7 @@ typedef struct abl_patch_options {
     const float *mask_draws; /* hard_concrete's u itself, (batch, edges); NULL: from the seed */
     const abl_sources *ablated;      /* one row, or as many as batch; as long as seq; NULL: ZERO */
     abl_interventions interventions; /* with any, the pass goes by hooked.h: slower, and exact */
-    abl_patch_slice slice;
+    abl_out_slice out_slice;
 } abl_patch_options;
 
 /* Writes the logits, (batch, vocab) for one position or (batch, positions, vocab); their count is

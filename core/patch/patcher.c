@@ -408,12 +408,13 @@ static abl_tensor *end_last(pass *p, abl_tensor *resid) {
 
 static abl_tensor *end_input(pass *p, abl_tensor *resid) {
     const abl_graph *graph = p->patcher->graph;
-    if (p->options->slice == ABL_PATCH_LAST_SEQ) {
+    if (p->options->out_slice == ABL_OUT_SLICE_LAST) {
         return end_last(p, resid);
     }
     const abl_graph_module *module = abl_graph_module_at(graph, abl_graph_module_count(graph) - 1);
     abl_tensor *x = single_input(p, module, p->patcher->config->n_layers, false, resid);
-    return p->options->slice == ABL_PATCH_ALL_SEQ ? x : abl_tensor_slice(p->scope, x, 1, 1, p->seq);
+    return p->options->out_slice == ABL_OUT_SLICE_ALL ? x
+                                                      : abl_tensor_slice(p->scope, x, 1, 1, p->seq);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */

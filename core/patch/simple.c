@@ -212,9 +212,9 @@ abl_code abl_simple_forward(const abl_patch_options *options, float *ret_logits,
     abl_code code = pass_open(&p, options, ret_status);
     if (code == ABL_CODE_OK) {
         abl_tensor *x = forward(&p);
-        if (options->slice == ABL_PATCH_LAST_SEQ) {
+        if (options->out_slice == ABL_OUT_SLICE_LAST) {
             x = abl_tensor_select(p.scope, x, 1, options->seq - 1);
-        } else if (options->slice == ABL_PATCH_NOT_FIRST_SEQ) {
+        } else if (options->out_slice == ABL_OUT_SLICE_NOT_FIRST) {
             x = abl_tensor_slice(p.scope, x, 1, 1, options->seq);
         }
         abl_tensor *logits = abl_block_unembed(p.scope, p.model, x, NULL, NULL);
@@ -355,7 +355,7 @@ static void backward(pass *p, abl_patch_loss_cb loss_cb, void *user_data, float 
 abl_code abl_simple_backward(const abl_patch_options *options, abl_patch_loss_cb loss_cb,
                              void *user_data, float *ret_logits, float *ret_gradient,
                              abl_status *ret_status) {
-    ABL_ASSERT(options->mask != NULL && options->slice == ABL_PATCH_LAST_SEQ);
+    ABL_ASSERT(options->mask != NULL && options->out_slice == ABL_OUT_SLICE_LAST);
     pass p;
     abl_code code = pass_open(&p, options, ret_status);
     if (code == ABL_CODE_OK) {

@@ -167,7 +167,7 @@ abl_patch_options abl_prune_pass(const abl_prune_options *options, const abl_bat
                                .batch = batch->size,
                                .seq = batch->seq_len,
                                .interventions = options->interventions,
-                               .slice = ABL_PATCH_LAST_SEQ};
+                               .out_slice = ABL_OUT_SLICE_LAST};
 }
 
 abl_loss abl_prune_loss(const abl_prune_options *options) {

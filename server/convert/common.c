@@ -223,18 +223,6 @@ Ablate__V1__OutSlice abl_convert_out_slice_back(abl_out_slice slice) {
     }
 }
 
-abl_patch_slice abl_convert_patch_slice(abl_out_slice slice) {
-    switch (slice) {
-    case ABL_OUT_SLICE_ALL:
-        return ABL_PATCH_ALL_SEQ;
-    case ABL_OUT_SLICE_NOT_FIRST:
-        return ABL_PATCH_NOT_FIRST_SEQ;
-    case ABL_OUT_SLICE_LAST:
-    default:
-        return ABL_PATCH_LAST_SEQ;
-    }
-}
-
 abl_ablation abl_convert_ablation_type(Ablate__V1__AblationType type) {
     return type == ABLATE__V1__ABLATION_TYPE__ABLATION_TYPE_UNSPECIFIED
                ? ABL_ABLATION_RESAMPLE

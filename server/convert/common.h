@@ -63,7 +63,6 @@ ABL_MUST_CHECK abl_code abl_convert_prompts(const char *field, const Ablate__V1_
 /* `unspecified` is what OUT_SLICE_UNSPECIFIED means. */
 abl_out_slice abl_convert_out_slice(Ablate__V1__OutSlice slice, abl_out_slice unspecified);
 Ablate__V1__OutSlice abl_convert_out_slice_back(abl_out_slice slice);
-abl_patch_slice abl_convert_patch_slice(abl_out_slice slice);
 abl_ablation abl_convert_ablation_type(Ablate__V1__AblationType type);
 abl_patch_type abl_convert_patch_type(Ablate__V1__PatchType type);
 

@@ -385,7 +385,7 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
         .mask_dropout = pass->mask_dropout,
         .seed = pass->request.seed,
         .interventions = pass->hooks.list,
-        .slice = abl_convert_patch_slice(pass->out_slice),
+        .out_slice = pass->out_slice,
     };
     if (pass->mask->batch != 0 && pass->mask->batch != pass->batch.batch) {
         (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "MASK_BATCH_MISMATCH",

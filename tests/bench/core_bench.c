@@ -52,9 +52,8 @@ static void bench_forward(const bench_args *args, const char *op) {
                                       .batch = args->batch,
                                       .seq = args->seq,
                                       .stop_at_layer = -1};
-    if (strcmp(op, "forward_last") == 0) {
-        r.options.out_slice = ABL_OUT_SLICE_LAST;
-    }
+    bool last = strcmp(op, "forward_last") == 0;
+    r.options.out_slice = last ? ABL_OUT_SLICE_LAST : ABL_OUT_SLICE_ALL;
     r.options.capture_all = strcmp(op, "cache") == 0;
     bench_timing timing = bench_time(forward_once, &r, args->reps);
     bench_emit(abl_model_get_config(r.model), args, op, 0, &timing);

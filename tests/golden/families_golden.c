@@ -25,6 +25,7 @@ static abl_forward_result run(const abl_model *model, const abl_safetensors_tens
                                          .seq = tokens->shape[1],
                                          .hooks = hooks,
                                          .hook_count = hook_count,
+                                         .out_slice = ABL_OUT_SLICE_ALL,
                                          .stop_at_layer = -1};
     abl_forward_result result;
     abl_status status;

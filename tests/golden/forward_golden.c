@@ -206,6 +206,7 @@ static void case_cache(const char *model_name, const char *variant, const abl_mo
                                    .seq = tokens->shape[1],
                                    .capture_all = true,
                                    .per_head_inputs = true,
+                                   .out_slice = ABL_OUT_SLICE_ALL,
                                    .stop_at_layer = -1};
     abl_forward_result result = forward(&options);
     check_names(case_name, "names and shapes, flags on", &result,

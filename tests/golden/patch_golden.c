@@ -232,7 +232,7 @@ static void case_out_slices(const edges_subject *s) {
             .model = s->model,
             .graph = s->graph,
             .batches = {.dataset = s->dataset, .count = 2, .batch_size = 2},
-            .slice = (abl_patch_slice)slice,
+            .out_slice = (abl_out_slice)slice,
             .sets = &set,
             .circuit_count = 1};
         int64_t edge_count = 0;

@@ -190,6 +190,7 @@ static void plain_passes(const pair *p) {
                                    .seq = SEQ,
                                    .capture_all = true,
                                    .in_float32 = true,
+                                   .out_slice = ABL_OUT_SLICE_ALL,
                                    .stop_at_layer = -1};
     abl_forward_result wide = forward(p->wide, options);
     abl_forward_result narrow = forward(p->narrow, options);
@@ -206,6 +207,7 @@ static void plain_passes(const pair *p) {
                                                .columns = columns,
                                                .weights = weights,
                                                .width = 1},
+                                    .out_slice = ABL_OUT_SLICE_ALL,
                                     .stop_at_layer = -1};
     wide = forward(p->wide, options);
     narrow = forward(p->narrow, options);
@@ -226,6 +228,7 @@ static void cached_passes(const pair *p) {
                                    .seq = SEQ - CUT,
                                    .prefix = wide_prefix,
                                    .in_float32 = true,
+                                   .out_slice = ABL_OUT_SLICE_ALL,
                                    .stop_at_layer = -1};
     abl_forward_result wide = forward(p->wide, options);
     options.prefix = narrow_prefix;

@@ -33,8 +33,12 @@ static abl_model *load_plain(void) {
 }
 
 static abl_forward_options plain(const abl_model *model) {
-    return (abl_forward_options){
-        .model = model, .tokens = tokens, .batch = BATCH, .seq = SEQ, .stop_at_layer = -1};
+    return (abl_forward_options){.model = model,
+                                 .tokens = tokens,
+                                 .batch = BATCH,
+                                 .seq = SEQ,
+                                 .out_slice = ABL_OUT_SLICE_ALL,
+                                 .stop_at_layer = -1};
 }
 
 static abl_forward_result forward(const abl_forward_options *options) {

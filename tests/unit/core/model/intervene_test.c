@@ -42,6 +42,7 @@ static abl_forward_options pass_of(const abl_model *model, const abl_interventio
                                  .tokens = tokens,
                                  .batch = BATCH,
                                  .seq = SEQ,
+                                 .out_slice = ABL_OUT_SLICE_ALL,
                                  .stop_at_layer = -1,
                                  .interventions = {.items = items, .count = count}};
 }

@@ -189,6 +189,7 @@ static void the_end_of_the_whole_pass(const char *model_name) {
                                    .seq = SEQ,
                                    .hooks = hooks,
                                    .hook_count = ABL_COUNT_OF(hooks),
+                                   .out_slice = ABL_OUT_SLICE_ALL,
                                    .stop_at_layer = -1};
     abl_forward_result whole = forward(&options);
     int32_t tails[BATCH * TAIL];

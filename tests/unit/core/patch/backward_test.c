@@ -405,7 +405,7 @@ static void what_has_no_gradient_is_refused(void **state) {
         bad[i] = good;
     }
     bad[0].mask = NULL;
-    bad[1].slice = ABL_PATCH_ALL_SEQ;
+    bad[1].out_slice = ABL_OUT_SLICE_ALL;
     bad[2].mask_batch = BATCH - 1;
     bad[3].mask_dropout = 1;
     bad[4].mask_function = ABL_MASK_FUNCTION_COUNT;

@@ -126,18 +126,18 @@ static float *mask_of(size_t count, uint32_t seed) {
 
 /* ---- the ends of the mask -------------------------------------------------------------------- */
 
-static void ends_are_the_plain_runs(size_t which, bool by_position, abl_patch_slice slice) {
+static void ends_are_the_plain_runs(size_t which, bool by_position, abl_out_slice slice) {
     subject s = subject_open(which, by_position);
     abl_graph *factorized = graph_of(s.model, false, 0);
     float *mask = abl_calloc(s.edges, sizeof *mask);
     abl_patch_options options = options_of(&s, mask);
-    options.slice = slice;
+    options.out_slice = slice;
     abl_patch_options plain = {.model = s.model,
                                .graph = factorized,
                                .tokens = s.clean,
                                .batch = BATCH,
                                .seq = s.seq,
-                               .slice = slice};
+                               .out_slice = slice};
     size_t bytes = (size_t)abl_patch_logit_count(&options) * sizeof(float);
     float *expected = logits_of(&plain);
     float *actual = logits_of(&options);
@@ -167,8 +167,8 @@ static void an_empty_mask_is_the_clean_run_and_a_full_one_the_corrupt_bit_for_bi
     (void)state;
     for (size_t which = 0; which < ABL_COUNT_OF(MODELS); which++) {
         for (int slice = 0; slice < 3; slice++) {
-            ends_are_the_plain_runs(which, false, (abl_patch_slice)slice);
-            ends_are_the_plain_runs(which, true, (abl_patch_slice)slice);
+            ends_are_the_plain_runs(which, false, (abl_out_slice)slice);
+            ends_are_the_plain_runs(which, true, (abl_out_slice)slice);
         }
     }
 }

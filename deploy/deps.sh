@@ -11,6 +11,7 @@
 #   deploy/deps.sh demo       that, and the Python package
 #   deploy/deps.sh dashboard  what building the dashboard needs: Node and its packages
 #   deploy/deps.sh torch2     that of `build`, and the libtorch of `pip install torch`
+#   deploy/deps.sh lens       what researchers have beside the client: torch, TransformerLens, tracr
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what="${1:-all}"
@@ -120,6 +121,22 @@ python_env() {
     touch "$done_stamp"
 }
 
+# TransformerLens 4, and 2 and 3 in folders of their own: their dependencies are the same.
+lens() {
+    local done_stamp version venv=build/lens-venv
+    apt_install "${packages_demo[@]}"
+    done_stamp="$(stamp lens deploy/deps.sh deploy/lens-requirements.txt)"
+    [ -e "$done_stamp" ] && [ -d "$venv" ] && return 0
+    say "installing torch, TransformerLens and tracr into $venv"
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install -q --disable-pip-version-check -r deploy/lens-requirements.txt
+    for version in 2.18.0 3.9.0; do
+        "$venv/bin/pip" install -q --disable-pip-version-check --no-deps \
+            --target "$venv/transformer-lens-$version" "transformer-lens==$version"
+    done
+    touch "$done_stamp"
+}
+
 # npm writes the lock file's packages and nothing else; node_modules is ignored by git.
 node_env() {
     local folder done_stamp
@@ -153,11 +170,12 @@ demo)
     ;;
 dashboard) node_env clients/web ;;
 torch2) torch2 ;;
+lens) lens ;;
 all)
     apt_install "${packages_demo[@]}" "${packages_test[@]}"
     python_env test
     node_env tests/e2e/web clients/web
     grpcurl
     ;;
-*) fail "unknown part '$what': all, build, demo, dashboard or torch2" ;;
+*) fail "unknown part '$what': all, build, demo, dashboard, torch2 or lens" ;;
 esac

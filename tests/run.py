@@ -94,10 +94,10 @@ class Phase:
         code = self.run("ctest", command, **env)
         self.count(count_ctest(report) if report.exists() else Result(), code, "ctest")
 
-    def pytest(self, *arguments: str, **env: str) -> None:
+    def pytest(self, *arguments: str, python: Path = PYTHON, **env: str) -> None:
         report = LOGS / f"{self.name}.pytest.xml"
         report.unlink(missing_ok=True)
-        command = [PYTHON, "-m", "pytest", "-q", "-rs", f"--junitxml={report}", *arguments]
+        command = [python, "-m", "pytest", "-q", "-rs", f"--junitxml={report}", *arguments]
         code = self.run("pytest", command, **env)
         self.count(count_pytest(report) if report.exists() else Result(), code, "pytest")
 
@@ -303,6 +303,20 @@ def phase_torch2(phase: Phase) -> None:
         phase.ctest("torch2", "-L", "unit|golden", OMP_WAIT_POLICY="PASSIVE")
 
 
+def phase_lens(phase: Phase) -> None:
+    """The Python client beside torch, TransformerLens 2 to 4 and tracr."""
+    if phase.run("installing", ["deploy/deps.sh", "lens"]) != 0:
+        phase.result.failures.append("installing torch and TransformerLens")
+    elif phase.build("dev"):
+        files = ["test_auto_circuit.py", "test_auto_circuit_more.py", "test_client.py"]
+        files += ["test_local_async_bridge.py", "test_masks.py", "test_transformer_lens.py"]
+        phase.pytest(
+            "clients/python/tests", "--ignore=clients/python/tests/test_checks.py",
+            *(f"tests/e2e/{name}" for name in files), python=ROOT / "build/lens-venv/bin/python",
+            PYTHONPATH=str(ROOT / "clients/python/src"), ABLATE_BUILD=str(ROOT / "build/dev"),
+        )  # fmt: skip
+
+
 def fetch_model(phase: Phase) -> None:
     """The real model of the goldens; where it cannot be had, they say that they skip it."""
     models = ROOT / "build" / "models"
@@ -324,6 +338,7 @@ PHASES = {
     "tsan": phase_tsan,
     "fuzz": phase_fuzz,
     "torch2": phase_torch2,
+    "lens": phase_lens,
 }
 
 

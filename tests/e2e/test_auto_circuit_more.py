@@ -131,8 +131,9 @@ def test_what_the_ioi_circuit_recovers(gpt2_shaped, ioi_path, tmp_path, monkeypa
     found = ioi_circuit_single_template_logit_diff_percent(gpt2_shaped, 8, True, "ABBA", 0, **options)
     count, mean, deviation, each, scores = found
     assert sum(int(np.asarray(array).sum()) for array in scores.values()) == count > 0
-    assert each.shape == (8,) and mean == pytest.approx(np.mean(each))
-    assert deviation == pytest.approx(np.std(each, ddof=1))
+    each = np.asarray(each)
+    assert each.shape == (8,) and mean == pytest.approx(each.mean())
+    assert deviation == pytest.approx(each.std(ddof=1))
     # By hand: all edges but the circuit's carry the other prompt.
     rows = json.loads(ioi_path.read_text())["prompts"][:8]
     graph = gpt2_shaped.graph(factorized=factorized, seq_len=16)

@@ -302,7 +302,7 @@ def test_unloading_gives_the_memory_back(client, daemon):
 
 
 def test_torch_tensors_come_where_torch_is(daemon, tiny):
-    torch = pytest.importorskip("torch", reason="torch is optional for the client")
+    torch = pytest.importorskip("torch", reason="phase lens has it")
     with ablate.connect(daemon.grpc) as connection:
         logits = connection.model(tiny.id)(torch.arange(8)[None])
         assert isinstance(logits, torch.Tensor) and logits.dtype == torch.float32

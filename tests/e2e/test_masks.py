@@ -138,7 +138,7 @@ def test_a_gradient_for_each_prompt_sums_to_that_of_all(graph, prompts):
 
 
 def test_masks_train_under_an_optimizer_of_ones_own(graph, prompts):
-    torch = pytest.importorskip("torch", reason="train_mask_mode hands out torch parameters")
+    torch = pytest.importorskip("torch", reason="phase lens has it")
     clean, corrupt = prompts
     target = torch.as_tensor(np.array(graph(clean))).log_softmax(-1)
     graph.set_patch_mask(0.5)

@@ -42,9 +42,8 @@ def test_tracr_refuses_layer_norms():
 
 
 def test_a_compiled_program_keeps_its_function():
-    """Needs tracr-pypi, which needs jax: too much for every run, so it is optional here.
-    tests/golden/data/families has two programs converted."""
-    pytest.importorskip("tracr", reason="tracr-pypi is not installed")
+    """Needs tracr-pypi, which needs jax; tests/golden/data/families has two programs converted."""
+    pytest.importorskip("tracr", reason="phase lens has tracr-pypi")
     from tracr.compiler import compiling
     from tracr.rasp import rasp
 

@@ -8,8 +8,9 @@
  * Destinations of a block with equal masks share one input.
  *
  * Trials at a time: where few rows pass through large products, more trials make them better, and
- * where products are large already a wrong guess is all that more trials give. So the planned cost
- * of one trial bounds their number, beside how far the last walks went (acdc.c). */
+ * where products are large already a wrong guess is all that more trials give. So their number is
+ * bounded, beside by how far the last walks went (acdc.c), by about a hundred rows for each weight
+ * that the planned trials read, and as much work again as starting a pass's operations takes. */
 #include "core/prune/acdc_delta.h"
 
 #include "core/base/assert.h"
@@ -18,7 +19,8 @@
 
 #include <string.h>
 
-#define FLOPS_PER_PASS_CPU 6e9
+#define FLOPS_PER_WEIGHT_CPU 200
+#define FLOPS_PER_PASS_CPU 5e7
 #define FLOPS_PER_PASS_CUDA 4e11
 #define BYTES_PER_PASS (512LL << 20)
 
@@ -332,6 +334,7 @@ static void trials_plan(abl_acdc_delta_run *run, int32_t count) {
 
 typedef struct trial_cost {
     double flops;
+    double weights; /* read, by however many trials */
     int64_t floats;
 } trial_cost;
 
@@ -341,7 +344,9 @@ static trial_cost cost_of(const abl_acdc_delta_run *run) {
     const abl_model_config *c = run->config;
     const int64_t tokens = run->size * run->tail;
     const int64_t head = (int64_t)c->d_head * run->width;
-    trial_cost cost = {.flops = 2.0 * (double)run->size * (double)run->width * c->d_vocab_out,
+    const double unembed = (double)run->width * c->d_vocab_out;
+    trial_cost cost = {.flops = 2 * (double)run->size * unembed,
+                       .weights = unembed,
                        .floats = 2LL * run->size * c->d_vocab_out +
                                  (plan->slot_count + plan->mix_count + 4) * tokens * run->width};
     double slots = plan->slot_count;
@@ -352,9 +357,12 @@ static trial_cost cost_of(const abl_acdc_delta_run *run) {
         int64_t out = run->size * abl_acdc_positions(run, b);
         cost.flops += 2 * mixes * slots * (double)(tokens * run->width);
         cost.flops += 6.0 * (double)(heads * tokens * head) + 2.0 * (double)(heads * out * head);
+        cost.weights += 4.0 * (double)(heads * head);
         cost.floats += 5 * heads * tokens * c->d_head;
         if (block->mlp_mix >= 0) {
-            cost.flops += (c->gated ? 6.0 : 4.0) * (double)(out * run->width) * c->d_mlp;
+            double mlp = (c->gated ? 3.0 : 2.0) * (double)run->width * c->d_mlp;
+            cost.flops += 2 * (double)out * mlp;
+            cost.weights += mlp;
             cost.floats += out * run->width;
         }
     }
@@ -364,7 +372,9 @@ static trial_cost cost_of(const abl_acdc_delta_run *run) {
 static int32_t trials_worth(const abl_acdc_delta_run *run, int32_t count) {
     trial_cost cost = cost_of(run);
     bool cuda = abl_model_device(run->model).type == ABL_DEVICE_CUDA;
-    double by_flops = (cuda ? FLOPS_PER_PASS_CUDA : FLOPS_PER_PASS_CPU) / cost.flops;
+    double enough =
+        cuda ? FLOPS_PER_PASS_CUDA : FLOPS_PER_PASS_CPU + FLOPS_PER_WEIGHT_CPU * cost.weights;
+    double by_flops = enough / cost.flops;
     double by_bytes = (double)BYTES_PER_PASS / (4.0 * (double)cost.floats);
     double most = by_flops < by_bytes ? by_flops : by_bytes;
     return most < 1 ? 1 : most < count ? (int32_t)most : count;

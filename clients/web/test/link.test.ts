@@ -72,7 +72,8 @@ group("hooks in words", () => {
     expect(differenceWords([zero, zero], [])).toBe("Faithfulness is measured without the run's own interventions.");
   });
   test("of an address are taken as far as they make sense", () => {
-    const [recipe, ...rest] = recipesOf([{ name: "p", op: "steer", factor: "2", heads: "x", positions: [-1, 0.5] }, null, { op: "zero" }, 3]);
+    const steer = { name: "p", op: "steer", factor: "2", heads: "x", positions: [-1, 0.5] };
+    const [recipe, ...rest] = recipesOf([steer, null, { op: "zero" }, 3]);
     expect(recipe).toEqual({ name: "p", op: "steer", factor: 2, heads: [], positions: [-1] });
     expect(rest).toEqual([]);
     expect(recipeWords(recipe!)).toBe("p: plus 2 × (corrupt − clean) (position −1)");

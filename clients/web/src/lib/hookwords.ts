@@ -57,17 +57,21 @@ export function hookWords(facts: HookFacts): string {
   return `${facts.name}: ${operationWords(facts)} (${whereWords(facts)})`;
 }
 
+const shapeOf = (tensor?: { shape: bigint[] }) => (tensor?.shape ?? []).map(Number);
+
 /** An intervention of the protos in the same terms. */
 export function factsOf({ name, heads, positions, rows, operation }: Intervention): HookFacts {
   const facts = { name, heads, positions, rows };
   switch (operation.case) {
-    case "mean": return { ...facts, operation: "mean", over_rows: operation.value.overRows, over_positions: operation.value.overPositions };
-    case "set": return { ...facts, operation: "set", shape: (operation.value.value?.shape ?? []).map(Number) };
-    case "add":
-      return { ...facts, operation: "add", factor: operation.value.factor, shape: (operation.value.value?.shape ?? []).map(Number) };
+    case "mean": {
+      const { overRows, overPositions } = operation.value;
+      return { ...facts, operation: "mean", over_rows: overRows, over_positions: overPositions };
+    }
+    case "set": return { ...facts, operation: "set", shape: shapeOf(operation.value.value) };
+    case "add": return { ...facts, operation: "add", factor: operation.value.factor, shape: shapeOf(operation.value.value) };
     case "scale": return { ...facts, operation: "scale", factor: operation.value.factor };
     case "clamp": return { ...facts, operation: "clamp", low: operation.value.low, high: operation.value.high };
-    case "projectOut": return { ...facts, operation: "project_out", shape: (operation.value.direction?.shape ?? []).map(Number) };
+    case "projectOut": return { ...facts, operation: "project_out", shape: shapeOf(operation.value.direction) };
     case "patch": return { ...facts, operation: "patch", activations_id: operation.value.activationsId };
     case "captureGradient": return { ...facts, operation: "capture_gradient" };
     default: return { ...facts, operation: operation.case ?? "unknown" };

@@ -60,7 +60,8 @@ export function edgesFrom(topology: Topology, place: number): number[] {
 
 /** What is ablated as an address has it: "A0.3,MLP 0->A1.2.Q,A0.1->MLP 1@4". */
 export function formatCut(topology: Topology, places: Iterable<number>, edges: Iterable<number>): string {
-  return [...[...places].map((place) => topology.places[place]!.name), ...[...edges].map((edge) => edgeKey(topology, edge))].join(",");
+  const nodes = [...places].map((place) => topology.places[place]!.name);
+  return [...nodes, ...[...edges].map((edge) => edgeKey(topology, edge))].join(",");
 }
 
 /** The other way; names that this graph does not have are left out. */

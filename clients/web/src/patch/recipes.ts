@@ -31,13 +31,20 @@ export function recipesOf(value: unknown): Recipe[] {
   const numbers = (list: unknown) => (Array.isArray(list) ? list.filter(Number.isInteger) as number[] : []);
   return (Array.isArray(value) ? value : []).flatMap((item: Partial<Recipe> | null) =>
     item && typeof item.name === "string" && (item.op === "zero" || item.op === "scale" || item.op === "steer")
-      ? [{ name: item.name, op: item.op, factor: Number(item.factor) || 0, heads: numbers(item.heads), positions: numbers(item.positions) }]
+      ? [{
+          name: item.name, op: item.op, factor: Number(item.factor) || 0,
+          heads: numbers(item.heads), positions: numbers(item.positions),
+        }]
       : []);
 }
 
 /** "blocks.0.hook_mlp_out: set to zero (head 1; position −1)". */
 export function recipeWords({ name, op, factor, heads, positions }: Recipe): string {
-  const what = op === "zero" ? "set to zero" : op === "scale" ? `scaled by ${given(factor)}` : `plus ${given(factor)} × (corrupt − clean)`;
+  const what = {
+    zero: "set to zero",
+    scale: `scaled by ${given(factor)}`,
+    steer: `plus ${given(factor)} × (corrupt − clean)`,
+  }[op];
   return `${name}: ${what} (${whereWords({ heads, positions })})`;
 }
 

@@ -16,8 +16,9 @@ test("a hooked graph is marked where it is chosen, and its runs tell the hooks t
   await expect(form.getByLabel("Graph", { exact: true }).locator("option:checked")).toHaveText(`${graphId} (1,519 edges, 1 hook)`);
   await expect(form.getByRole("list", { name: `Hooks of ${graphId}` })).toHaveText("blocks.1.attn.hook_z: set to zero (head 1)");
   const run = page.getByRole("region", { name: "Circuit", exact: true });
-  await expect(run.getByRole("list", { name: "Hooks of the run's graph" })).toHaveText("blocks.1.attn.hook_z: set to zero (head 1)");
-  await expect(run.getByRole("list", { name: "Interventions of the run" })).toHaveText("blocks.0.hook_mlp_out: scaled by 0.5 (position −1)");
+  const list = (name) => run.getByRole("list", { name });
+  await expect(list("Hooks of the run's graph")).toHaveText("blocks.1.attn.hook_z: set to zero (head 1)");
+  await expect(list("Interventions of the run")).toHaveText("blocks.0.hook_mlp_out: scaled by 0.5 (position −1)");
   await expect(run).toContainText("Faithfulness is measured without the run's own intervention.");
   await expect(run).not.toContainText("The graph's hooks were");
 

@@ -16,7 +16,8 @@ async function elsewhere(page, browser, look) {
 const settled = (page) => expect(page.getByRole("table").filter({ hasText: "0 edges" })).toHaveAttribute("aria-busy", "false");
 const faith = (page) => page.getByRole("region", { name: /Faithfulness/ });
 
-test("Discover: sweep options, metrics, the drawn curve, filter, what is picked, the part in view, and the form", async ({ page, browser, daemon }) => {
+const carried = "sweep options, metrics, the drawn curve, filter, what is picked, the part in view, and the form";
+test(`Discover: ${carried}`, async ({ page, browser, daemon }) => {
   const { jobId } = await daemon.api.finish(daemon, EAP);
   const [{ edge }] = await daemon.api.strongest(jobId, 1);
   await page.goto(address("discover", { job: jobId }));
@@ -56,7 +57,8 @@ test("Discover: sweep options, metrics, the drawn curve, filter, what is picked,
     await settled(other);
     await expect(other.getByLabel("Circuit size in edges")).toHaveValue("12");
     expect(await rows(other).allInnerTexts()).toEqual(texts);
-    await expect(rows(other).and(other.locator("[aria-current=true]"))).toHaveText(await rows(page).nth(1).innerText(), { useInnerText: true });
+    const current = rows(other).and(other.locator("[aria-current=true]"));
+    await expect(current).toHaveText(await rows(page).nth(1).innerText(), { useInnerText: true });
     await expect(faith(other).getByRole("table")).toHaveText(figures, { useInnerText: true });
     await expect(faith(other).locator(".told")).toHaveText(said, { useInnerText: true });
     await expect(other.locator("#picture-words")).toHaveText(words, { useInnerText: true });

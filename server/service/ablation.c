@@ -405,15 +405,5 @@ void abl_rpc_delete_ablation(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__DeleteAblationRequest *request =
         (const Ablate__V1__DeleteAblationRequest *)message;
     Ablate__V1__DeleteAblationResponse response = ABLATE__V1__DELETE_ABLATION_RESPONSE__INIT;
-    abl_object *object = NULL;
-    if (abl_registry_find(rpc->server->registry, ABL_OBJECT_ABLATION, request->ablation_id, &object,
-                          &rpc->status) != ABL_CODE_OK ||
-        abl_registry_remove(rpc->server->registry, object, &rpc->status) != ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
-        return;
-    }
-    char id[ABL_NAME_BYTES_MAX];
-    abl_log(ABL_LOG_INFO, "ablation_deleted", "id=%s",
-            abl_log_quote(id, sizeof id, request->ablation_id));
-    abl_rpc_reply(rpc, &response.base);
+    abl_rpc_delete(rpc, ABL_OBJECT_ABLATION, request->ablation_id, &response.base);
 }

@@ -180,20 +180,16 @@ void abl_rpc_delete_activations(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__DeleteActivationsRequest *request =
         (const Ablate__V1__DeleteActivationsRequest *)message;
     Ablate__V1__DeleteActivationsResponse response = ABLATE__V1__DELETE_ACTIVATIONS_RESPONSE__INIT;
+    abl_registry *registry = rpc->server->registry;
     abl_object *object = NULL;
-    abl_code code = abl_registry_find(rpc->server->registry, ABL_OBJECT_ACTIVATIONS,
-                                      request->activations_id, &object, &rpc->status);
-    const abl_object *user =
-        code == ABL_CODE_OK ? abl_activations_user(rpc->server->registry, object) : NULL;
+    abl_status unknown; /* abl_rpc_delete() says so, too */
+    abl_code code = abl_registry_find(registry, ABL_OBJECT_ACTIVATIONS, request->activations_id,
+                                      &object, &unknown);
+    const abl_object *user = code == ABL_CODE_OK ? abl_activations_user(registry, object) : NULL;
     if (user != NULL) {
-        code = abl_fail(&rpc->status, ABL_CODE_FAILED_PRECONDITION, "ACTIVATIONS_IN_USE",
-                        "hooks of %s patch from %s; remove those first", user->id, object->id);
-    } else if (code == ABL_CODE_OK) {
-        code = abl_registry_remove(rpc->server->registry, object, &rpc->status);
-    }
-    if (code != ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
+        abl_rpc_fail(rpc, ABL_CODE_FAILED_PRECONDITION, "ACTIVATIONS_IN_USE",
+                     "hooks of %s patch from %s; remove those first", user->id, object->id);
         return;
     }
-    abl_rpc_reply(rpc, &response.base);
+    abl_rpc_delete(rpc, ABL_OBJECT_ACTIVATIONS, request->activations_id, &response.base);
 }

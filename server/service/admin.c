@@ -99,14 +99,9 @@ static void get_server_info(abl_rpc *rpc, const ProtobufCMessage *request) {
 }
 
 static const abl_method methods[] = {
-    {"/ablate.v1.AdminService/GetServerInfo", false, false, false, abl_rpc_start},
-};
-static const abl_rpc_handler handlers[] = {
-    {&ablate__v1__get_server_info_request__descriptor, get_server_info},
+    ABL_RPC_UNARY("/ablate.v1.AdminService/GetServerInfo", get_server_info, get_server_info),
 };
 
 abl_service abl_admin_service(abl_server *server) {
-    static abl_rpc_table table = {NULL, methods, handlers, ABL_COUNT_OF(methods)};
-    table.server = server;
-    return (abl_service){"ablate.v1.AdminService", methods, ABL_COUNT_OF(methods), &table};
+    return (abl_service){"ablate.v1.AdminService", methods, ABL_COUNT_OF(methods), server};
 }

@@ -201,32 +201,15 @@ static void delete_dataset(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__DeleteDatasetRequest *request =
         (const Ablate__V1__DeleteDatasetRequest *)message;
     Ablate__V1__DeleteDatasetResponse response = ABLATE__V1__DELETE_DATASET_RESPONSE__INIT;
-    abl_object *object = NULL;
-    if (abl_registry_find(rpc->server->registry, ABL_OBJECT_DATASET, request->dataset_id, &object,
-                          &rpc->status) != ABL_CODE_OK ||
-        abl_registry_remove(rpc->server->registry, object, &rpc->status) != ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
-        return;
-    }
-    char id[ABL_NAME_BYTES_MAX];
-    abl_log(ABL_LOG_INFO, "dataset_deleted", "id=%s",
-            abl_log_quote(id, sizeof id, request->dataset_id));
-    abl_rpc_reply(rpc, &response.base);
+    abl_rpc_delete(rpc, ABL_OBJECT_DATASET, request->dataset_id, &response.base);
 }
 
 static const abl_method methods[] = {
-    {"/ablate.v1.DatasetService/UploadDataset", false, false, false, abl_rpc_start},
-    {"/ablate.v1.DatasetService/ListDatasets", false, false, false, abl_rpc_start},
-    {"/ablate.v1.DatasetService/DeleteDataset", false, false, false, abl_rpc_start},
-};
-static const abl_rpc_handler handlers[] = {
-    {&ablate__v1__upload_dataset_request__descriptor, upload_dataset},
-    {&ablate__v1__list_datasets_request__descriptor, list_datasets},
-    {&ablate__v1__delete_dataset_request__descriptor, delete_dataset},
+    ABL_RPC_UNARY("/ablate.v1.DatasetService/UploadDataset", upload_dataset, upload_dataset),
+    ABL_RPC_UNARY("/ablate.v1.DatasetService/ListDatasets", list_datasets, list_datasets),
+    ABL_RPC_UNARY("/ablate.v1.DatasetService/DeleteDataset", delete_dataset, delete_dataset),
 };
 
 abl_service abl_dataset_service(abl_server *server) {
-    static abl_rpc_table table = {NULL, methods, handlers, ABL_COUNT_OF(methods)};
-    table.server = server;
-    return (abl_service){"ablate.v1.DatasetService", methods, ABL_COUNT_OF(methods), &table};
+    return (abl_service){"ablate.v1.DatasetService", methods, ABL_COUNT_OF(methods), server};
 }

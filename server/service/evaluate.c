@@ -115,18 +115,7 @@ static bool areas_add(abl_rpc *rpc, const evaluate_state *state,
 static void evaluate_next(abl_rpc *rpc) {
     evaluate_state *state = rpc->state;
     Ablate__V1__EvaluateCircuitsResponse response = ABLATE__V1__EVALUATE_CIRCUITS_RESPONSE__INIT;
-    if (state->run.progress.due) {
-        Ablate__V1__SweepProgress progress = abl_sweep_run_progress(&state->run);
-        response.progress = &progress;
-        abl_rpc_send(rpc, &response.base);
-        return;
-    }
-    if (state->run.progress.paused) {
-        abl_sweep_run_go(rpc);
-        return;
-    }
-    if (state->sent == state->count) {
-        abl_rpc_finish_ok(rpc);
+    if (!abl_sweep_run_next(rpc, state->sent == state->count, &response.progress, &response.base)) {
         return;
     }
     const abl_sweep_row *row = &state->rows[state->sent++];
@@ -177,20 +166,14 @@ static void evaluate_circuits(abl_rpc *rpc, const ProtobufCMessage *message) {
 }
 
 static const abl_method methods[] = {
-    {"/ablate.v1.EvaluateService/EvaluateCircuits", false, true, false, abl_rpc_start},
-    {"/ablate.v1.EvaluateService/MeasureCompleteness", false, true, false, abl_rpc_start},
-    {"/ablate.v1.EvaluateService/MeasureRoc", false, false, false, abl_rpc_start},
-    {"/ablate.v1.EvaluateService/CompareScores", false, false, false, abl_rpc_start},
-};
-static const abl_rpc_handler handlers[] = {
-    {&ablate__v1__evaluate_circuits_request__descriptor, evaluate_circuits},
-    {&ablate__v1__measure_completeness_request__descriptor, abl_evaluate_completeness},
-    {&ablate__v1__measure_roc_request__descriptor, abl_evaluate_roc},
-    {&ablate__v1__compare_scores_request__descriptor, abl_evaluate_compare},
+    ABL_RPC_STREAM("/ablate.v1.EvaluateService/EvaluateCircuits", evaluate_circuits,
+                   evaluate_circuits),
+    ABL_RPC_STREAM("/ablate.v1.EvaluateService/MeasureCompleteness", measure_completeness,
+                   abl_evaluate_completeness),
+    ABL_RPC_UNARY("/ablate.v1.EvaluateService/MeasureRoc", measure_roc, abl_evaluate_roc),
+    ABL_RPC_UNARY("/ablate.v1.EvaluateService/CompareScores", compare_scores, abl_evaluate_compare),
 };
 
 abl_service abl_evaluate_service(abl_server *server) {
-    static abl_rpc_table table = {NULL, methods, handlers, ABL_COUNT_OF(methods)};
-    table.server = server;
-    return (abl_service){"ablate.v1.EvaluateService", methods, ABL_COUNT_OF(methods), &table};
+    return (abl_service){"ablate.v1.EvaluateService", methods, ABL_COUNT_OF(methods), server};
 }

@@ -478,26 +478,15 @@ static void list_edges(abl_rpc *rpc, const ProtobufCMessage *message) {
 }
 
 static const abl_method methods[] = {
-    {"/ablate.v1.GraphService/CreateGraph", false, false, false, abl_rpc_start},
-    {"/ablate.v1.GraphService/GetGraph", false, false, false, abl_rpc_start},
-    {"/ablate.v1.GraphService/ListGraphs", false, false, false, abl_rpc_start},
-    {"/ablate.v1.GraphService/DeleteGraph", false, false, false, abl_rpc_start},
-    {"/ablate.v1.GraphService/ListNodes", false, true, false, abl_rpc_start},
-    {"/ablate.v1.GraphService/ListWrappers", false, false, false, abl_rpc_start},
-    {"/ablate.v1.GraphService/ListEdges", false, true, false, abl_rpc_start},
-};
-static const abl_rpc_handler handlers[] = {
-    {&ablate__v1__create_graph_request__descriptor, create_graph},
-    {&ablate__v1__get_graph_request__descriptor, get_graph},
-    {&ablate__v1__list_graphs_request__descriptor, list_graphs},
-    {&ablate__v1__delete_graph_request__descriptor, delete_graph},
-    {&ablate__v1__list_nodes_request__descriptor, list_nodes},
-    {&ablate__v1__list_wrappers_request__descriptor, list_wrappers},
-    {&ablate__v1__list_edges_request__descriptor, list_edges},
+    ABL_RPC_UNARY("/ablate.v1.GraphService/CreateGraph", create_graph, create_graph),
+    ABL_RPC_UNARY("/ablate.v1.GraphService/GetGraph", get_graph, get_graph),
+    ABL_RPC_UNARY("/ablate.v1.GraphService/ListGraphs", list_graphs, list_graphs),
+    ABL_RPC_UNARY("/ablate.v1.GraphService/DeleteGraph", delete_graph, delete_graph),
+    ABL_RPC_STREAM("/ablate.v1.GraphService/ListNodes", list_nodes, list_nodes),
+    ABL_RPC_UNARY("/ablate.v1.GraphService/ListWrappers", list_wrappers, list_wrappers),
+    ABL_RPC_STREAM("/ablate.v1.GraphService/ListEdges", list_edges, list_edges),
 };
 
 abl_service abl_graph_service(abl_server *server) {
-    static abl_rpc_table table = {NULL, methods, handlers, ABL_COUNT_OF(methods)};
-    table.server = server;
-    return (abl_service){"ablate.v1.GraphService", methods, ABL_COUNT_OF(methods), &table};
+    return (abl_service){"ablate.v1.GraphService", methods, ABL_COUNT_OF(methods), server};
 }

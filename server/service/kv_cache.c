@@ -444,15 +444,5 @@ void abl_rpc_delete_kv_cache(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__DeleteKvCacheRequest *request =
         (const Ablate__V1__DeleteKvCacheRequest *)message;
     Ablate__V1__DeleteKvCacheResponse response = ABLATE__V1__DELETE_KV_CACHE_RESPONSE__INIT;
-    abl_object *object = NULL;
-    if (abl_registry_find(rpc->server->registry, ABL_OBJECT_KV_CACHE, request->kv_cache_id, &object,
-                          &rpc->status) != ABL_CODE_OK ||
-        abl_registry_remove(rpc->server->registry, object, &rpc->status) != ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
-        return;
-    }
-    char id[ABL_NAME_BYTES_MAX];
-    abl_log(ABL_LOG_INFO, "kv_cache_deleted", "id=%s",
-            abl_log_quote(id, sizeof id, request->kv_cache_id));
-    abl_rpc_reply(rpc, &response.base);
+    abl_rpc_delete(rpc, ABL_OBJECT_KV_CACHE, request->kv_cache_id, &response.base);
 }

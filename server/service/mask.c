@@ -211,16 +211,7 @@ static void get_end(abl_rpc *rpc) {
 
 static void get_next(abl_rpc *rpc) {
     Ablate__V1__GetPatchMaskResponse response = ABLATE__V1__GET_PATCH_MASK_RESPONSE__INIT;
-    Ablate__V1__TensorChunk chunk;
-    bool end = false;
-    if (abl_module_stream_next(rpc->state, &chunk, &end, &rpc->status) != ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
-    } else if (end) {
-        abl_rpc_finish_ok(rpc);
-    } else {
-        response.chunk = &chunk;
-        abl_rpc_send(rpc, &response.base);
-    }
+    abl_module_stream_send(rpc, rpc->state, &response.chunk, &response.base);
 }
 
 static void get_patch_mask(abl_rpc *rpc, const ProtobufCMessage *message) {
@@ -261,16 +252,7 @@ static abl_step backward_work(abl_rpc *rpc) {
 static void backward_next(abl_rpc *rpc) {
     backward_state *state = rpc->state;
     Ablate__V1__MaskBackwardResponse response = ABLATE__V1__MASK_BACKWARD_RESPONSE__INIT;
-    Ablate__V1__TensorChunk chunk;
-    bool end = false;
-    if (abl_module_stream_next(&state->stream, &chunk, &end, &rpc->status) != ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
-    } else if (end) {
-        abl_rpc_finish_ok(rpc);
-    } else {
-        response.chunk = &chunk;
-        abl_rpc_send(rpc, &response.base);
-    }
+    abl_module_stream_send(rpc, &state->stream, &response.chunk, &response.base);
 }
 
 static void backward_done(abl_rpc *rpc) {
@@ -315,24 +297,15 @@ static void mask_backward(abl_rpc *rpc, const ProtobufCMessage *message) {
 }
 
 static const abl_method methods[] = {
-    {"/ablate.v1.MaskService/SetPatchMask", false, false, false, abl_rpc_start},
-    {"/ablate.v1.MaskService/GetPatchMask", false, true, false, abl_rpc_start},
-    {"/ablate.v1.MaskService/ResetPatchMask", false, false, false, abl_rpc_start},
-    {"/ablate.v1.MaskService/SetMaskFunction", false, false, false, abl_rpc_start},
-    {"/ablate.v1.MaskService/SetMaskBatchSize", false, false, false, abl_rpc_start},
-    {"/ablate.v1.MaskService/MaskBackward", false, true, false, abl_rpc_start},
-};
-static const abl_rpc_handler handlers[] = {
-    {&ablate__v1__set_patch_mask_request__descriptor, set_patch_mask},
-    {&ablate__v1__get_patch_mask_request__descriptor, get_patch_mask},
-    {&ablate__v1__reset_patch_mask_request__descriptor, reset_patch_mask},
-    {&ablate__v1__set_mask_function_request__descriptor, set_mask_function},
-    {&ablate__v1__set_mask_batch_size_request__descriptor, set_mask_batch_size},
-    {&ablate__v1__mask_backward_request__descriptor, mask_backward},
+    ABL_RPC_UNARY("/ablate.v1.MaskService/SetPatchMask", set_patch_mask, set_patch_mask),
+    ABL_RPC_STREAM("/ablate.v1.MaskService/GetPatchMask", get_patch_mask, get_patch_mask),
+    ABL_RPC_UNARY("/ablate.v1.MaskService/ResetPatchMask", reset_patch_mask, reset_patch_mask),
+    ABL_RPC_UNARY("/ablate.v1.MaskService/SetMaskFunction", set_mask_function, set_mask_function),
+    ABL_RPC_UNARY("/ablate.v1.MaskService/SetMaskBatchSize", set_mask_batch_size,
+                  set_mask_batch_size),
+    ABL_RPC_STREAM("/ablate.v1.MaskService/MaskBackward", mask_backward, mask_backward),
 };
 
 abl_service abl_mask_service(abl_server *server) {
-    static abl_rpc_table table = {NULL, methods, handlers, ABL_COUNT_OF(methods)};
-    table.server = server;
-    return (abl_service){"ablate.v1.MaskService", methods, ABL_COUNT_OF(methods), &table};
+    return (abl_service){"ablate.v1.MaskService", methods, ABL_COUNT_OF(methods), server};
 }

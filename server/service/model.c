@@ -350,38 +350,22 @@ static void list_model_files(abl_rpc *rpc, const ProtobufCMessage *message) {
 }
 
 static const abl_method methods[] = {
-    {"/ablate.v1.ModelService/ListModelFiles", false, false, false, abl_rpc_start},
-    {"/ablate.v1.ModelService/LoadModel", false, true, false, abl_rpc_start},
-    {"/ablate.v1.ModelService/UploadModel", true, false, false, abl_rpc_start},
-    {"/ablate.v1.ModelService/UnloadModel", false, false, false, abl_rpc_start},
-    {"/ablate.v1.ModelService/GetModel", false, false, false, abl_rpc_start},
-    {"/ablate.v1.ModelService/ListModels", false, false, false, abl_rpc_start},
-    {"/ablate.v1.ModelService/ListHookPoints", false, false, false, abl_rpc_start},
-    {"/ablate.v1.ModelService/ListParameters", false, false, false, abl_rpc_start},
-    {"/ablate.v1.ModelService/GetParameter", false, true, false, abl_rpc_start},
-    {"/ablate.v1.ModelService/InputToEmbed", false, true, false, abl_rpc_start},
-    {"/ablate.v1.ModelService/ToTokens", false, false, false, abl_rpc_start},
-    {"/ablate.v1.ModelService/ToStrTokens", false, false, false, abl_rpc_start},
-    {"/ablate.v1.ModelService/ToString", false, false, false, abl_rpc_start},
-};
-static const abl_rpc_handler handlers[] = {
-    {&ablate__v1__list_model_files_request__descriptor, list_model_files},
-    {&ablate__v1__load_model_request__descriptor, load_model},
-    {NULL, abl_rpc_upload_model},
-    {&ablate__v1__unload_model_request__descriptor, unload_model},
-    {&ablate__v1__get_model_request__descriptor, get_model},
-    {&ablate__v1__list_models_request__descriptor, list_models},
-    {&ablate__v1__list_hook_points_request__descriptor, list_hook_points},
-    {&ablate__v1__list_parameters_request__descriptor, abl_rpc_list_parameters},
-    {&ablate__v1__get_parameter_request__descriptor, abl_rpc_get_parameter},
-    {&ablate__v1__input_to_embed_request__descriptor, abl_rpc_input_to_embed},
-    {&ablate__v1__to_tokens_request__descriptor, abl_rpc_to_tokens},
-    {&ablate__v1__to_str_tokens_request__descriptor, abl_rpc_to_str_tokens},
-    {&ablate__v1__to_string_request__descriptor, abl_rpc_to_string},
+    ABL_RPC_UNARY("/ablate.v1.ModelService/ListModelFiles", list_model_files, list_model_files),
+    ABL_RPC_STREAM("/ablate.v1.ModelService/LoadModel", load_model, load_model),
+    ABL_RPC_CLIENT_STREAM("/ablate.v1.ModelService/UploadModel", abl_rpc_upload_model),
+    ABL_RPC_UNARY("/ablate.v1.ModelService/UnloadModel", unload_model, unload_model),
+    ABL_RPC_UNARY("/ablate.v1.ModelService/GetModel", get_model, get_model),
+    ABL_RPC_UNARY("/ablate.v1.ModelService/ListModels", list_models, list_models),
+    ABL_RPC_UNARY("/ablate.v1.ModelService/ListHookPoints", list_hook_points, list_hook_points),
+    ABL_RPC_UNARY("/ablate.v1.ModelService/ListParameters", list_parameters,
+                  abl_rpc_list_parameters),
+    ABL_RPC_STREAM("/ablate.v1.ModelService/GetParameter", get_parameter, abl_rpc_get_parameter),
+    ABL_RPC_STREAM("/ablate.v1.ModelService/InputToEmbed", input_to_embed, abl_rpc_input_to_embed),
+    ABL_RPC_UNARY("/ablate.v1.ModelService/ToTokens", to_tokens, abl_rpc_to_tokens),
+    ABL_RPC_UNARY("/ablate.v1.ModelService/ToStrTokens", to_str_tokens, abl_rpc_to_str_tokens),
+    ABL_RPC_UNARY("/ablate.v1.ModelService/ToString", to_string, abl_rpc_to_string),
 };
 
 abl_service abl_model_service(abl_server *server) {
-    static abl_rpc_table table = {NULL, methods, handlers, ABL_COUNT_OF(methods)};
-    table.server = server;
-    return (abl_service){"ablate.v1.ModelService", methods, ABL_COUNT_OF(methods), &table};
+    return (abl_service){"ablate.v1.ModelService", methods, ABL_COUNT_OF(methods), server};
 }

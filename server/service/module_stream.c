@@ -66,3 +66,18 @@ abl_code abl_module_stream_next(abl_module_stream *stream, Ablate__V1__TensorChu
                       &stream->offset);
     return ABL_CODE_OK;
 }
+
+void abl_module_stream_send(abl_rpc *rpc, abl_module_stream *stream,
+                            Ablate__V1__TensorChunk **chunk, const ProtobufCMessage *response) {
+    Ablate__V1__TensorChunk piece;
+    bool end = false;
+    if (abl_module_stream_next(stream, &piece, &end, &rpc->status) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+    } else if (end) {
+        abl_rpc_finish_ok(rpc);
+    } else {
+        *chunk = &piece;
+        abl_rpc_send(rpc, response);
+        *chunk = NULL;
+    }
+}

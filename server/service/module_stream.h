@@ -9,6 +9,7 @@
 
 #include "server/convert/common.h"
 #include "server/runtime/resident.h"
+#include "server/service/rpc.h"
 
 ABL_BEGIN_DECLS
 
@@ -31,6 +32,10 @@ void abl_module_stream_finish(abl_module_stream *stream); /* also when all zero 
 ABL_MUST_CHECK abl_code abl_module_stream_next(abl_module_stream *stream,
                                                Ablate__V1__TensorChunk *ret_chunk, bool *ret_end,
                                                abl_status *ret_status);
+/* The same for a stream that sends nothing else: the next piece goes out in the field `chunk` of
+ * `response`; the rpc ends behind the last. */
+void abl_module_stream_send(abl_rpc *rpc, abl_module_stream *stream,
+                            Ablate__V1__TensorChunk **chunk, const ProtobufCMessage *response);
 
 ABL_END_DECLS
 #endif

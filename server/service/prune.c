@@ -20,15 +20,21 @@ static void submit_rpc_end(abl_rpc *rpc) {
     abl_submit_end(rpc->state);
 }
 
-static void submit_reply(abl_rpc *rpc, abl_job *job) {
-    Ablate__V1__SubmitJobResponse response = ABLATE__V1__SUBMIT_JOB_RESPONSE__INIT;
-    response.job = abl_convert_job(rpc->arena, job);
-    if (response.job == NULL) {
+/* Answers with the job, in the field `field` of `response`. */
+static void job_reply(abl_rpc *rpc, const abl_job *job, Ablate__V1__Job **field,
+                      const ProtobufCMessage *response) {
+    *field = abl_convert_job(rpc->arena, job);
+    if (*field == NULL) {
         (void)abl_fail_oom(&rpc->status);
         abl_rpc_fail_status(rpc);
         return;
     }
-    abl_rpc_reply(rpc, &response.base);
+    abl_rpc_reply(rpc, response);
+}
+
+static void submit_reply(abl_rpc *rpc, abl_job *job) {
+    Ablate__V1__SubmitJobResponse response = ABLATE__V1__SUBMIT_JOB_RESPONSE__INIT;
+    job_reply(rpc, job, &response.job, &response.base);
 }
 
 static void submit_job(abl_rpc *rpc, const ProtobufCMessage *message) {
@@ -252,33 +258,23 @@ static void get_job(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__GetJobRequest *request = (const Ablate__V1__GetJobRequest *)message;
     Ablate__V1__GetJobResponse response = ABLATE__V1__GET_JOB_RESPONSE__INIT;
     abl_job *job = (abl_job *)abl_rpc_use(rpc, ABL_OBJECT_JOB, request->job_id);
-    response.job = job == NULL ? NULL : abl_convert_job(rpc->arena, job);
-    if (response.job == NULL) {
-        if (job != NULL) {
-            (void)abl_fail_oom(&rpc->status);
-        }
+    if (job == NULL) {
         abl_rpc_fail_status(rpc);
         return;
     }
-    abl_rpc_reply(rpc, &response.base);
+    job_reply(rpc, job, &response.job, &response.base);
 }
 
 static void cancel_job(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__CancelJobRequest *request = (const Ablate__V1__CancelJobRequest *)message;
     Ablate__V1__CancelJobResponse response = ABLATE__V1__CANCEL_JOB_RESPONSE__INIT;
     abl_job *job = (abl_job *)abl_rpc_use(rpc, ABL_OBJECT_JOB, request->job_id);
-    if (job != NULL) {
-        abl_job_cancel(job, "cancelled by CancelJob");
-        response.job = abl_convert_job(rpc->arena, job);
-    }
-    if (response.job == NULL) {
-        if (job != NULL) {
-            (void)abl_fail_oom(&rpc->status);
-        }
+    if (job == NULL) {
         abl_rpc_fail_status(rpc);
         return;
     }
-    abl_rpc_reply(rpc, &response.base);
+    abl_job_cancel(job, "cancelled by CancelJob");
+    job_reply(rpc, job, &response.job, &response.base);
 }
 
 static bool is_in_state(const abl_object *object, const void *user_data) {
@@ -315,16 +311,7 @@ static void list_jobs(abl_rpc *rpc, const ProtobufCMessage *message) {
 static void scores_next(abl_rpc *rpc) {
     watch *state = rpc->state;
     Ablate__V1__GetPruneScoresResponse response = ABLATE__V1__GET_PRUNE_SCORES_RESPONSE__INIT;
-    Ablate__V1__TensorChunk chunk;
-    bool end = false;
-    if (abl_module_stream_next(&state->scores, &chunk, &end, &rpc->status) != ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
-    } else if (end) {
-        abl_rpc_finish_ok(rpc);
-    } else {
-        response.chunk = &chunk;
-        abl_rpc_send(rpc, &response.base);
-    }
+    abl_module_stream_send(rpc, &state->scores, &response.chunk, &response.base);
 }
 
 static void get_prune_scores(abl_rpc *rpc, const ProtobufCMessage *message) {
@@ -350,28 +337,18 @@ static void get_prune_scores(abl_rpc *rpc, const ProtobufCMessage *message) {
 }
 
 static const abl_method methods[] = {
-    {"/ablate.v1.PruneService/SubmitJob", false, false, false, abl_rpc_start},
-    {"/ablate.v1.PruneService/WatchJob", false, true, false, abl_rpc_start},
-    {"/ablate.v1.PruneService/StreamPruneScores", false, true, false, abl_rpc_start},
-    {"/ablate.v1.PruneService/GetJob", false, false, false, abl_rpc_start},
-    {"/ablate.v1.PruneService/ListJobs", false, false, false, abl_rpc_start},
-    {"/ablate.v1.PruneService/CancelJob", false, false, false, abl_rpc_start},
-    {"/ablate.v1.PruneService/GetPruneScores", false, true, false, abl_rpc_start},
-    {"/ablate.v1.PruneService/CreatePruneScores", false, false, false, abl_rpc_start},
-};
-static const abl_rpc_handler handlers[] = {
-    {&ablate__v1__submit_job_request__descriptor, submit_job},
-    {&ablate__v1__watch_job_request__descriptor, watch_job},
-    {&ablate__v1__stream_prune_scores_request__descriptor, stream_prune_scores},
-    {&ablate__v1__get_job_request__descriptor, get_job},
-    {&ablate__v1__list_jobs_request__descriptor, list_jobs},
-    {&ablate__v1__cancel_job_request__descriptor, cancel_job},
-    {&ablate__v1__get_prune_scores_request__descriptor, get_prune_scores},
-    {&ablate__v1__create_prune_scores_request__descriptor, abl_prune_create_scores},
+    ABL_RPC_UNARY("/ablate.v1.PruneService/SubmitJob", submit_job, submit_job),
+    ABL_RPC_STREAM("/ablate.v1.PruneService/WatchJob", watch_job, watch_job),
+    ABL_RPC_STREAM("/ablate.v1.PruneService/StreamPruneScores", stream_prune_scores,
+                   stream_prune_scores),
+    ABL_RPC_UNARY("/ablate.v1.PruneService/GetJob", get_job, get_job),
+    ABL_RPC_UNARY("/ablate.v1.PruneService/ListJobs", list_jobs, list_jobs),
+    ABL_RPC_UNARY("/ablate.v1.PruneService/CancelJob", cancel_job, cancel_job),
+    ABL_RPC_STREAM("/ablate.v1.PruneService/GetPruneScores", get_prune_scores, get_prune_scores),
+    ABL_RPC_UNARY("/ablate.v1.PruneService/CreatePruneScores", create_prune_scores,
+                  abl_prune_create_scores),
 };
 
 abl_service abl_prune_service(abl_server *server) {
-    static abl_rpc_table table = {NULL, methods, handlers, ABL_COUNT_OF(methods)};
-    table.server = server;
-    return (abl_service){"ablate.v1.PruneService", methods, ABL_COUNT_OF(methods), &table};
+    return (abl_service){"ablate.v1.PruneService", methods, ABL_COUNT_OF(methods), server};
 }

@@ -58,9 +58,6 @@ static void call_sent(abl_call *call) {
 }
 
 void abl_rpc_start(abl_call *call, void *user_data) {
-    const abl_rpc_table *table = user_data;
-    size_t index = (size_t)(call->method - table->methods);
-    ABL_ASSERT(index < table->count);
     abl_rpc *rpc = abl_calloc(1, sizeof *rpc);
     abl_arena *arena = abl_arena_create(abl_wire_arena_bytes(call->request_bytes));
     if (rpc == NULL || arena == NULL) {
@@ -70,11 +67,11 @@ void abl_rpc_start(abl_call *call, void *user_data) {
                       "the daemon has no memory for another call");
         return;
     }
-    rpc->server = table->server;
+    rpc->server = user_data;
     rpc->call = call;
-    rpc->handler = &table->handlers[index];
+    rpc->handler = call->method->detail;
     rpc->arena = arena;
-    rpc->id = ++table->server->call_serial;
+    rpc->id = ++rpc->server->call_serial;
     rpc->start_us = abl_time_us();
     rpc->client = client_of(rpc);
     call->user = rpc;
@@ -160,6 +157,20 @@ abl_object *abl_rpc_use(abl_rpc *rpc, abl_object_kind kind, const char *id) {
     }
     abl_rpc_pin(rpc, object);
     return object;
+}
+
+void abl_rpc_delete(abl_rpc *rpc, abl_object_kind kind, const char *id,
+                    const ProtobufCMessage *response) {
+    abl_object *object = NULL;
+    if (abl_registry_find(rpc->server->registry, kind, id, &object, &rpc->status) != ABL_CODE_OK ||
+        abl_registry_remove(rpc->server->registry, object, &rpc->status) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return;
+    }
+    char event[32];
+    (void)snprintf(event, sizeof event, "%s_deleted", abl_object_kind_name(kind));
+    abl_log(ABL_LOG_INFO, event, "id=%s", id); /* it was found: an id of ours */
+    abl_rpc_reply(rpc, response);
 }
 
 /* The packed message, or a status. */

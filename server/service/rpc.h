@@ -36,13 +36,24 @@ typedef struct abl_rpc_handler {
     void (*handle_cb)(abl_rpc *rpc, const ProtobufCMessage *request);
 } abl_rpc_handler;
 
-/* The user_data of an abl_service: `methods` and `handlers` are parallel arrays. */
-typedef struct abl_rpc_table {
-    abl_server *server;
-    const abl_method *methods;
-    const abl_rpc_handler *handlers;
-    size_t count;
-} abl_rpc_table;
+/* A row of a service's table: the path, the request as the generated code names it ("get_model"),
+ * and the handler. */
+#define ABL_RPC_UNARY(path, request, handle_cb) ABL_RPC_ROW(path, false, request, handle_cb)
+#define ABL_RPC_STREAM(path, request, handle_cb) ABL_RPC_ROW(path, true, request, handle_cb)
+#define ABL_RPC_ROW(path_, streams, request, handle_cb)                                            \
+    {                                                                                              \
+        .path = path_, .server_stream = streams, .start_cb = abl_rpc_start,                        \
+        .detail = &(const abl_rpc_handler) {                                                       \
+            &ablate__v1__##request##_request__descriptor, handle_cb                                \
+        }                                                                                          \
+    }
+#define ABL_RPC_CLIENT_STREAM(path_, handle_cb)                                                    \
+    {                                                                                              \
+        .path = path_, .client_stream = true, .start_cb = abl_rpc_start,                           \
+        .detail = &(const abl_rpc_handler) {                                                       \
+            NULL, handle_cb                                                                        \
+        }                                                                                          \
+    }
 
 #define ABL_RPC_PIN_MAX 8
 
@@ -79,7 +90,7 @@ struct abl_rpc {
     size_t pin_count;
 };
 
-/* start_cb of every method; `user_data` is the abl_rpc_table. */
+/* start_cb of every method; `user_data` is the abl_server. */
 void abl_rpc_start(abl_call *call, void *user_data);
 
 /* Zeroed; on NULL the rpc has failed with OUT_OF_HOST_MEMORY in its status: return from the
@@ -92,6 +103,11 @@ ABL_MUST_CHECK void *abl_rpc_scratch(abl_rpc *rpc, size_t bytes);
  * why. */
 ABL_MUST_CHECK abl_object *abl_rpc_use(abl_rpc *rpc, abl_object_kind kind, const char *id);
 void abl_rpc_pin(abl_rpc *rpc, abl_object *object);
+
+/* Removes an object that the request names, and answers. `response` is of the Delete rpc's type.
+ * Ends the rpc. */
+void abl_rpc_delete(abl_rpc *rpc, abl_object_kind kind, const char *id,
+                    const ProtobufCMessage *response);
 
 /* Each ends the rpc. */
 void abl_rpc_reply(abl_rpc *rpc, const ProtobufCMessage *response);

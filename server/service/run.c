@@ -271,26 +271,15 @@ static void run_with_cache(abl_rpc *rpc, const ProtobufCMessage *message) {
 }
 
 static const abl_method methods[] = {
-    {"/ablate.v1.RunService/Forward", false, false, false, abl_rpc_start},
-    {"/ablate.v1.RunService/RunWithCache", false, true, false, abl_rpc_start},
-    {"/ablate.v1.RunService/RunCircuits", false, true, false, abl_rpc_start},
-    {"/ablate.v1.RunService/AddHook", false, false, false, abl_rpc_start},
-    {"/ablate.v1.RunService/ListHooks", false, false, false, abl_rpc_start},
-    {"/ablate.v1.RunService/RemoveHook", false, false, false, abl_rpc_start},
-    {"/ablate.v1.RunService/ResetHooks", false, false, false, abl_rpc_start},
-};
-static const abl_rpc_handler handlers[] = {
-    {&ablate__v1__forward_request__descriptor, forward},
-    {&ablate__v1__run_with_cache_request__descriptor, run_with_cache},
-    {&ablate__v1__run_circuits_request__descriptor, abl_rpc_run_circuits},
-    {&ablate__v1__add_hook_request__descriptor, abl_rpc_add_hook},
-    {&ablate__v1__list_hooks_request__descriptor, abl_rpc_list_hooks},
-    {&ablate__v1__remove_hook_request__descriptor, abl_rpc_remove_hook},
-    {&ablate__v1__reset_hooks_request__descriptor, abl_rpc_reset_hooks},
+    ABL_RPC_UNARY("/ablate.v1.RunService/Forward", forward, forward),
+    ABL_RPC_STREAM("/ablate.v1.RunService/RunWithCache", run_with_cache, run_with_cache),
+    ABL_RPC_STREAM("/ablate.v1.RunService/RunCircuits", run_circuits, abl_rpc_run_circuits),
+    ABL_RPC_UNARY("/ablate.v1.RunService/AddHook", add_hook, abl_rpc_add_hook),
+    ABL_RPC_UNARY("/ablate.v1.RunService/ListHooks", list_hooks, abl_rpc_list_hooks),
+    ABL_RPC_UNARY("/ablate.v1.RunService/RemoveHook", remove_hook, abl_rpc_remove_hook),
+    ABL_RPC_UNARY("/ablate.v1.RunService/ResetHooks", reset_hooks, abl_rpc_reset_hooks),
 };
 
 abl_service abl_run_service(abl_server *server) {
-    static abl_rpc_table table = {NULL, methods, handlers, ABL_COUNT_OF(methods)};
-    table.server = server;
-    return (abl_service){"ablate.v1.RunService", methods, ABL_COUNT_OF(methods), &table};
+    return (abl_service){"ablate.v1.RunService", methods, ABL_COUNT_OF(methods), server};
 }

@@ -106,18 +106,7 @@ static abl_step circuits_work(abl_rpc *rpc) {
 static void circuits_next(abl_rpc *rpc) {
     circuits_state *state = rpc->state;
     Ablate__V1__RunCircuitsResponse response = ABLATE__V1__RUN_CIRCUITS_RESPONSE__INIT;
-    if (state->run.progress.due) {
-        Ablate__V1__SweepProgress progress = abl_sweep_run_progress(&state->run);
-        response.progress = &progress;
-        abl_rpc_send(rpc, &response.base);
-        return;
-    }
-    if (state->run.progress.paused) {
-        abl_sweep_run_go(rpc);
-        return;
-    }
-    if (state->sent == state->count) {
-        abl_rpc_finish_ok(rpc);
+    if (!abl_sweep_run_next(rpc, state->sent == state->count, &response.progress, &response.base)) {
         return;
     }
     circuit_logits *from = &state->results[state->sent];

@@ -144,7 +144,7 @@ static abl_step prefix_work(abl_rpc *rpc) {
     return ABL_STEP_DONE;
 }
 
-void abl_sweep_run_go(abl_rpc *rpc) {
+static void go(abl_rpc *rpc) {
     abl_sweep_run *run = rpc->state;
     abl_rpc_run(rpc, run->slot, ABL_TASK_CLASS_JOB, run->step_cb, run->done_cb);
 }
@@ -155,7 +155,7 @@ static void prefix_done(abl_rpc *rpc) {
         abl_rpc_fail_status(rpc);
         return;
     }
-    abl_sweep_run_go(rpc);
+    go(rpc);
 }
 
 static void tokenize_done(abl_rpc *rpc) {
@@ -168,7 +168,7 @@ static void tokenize_done(abl_rpc *rpc) {
         abl_rpc_run(rpc, run->slot, ABL_TASK_CLASS_JOB, prefix_work, prefix_done);
         return;
     }
-    abl_sweep_run_go(rpc);
+    go(rpc);
 }
 
 void abl_sweep_run_start(abl_rpc *rpc, abl_step (*step_cb)(abl_rpc *rpc),
@@ -189,12 +189,25 @@ bool abl_sweep_run_admit(abl_rpc *rpc, const abl_sweep_run *run, uint64_t host_b
     return abl_server_admit(rpc->server, bytes + host_bytes, advice, &rpc->status) == ABL_CODE_OK;
 }
 
-Ablate__V1__SweepProgress abl_sweep_run_progress(abl_sweep_run *run) {
+bool abl_sweep_run_next(abl_rpc *rpc, bool all_sent, Ablate__V1__SweepProgress **progress,
+                        const ProtobufCMessage *response) {
+    abl_sweep_run *run = rpc->state;
     Ablate__V1__SweepProgress message = ABLATE__V1__SWEEP_PROGRESS__INIT;
-    message.done_count = run->progress.done;
-    message.total_count = run->progress.total;
-    run->progress.due = false;
-    return message;
+    if (run->progress.due) {
+        message.done_count = run->progress.done;
+        message.total_count = run->progress.total;
+        run->progress.due = false;
+        *progress = &message;
+        abl_rpc_send(rpc, response);
+        *progress = NULL;
+    } else if (run->progress.paused) {
+        go(rpc);
+    } else if (all_sent) {
+        abl_rpc_finish_ok(rpc);
+    } else {
+        return true;
+    }
+    return false;
 }
 
 void abl_sweep_run_end(abl_sweep_run *run) {

@@ -50,10 +50,12 @@ ABL_MUST_CHECK bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
  * done_cb. May end the rpc. */
 void abl_sweep_run_start(abl_rpc *rpc, abl_step (*step_cb)(abl_rpc *rpc),
                          void (*done_cb)(abl_rpc *rpc));
-/* More slices of steps. May end the rpc. */
-void abl_sweep_run_go(abl_rpc *rpc);
-/* The message of a progress that is due, and then is not. */
-Ablate__V1__SweepProgress abl_sweep_run_progress(abl_sweep_run *run);
+/* What a stream does before each result: sends the progress that is due, in the field `progress` of
+ * `response`; goes on where the passes paused; ends the rpc once `all_sent`. True: none of it, send
+ * the next result. */
+ABL_MUST_CHECK bool abl_sweep_run_next(abl_rpc *rpc, bool all_sent,
+                                       Ablate__V1__SweepProgress **progress,
+                                       const ProtobufCMessage *response);
 /* Whether the passes' memory, and host_bytes of results, may be taken. */
 ABL_MUST_CHECK bool abl_sweep_run_admit(abl_rpc *rpc, const abl_sweep_run *run,
                                         uint64_t host_bytes);

@@ -48,6 +48,7 @@ typedef struct abl_method {
     bool server_stream;
     bool while_draining; /* may start while the server drains: health, and little else */
     void (*start_cb)(abl_call *call, void *user_data);
+    const void *detail; /* start_cb's own: what sets this method apart from others that it starts */
 } abl_method;
 
 typedef struct abl_service {

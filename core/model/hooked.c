@@ -25,18 +25,6 @@ bool abl_hooked_is_needed(const abl_captures *captures) {
 
 /* ---- Hook points ------------------------------------------------------------------------- */
 
-static bool wants(const abl_hooked_pass *p, abl_hook_point point, int layer) {
-    return abl_captures_want(p->captures, point, layer);
-}
-
-static bool touches(const abl_hooked_pass *p, abl_hook_point point, int layer) {
-    return abl_interventions_touch(p->options->interventions, point, layer);
-}
-
-static bool wants_gradient(const abl_hooked_pass *p, abl_hook_point point, int layer) {
-    return abl_captures_want_gradient(p->captures, point, layer);
-}
-
 /* `firing`: which of the times that the point fires in its layer. */
 static abl_tensor *intervene(abl_hooked_pass *p, abl_hook_point point, int layer, int firing,
                              abl_tensor *x) {
@@ -56,200 +44,32 @@ static abl_tensor *at(abl_hooked_pass *p, abl_hook_point point, int layer, abl_t
     return x;
 }
 
-/* ---- Which inputs heads have --------------------------------------------------------------- */
-
-static bool involved(const abl_hooked_pass *p, abl_hook_point point, int layer) {
-    return touches(p, point, layer) || wants_gradient(p, point, layer);
-}
-
-static abl_hooked_inputs inputs_of(const abl_hooked_pass *p, int layer) {
-    if (abl_forward_patches_inputs(p->patch)) {
-        return p->patch->joined ? ABL_INPUTS_JOINED : ABL_INPUTS_SPLIT;
-    }
-    if (p->options->per_head_inputs || involved(p, ABL_HOOK_Q_INPUT, layer) ||
-        involved(p, ABL_HOOK_K_INPUT, layer) || involved(p, ABL_HOOK_V_INPUT, layer)) {
-        return ABL_INPUTS_SPLIT;
-    }
-    return involved(p, ABL_HOOK_ATTN_IN, layer) ? ABL_INPUTS_JOINED : ABL_INPUTS_SHARED;
-}
-
-static abl_code cannot_fire(abl_hook_point point, int layer, const char *why,
-                            abl_status *ret_status) {
-    char name[ABL_NAME_BYTES_MAX];
-    return abl_fail(ret_status, ABL_CODE_FAILED_PRECONDITION, "HOOK_CANNOT_FIRE",
-                    "hook '%s' cannot fire as asked: %s",
-                    abl_hook_name((abl_hook){.point = point, .layer = layer}, name, sizeof name),
-                    why);
-}
-
-static abl_code check_joined(const abl_hooked_pass *p, int layer, abl_status *ret_status) {
-    static const abl_hook_point split[] = {ABL_HOOK_Q_INPUT, ABL_HOOK_K_INPUT, ABL_HOOK_V_INPUT};
-    for (size_t i = 0; i < ABL_COUNT_OF(split); i++) {
-        if (involved(p, split[i], layer) || wants(p, split[i], layer)) {
-            return cannot_fire(split[i], layer,
-                               "q, k and v of a head read one input here, hook_attn_in",
-                               ret_status);
-        }
-    }
-    if (!abl_forward_patches_inputs(p->patch) && p->config->n_kv_heads != p->config->n_heads) {
-        return cannot_fire(ABL_HOOK_ATTN_IN, layer,
-                           "key and value heads are shared by several query heads, so they have "
-                           "no one input; use hook_q_input, hook_k_input, hook_v_input",
-                           ret_status);
-    }
-    return ABL_CODE_OK;
-}
-
-/* Whether a hook of the list keeps the gradient there. */
-static bool captures_gradient(const abl_hooked_pass *p, abl_hook_point point, int layer) {
-    const abl_interventions list = p->options->interventions;
-    bool found = false;
-    for (size_t i = 0; i < list.count; i++) {
-        const abl_intervention *item = &list.items[i];
-        found = found || (item->op == ABL_OP_CAPTURE_GRADIENT && item->hook.point == point &&
-                          item->hook.layer == layer);
-    }
-    return found;
-}
-
-static abl_code check_norm1(const abl_hooked_pass *p, int layer, bool split,
-                            abl_status *ret_status) {
-    static const abl_hook_point points[] = {ABL_HOOK_LN1_SCALE, ABL_HOOK_LN1_NORMALIZED};
-    bool grouped = p->shape.kv_heads != p->config->n_heads;
-    for (size_t i = 0; i < ABL_COUNT_OF(points); i++) {
-        if (!p->shape.per_head_inputs &&
-            (involved(p, points[i], layer) || wants(p, points[i], layer))) {
-            return cannot_fire(points[i], layer,
-                               "heads have inputs of their own in this layer, so it has a head "
-                               "axis; set per_head_inputs",
-                               ret_status);
-        }
-        if (split && (wants_gradient(p, points[i], layer) ||
-                      (p->captures->gradients && captures_gradient(p, points[i], layer)))) {
-            return cannot_fire(points[i], layer,
-                               "it fires three times, for q, k and v: it has no one gradient",
-                               ret_status);
-        }
-        if (split && grouped && touches(p, points[i], layer)) {
-            return cannot_fire(points[i], layer,
-                               "it fires for q, k and v, whose numbers of heads differ",
-                               ret_status);
-        }
-    }
-    return ABL_CODE_OK;
-}
-
-static abl_code check_layer(const abl_hooked_pass *p, int layer, abl_status *ret_status) {
-    abl_hooked_inputs inputs = inputs_of(p, layer);
-    if (inputs == ABL_INPUTS_SPLIT && involved(p, ABL_HOOK_ATTN_IN, layer)) {
-        return cannot_fire(ABL_HOOK_ATTN_IN, layer,
-                           "q, k and v have inputs of their own here, and nothing reads it",
-                           ret_status);
-    }
-    if (inputs == ABL_INPUTS_JOINED) {
-        abl_code code = check_joined(p, layer, ret_status);
-        if (code != ABL_CODE_OK) {
-            return code;
-        }
-    }
-    return inputs == ABL_INPUTS_SHARED
-               ? ABL_CODE_OK
-               : check_norm1(p, layer, inputs == ABL_INPUTS_SPLIT, ret_status);
-}
-
-static abl_code check(const abl_hooked_pass *p, abl_status *ret_status) {
-    const abl_forward_options *o = p->options;
-    if (p->captures->gradients && o->stop_at_layer >= 0) {
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "GRADIENT_NEEDS_LOGITS",
-                        "gradients are of the logits, and stop_at_layer %d leaves them out",
-                        o->stop_at_layer);
-    }
-    if (p->captures->gradients && o->scalar.kind == ABL_SCALAR_LOSS && o->seq < 2) {
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "GRADIENT_NEEDS_LOGITS",
-                        "the loss is of next tokens, and prompts of one token have none");
-    }
-    for (int64_t i = 0;
-         p->captures->gradients && o->scalar.kind == ABL_SCALAR_LOSS && i < o->batch * o->seq;
-         i++) {
-        if (o->tokens[i] >= p->config->d_vocab_out) {
-            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "GRADIENT_NEEDS_LOGITS",
-                            "the loss is of next tokens, and %d has no logit: there are %d",
-                            o->tokens[i], p->config->d_vocab_out);
-        }
-    }
-    if (p->captures->gradients && p->patch != NULL && p->patch->start_backward_cb == NULL) {
-        return abl_fail(ret_status, ABL_CODE_UNIMPLEMENTED, "PATCHED_GRADIENT",
-                        "gradients at the hook points of this patched pass cannot be had");
-    }
-    abl_code code = abl_interventions_check(p->config, o->interventions, &p->shape, ret_status);
-    for (size_t i = 0; i < o->interventions.count && code == ABL_CODE_OK; i++) {
-        abl_hook hook = o->interventions.items[i].hook;
-        bool behind =
-            hook.layer >= 0 ? hook.layer >= o->stop_at_layer : hook.point > ABL_HOOK_RESID_POST;
-        if (o->stop_at_layer >= 0 && behind) {
-            code = cannot_fire(hook.point, hook.layer, "the pass stops before it", ret_status);
-        }
-    }
-    for (int layer = 0; layer < p->config->n_layers && code == ABL_CODE_OK; layer++) {
-        if (p->shape.prefix > 0 && touches(p, ABL_HOOK_ROT_K, layer)) {
-            return cannot_fire(ABL_HOOK_ROT_K, layer,
-                               "behind a prefix its keys are the prefix's, too, which are shared",
-                               ret_status);
-        }
-        code = check_layer(p, layer, ret_status);
-    }
-    return code;
-}
-
 /* ---- Norms ------------------------------------------------------------------------------- */
 
-abl_tensor *abl_hooked_gain(const abl_hooked_pass *p, int layer, abl_block_norm which,
-                            abl_tensor **ret_bias) {
-    const abl_model_weights *weights = abl_model_get_weights(p->model);
-    const abl_block_weights *block =
-        which == ABL_BLOCK_NORM_FINAL ? NULL : abl_model_get_block(p->model, layer);
-    switch (which) {
-    case ABL_BLOCK_NORM_1:
-        *ret_bias = block->ln1_b;
-        return block->ln1_w;
-    case ABL_BLOCK_NORM_2:
-        *ret_bias = block->ln2_b;
-        return block->ln2_w;
-    case ABL_BLOCK_NORM_FINAL:
-        break;
-    }
-    *ret_bias = weights->ln_final_b;
-    return weights->ln_final_w;
+/* Where ln1 fires for q, k and v each, its captures are v's. */
+static bool is_shown(const abl_hooked_pass *p, const abl_hooked_norm_place *place) {
+    return place->which != ABL_BLOCK_NORM_1 || place->firing == 2 ||
+           p->layers[place->layer].inputs != ABL_INPUTS_SPLIT;
 }
 
-typedef struct norm_place {
-    int layer;
-    abl_block_norm which;
-    abl_hook_point scale;
-    abl_hook_point normalized;
-    int hook_layer;
-    int firing; /* ln1's: which of q, k and v */
-    bool shown; /* its captures are this one's */
-} norm_place;
-
-static abl_tensor *norm_point(abl_hooked_pass *p, const norm_place *place, abl_hook_point point,
-                              abl_tensor *x) {
-    x = intervene(p, point, place->hook_layer, place->firing, x);
-    if (place->shown) {
-        abl_captures_keep(p->captures, p->scope, point, place->hook_layer, x);
+static abl_tensor *norm_point(abl_hooked_pass *p, const abl_hooked_norm_place *place,
+                              abl_hook_point point, abl_tensor *x) {
+    x = intervene(p, point, place->layer, place->firing, x);
+    if (is_shown(p, place)) {
+        abl_captures_keep(p->captures, p->scope, point, place->layer, x);
     }
     return x;
 }
 
 /* x (batch, pos, heads?, d_model), computed in float32 as TransformerLens does. For RMS norms
  * hook_normalized is before the gain, for layer norms after it. */
-static abl_tensor *run_norm(abl_hooked_pass *p, const norm_place *place, abl_hooked_norm *saved,
-                            abl_tensor *x) {
+static abl_tensor *run_norm(abl_hooked_pass *p, const abl_hooked_norm_place *place,
+                            abl_hooked_norm *saved, abl_tensor *x) {
     abl_scope *scope = p->scope;
     bool rms = p->config->norm == ABL_NORM_RMS;
     const int64_t last[] = {-1};
     abl_tensor *bias = NULL;
-    abl_tensor *gain = abl_hooked_gain(p, place->layer, place->which, &bias);
+    abl_tensor *gain = abl_hooked_gain(p, place, &bias);
     if (p->config->norm == ABL_NORM_NONE) {
         return x;
     }
@@ -268,62 +88,22 @@ static abl_tensor *run_norm(abl_hooked_pass *p, const norm_place *place, abl_hoo
     return abl_tensor_to_dtype(scope, y, abl_forward_dtype(p->options));
 }
 
-static abl_tensor *run_norm1(abl_hooked_pass *p, int layer, int which, bool shown, abl_tensor *x) {
-    const norm_place place = {.layer = layer,
-                              .which = ABL_BLOCK_NORM_1,
-                              .scale = ABL_HOOK_LN1_SCALE,
-                              .normalized = ABL_HOOK_LN1_NORMALIZED,
-                              .hook_layer = layer,
-                              .firing = which,
-                              .shown = shown};
+static abl_tensor *run_norm1(abl_hooked_pass *p, int layer, int which, abl_tensor *x) {
+    const abl_hooked_norm_place place = abl_hooked_norm_at(ABL_BLOCK_NORM_1, layer, which);
     return run_norm(p, &place, &p->layers[layer].norm1[which], x);
 }
 
 /* ---- Attention --------------------------------------------------------------------------- */
-
-abl_tensor *abl_hooked_head_weights(abl_hooked_pass *p, int layer, int which, int64_t heads,
-                                    abl_tensor **ret_bias) {
-    abl_scope *scope = p->scope;
-    abl_tensor *bias = NULL;
-    abl_tensor *w = abl_block_head_weights(scope, p->model, layer, which, &bias);
-    int64_t there = which == 0 ? p->config->n_heads : p->config->n_kv_heads;
-    if (heads != there) {
-        const int64_t group = heads / there;
-        const int64_t width = p->config->d_model;
-        const int64_t d_head = p->config->d_head;
-        w = abl_tensor_expand(scope, abl_tensor_unsqueeze(scope, w, 1), 4,
-                              (const int64_t[]){-1, group, -1, -1});
-        w = abl_tensor_reshape(scope, w, 3, (const int64_t[]){heads, width, d_head});
-        if (bias != NULL) {
-            bias = abl_tensor_expand(scope, abl_tensor_unsqueeze(scope, bias, 1), 3,
-                                     (const int64_t[]){-1, group, -1});
-            bias = abl_tensor_reshape(scope, bias, 2, (const int64_t[]){heads, d_head});
-        }
-    }
-    if (ret_bias != NULL) {
-        *ret_bias = bias;
-    }
-    return w;
-}
 
 /* Each head's own input (batch, pos, heads, d_model), normed, to (batch, pos, heads, d_head). */
 static abl_tensor *project(abl_hooked_pass *p, int layer, int which, const abl_tensor *x) {
     if (x == NULL) {
         return NULL;
     }
-    abl_scope *scope = p->scope;
-    const int64_t heads = abl_tensor_size(x, 2);
-    const int64_t swap[] = {1, 0, 2};
     abl_tensor *bias = NULL;
-    abl_tensor *w = abl_hooked_head_weights(p, layer, which, heads, &bias);
-    abl_tensor *rows =
-        abl_tensor_reshape(scope, x, 3, (const int64_t[]){-1, heads, p->config->d_model});
-    abl_tensor *y = abl_tensor_matmul(scope, abl_tensor_permute(scope, rows, 3, swap), w);
-    y = abl_tensor_permute(scope, y, 3, swap);
-    y = abl_tensor_reshape(
-        scope, y, 4,
-        (const int64_t[]){p->options->batch, p->options->seq, heads, p->config->d_head});
-    return bias == NULL ? y : abl_tensor_add(scope, y, bias);
+    abl_tensor *w = abl_hooked_head_weights(p, layer, which, abl_tensor_size(x, 2), &bias);
+    abl_tensor *y = abl_hooked_head_products(p->scope, x, w);
+    return bias == NULL ? y : abl_tensor_add(p->scope, y, bias);
 }
 
 static abl_tensor *for_heads(abl_hooked_pass *p, const abl_tensor *x, int64_t heads) {
@@ -334,7 +114,7 @@ static abl_tensor *for_heads(abl_hooked_pass *p, const abl_tensor *x, int64_t he
 static abl_qkv split_inputs(abl_hooked_pass *p, int layer, abl_tensor *resid) {
     const int64_t heads = p->config->n_heads;
     const int64_t kv = p->shape.kv_heads;
-    if (wants(p, ABL_HOOK_ATTN_IN, layer)) {
+    if (abl_hooked_wants(p, ABL_HOOK_ATTN_IN, layer)) {
         (void)at(p, ABL_HOOK_ATTN_IN, layer, for_heads(p, resid, heads));
     }
     abl_qkv in = {.q = NULL};
@@ -348,9 +128,9 @@ static abl_qkv split_inputs(abl_hooked_pass *p, int layer, abl_tensor *resid) {
                        .k = for_heads(p, resid, kv),
                        .v = for_heads(p, resid, kv)};
     }
-    in.q = run_norm1(p, layer, 0, false, at(p, ABL_HOOK_Q_INPUT, layer, in.q));
-    in.k = run_norm1(p, layer, 1, false, at(p, ABL_HOOK_K_INPUT, layer, in.k));
-    in.v = run_norm1(p, layer, 2, true, at(p, ABL_HOOK_V_INPUT, layer, in.v));
+    in.q = run_norm1(p, layer, 0, at(p, ABL_HOOK_Q_INPUT, layer, in.q));
+    in.k = run_norm1(p, layer, 1, at(p, ABL_HOOK_K_INPUT, layer, in.k));
+    in.v = run_norm1(p, layer, 2, at(p, ABL_HOOK_V_INPUT, layer, in.v));
     return in;
 }
 
@@ -367,7 +147,7 @@ static abl_qkv run_projection(abl_hooked_pass *p, int layer, abl_tensor *resid) 
         abl_tensor *in = abl_forward_patches_inputs(p->patch)
                              ? p->patch->heads_input_cb(p->patch->user_data, p->scope, layer, resid)
                              : for_heads(p, resid, heads);
-        in = run_norm1(p, layer, 0, true, at(p, ABL_HOOK_ATTN_IN, layer, in));
+        in = run_norm1(p, layer, 0, at(p, ABL_HOOK_ATTN_IN, layer, in));
         return (abl_qkv){.q = project(p, layer, 0, in),
                          .k = project(p, layer, 1, in),
                          .v = project(p, layer, 2, in)};
@@ -383,24 +163,11 @@ static abl_qkv run_projection(abl_hooked_pass *p, int layer, abl_tensor *resid) 
                     {ABL_HOOK_K_INPUT, p->shape.kv_heads},
                     {ABL_HOOK_V_INPUT, p->shape.kv_heads}};
     for (size_t i = 0; i < ABL_COUNT_OF(repeated); i++) {
-        if (wants(p, repeated[i].point, layer)) {
+        if (abl_hooked_wants(p, repeated[i].point, layer)) {
             (void)at(p, repeated[i].point, layer, for_heads(p, resid, repeated[i].heads));
         }
     }
-    return abl_block_qkv(p->scope, p->model, layer, run_norm1(p, layer, 0, true, resid), 0);
-}
-
-abl_tensor *abl_hooked_grouped(abl_hooked_pass *p, const abl_tensor *x) {
-    const abl_model_config *c = p->config;
-    const int64_t kv = p->shape.kv_heads;
-    const int64_t shape[] = {p->options->batch, p->options->seq, kv, c->n_heads / kv, c->d_head};
-    return abl_tensor_permute(p->scope, abl_tensor_reshape(p->scope, x, 5, shape), 5,
-                              (const int64_t[]){0, 2, 3, 1, 4});
-}
-
-abl_tensor *abl_hooked_keys(abl_hooked_pass *p, const abl_tensor *x) {
-    abl_tensor *by_head = abl_tensor_permute(p->scope, x, 4, (const int64_t[]){0, 2, 1, 3});
-    return abl_tensor_unsqueeze(p->scope, by_head, 2);
+    return abl_block_qkv(p->scope, p->model, layer, run_norm1(p, layer, 0, resid), 0);
 }
 
 /* Whether a query does not see a key, both counted from the pass's first position. */
@@ -462,10 +229,6 @@ static abl_tensor *mix_values(abl_hooked_pass *p, int layer) {
     return abl_tensor_reshape(scope, z, 4, (const int64_t[]){batch, seq, c->n_heads, c->d_head});
 }
 
-bool abl_hooked_by_head(const abl_hooked_pass *p, int layer) {
-    return wants(p, ABL_HOOK_RESULT, layer) || involved(p, ABL_HOOK_RESULT, layer);
-}
-
 static abl_tensor *run_results(abl_hooked_pass *p, int layer, abl_tensor *z) {
     abl_scope *scope = p->scope;
     abl_tensor *change = NULL;
@@ -473,7 +236,9 @@ static abl_tensor *run_results(abl_hooked_pass *p, int layer, abl_tensor *z) {
     if (abl_hooked_by_head(p, layer)) {
         abl_tensor *plain = abl_block_head_results(scope, p->model, layer, z, NULL);
         abl_tensor *result = at(p, ABL_HOOK_RESULT, layer, plain);
-        change = touches(p, ABL_HOOK_RESULT, layer) ? abl_tensor_sub(scope, result, plain) : NULL;
+        change = abl_hooked_touches(p, ABL_HOOK_RESULT, layer)
+                     ? abl_tensor_sub(scope, result, plain)
+                     : NULL;
         const int64_t heads[] = {2};
         abl_tensor *bias = abl_model_get_block(p->model, layer)->b_o;
         out = abl_tensor_sum(scope, result, heads, 1, false);
@@ -509,12 +274,7 @@ static abl_tensor *run_mlp(abl_hooked_pass *p, int layer, abl_tensor *resid) {
     const abl_model_config *c = p->config;
     const abl_block_weights *block = abl_model_get_block(p->model, layer);
     abl_hooked_layer *saved = &p->layers[layer];
-    const norm_place place = {.layer = layer,
-                              .which = ABL_BLOCK_NORM_2,
-                              .scale = ABL_HOOK_LN2_SCALE,
-                              .normalized = ABL_HOOK_LN2_NORMALIZED,
-                              .hook_layer = layer,
-                              .shown = true};
+    const abl_hooked_norm_place place = abl_hooked_norm_at(ABL_BLOCK_NORM_2, layer, 0);
     abl_tensor *in = abl_forward_patches_inputs(p->patch)
                          ? p->patch->mlp_input_cb(p->patch->user_data, scope, layer, resid)
                          : resid;
@@ -557,7 +317,7 @@ static abl_tensor *run_node(abl_hooked_pass *p, abl_hook_point point, int layer,
 static abl_tensor *run_block(abl_hooked_pass *p, int layer, abl_tensor *resid) {
     abl_scope *scope = p->scope;
     bool parallel = p->config->parallel_attn_mlp;
-    p->layers[layer].inputs = inputs_of(p, layer);
+    p->layers[layer].inputs = abl_hooked_inputs_of(p, layer);
     resid = at(p, ABL_HOOK_RESID_PRE, layer, resid);
     if (p->patch != NULL && layer == 0) {
         p->patch->start_cb(p->patch->user_data, scope, resid);
@@ -604,15 +364,12 @@ static abl_tensor *sliced(abl_hooked_pass *p, abl_tensor *x) {
 /* All positions are computed only where somebody sees them. */
 static abl_tensor *run_unembed(abl_hooked_pass *p, abl_tensor *resid) {
     const abl_model_weights *weights = abl_model_get_weights(p->model);
-    const norm_place place = {.which = ABL_BLOCK_NORM_FINAL,
-                              .scale = ABL_HOOK_LN_FINAL_SCALE,
-                              .normalized = ABL_HOOK_LN_FINAL_NORMALIZED,
-                              .hook_layer = -1,
-                              .shown = true};
-    bool all_logits = touches(p, ABL_HOOK_UNEMBED, -1) || p->captures->gradients;
-    bool all = all_logits || touches(p, ABL_HOOK_LN_FINAL_SCALE, -1) ||
-               touches(p, ABL_HOOK_LN_FINAL_NORMALIZED, -1) ||
-               wants(p, ABL_HOOK_LN_FINAL_SCALE, -1) || wants(p, ABL_HOOK_LN_FINAL_NORMALIZED, -1);
+    const abl_hooked_norm_place place = abl_hooked_norm_at(ABL_BLOCK_NORM_FINAL, -1, 0);
+    bool all_logits = abl_hooked_touches(p, ABL_HOOK_UNEMBED, -1) || p->captures->gradients;
+    bool all = all_logits || abl_hooked_touches(p, ABL_HOOK_LN_FINAL_SCALE, -1) ||
+               abl_hooked_touches(p, ABL_HOOK_LN_FINAL_NORMALIZED, -1) ||
+               abl_hooked_wants(p, ABL_HOOK_LN_FINAL_SCALE, -1) ||
+               abl_hooked_wants(p, ABL_HOOK_LN_FINAL_NORMALIZED, -1);
     resid = all ? resid : sliced(p, resid);
     abl_tensor *normed = run_norm(p, &place, &p->norm_final, resid);
     normed = all && !all_logits ? sliced(p, normed) : normed;
@@ -673,13 +430,13 @@ static abl_hooked_pass pass_of(abl_captures *captures) {
 
 abl_code abl_hooked_check(abl_captures *captures, abl_status *ret_status) {
     const abl_hooked_pass p = pass_of(captures);
-    return check(&p, ret_status);
+    return abl_hooked_pass_check(&p, ret_status);
 }
 
 abl_code abl_hooked_run(abl_captures *captures, abl_status *ret_status) {
     const size_t count = captures->options->interventions.count;
     abl_hooked_pass p = pass_of(captures);
-    abl_code code = check(&p, ret_status);
+    abl_code code = abl_hooked_pass_check(&p, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }

@@ -41,18 +41,9 @@ static abl_tensor *sum_heads(abl_hooked_pass *p, const abl_tensor *grad) {
 
 /* ---- Norms ------------------------------------------------------------------------------- */
 
-typedef struct norm_place {
-    int layer;
-    abl_block_norm which;
-    abl_hook_point scale;
-    abl_hook_point normalized;
-    int hook_layer;
-    int firing; /* ln1's: which of q, k and v */
-} norm_place;
-
-static abl_tensor *norm_point(abl_hooked_pass *p, const norm_place *place, abl_hook_point point,
-                              abl_tensor *grad) {
-    return at_firing(p, point, place->hook_layer, place->firing, grad);
+static abl_tensor *norm_point(abl_hooked_pass *p, const abl_hooked_norm_place *place,
+                              abl_hook_point point, abl_tensor *grad) {
+    return at_firing(p, point, place->layer, place->firing, grad);
 }
 
 /* From the gradient at what the norm gave to the one at x:
@@ -60,13 +51,13 @@ static abl_tensor *norm_point(abl_hooked_pass *p, const norm_place *place, abl_h
  *   d scale = - sum(d n * n) / scale
  *   d centred = d n / scale + d raw_scale * centred / (width raw_scale)
  * and a layer norm's x loses the mean again. */
-static abl_tensor *norm_backward(abl_hooked_pass *p, const norm_place *place,
+static abl_tensor *norm_backward(abl_hooked_pass *p, const abl_hooked_norm_place *place,
                                  const abl_hooked_norm *saved, abl_tensor *grad) {
     abl_scope *scope = p->scope;
     bool rms = p->config->norm == ABL_NORM_RMS;
     const int64_t last[] = {-1};
     abl_tensor *bias = NULL;
-    abl_tensor *gain = abl_hooked_gain(p, place->layer, place->which, &bias);
+    abl_tensor *gain = abl_hooked_gain(p, place, &bias);
     if (p->config->norm == ABL_NORM_NONE) {
         return grad;
     }
@@ -84,12 +75,7 @@ static abl_tensor *norm_backward(abl_hooked_pass *p, const norm_place *place,
 }
 
 static abl_tensor *norm1_backward(abl_hooked_pass *p, int layer, int which, abl_tensor *grad) {
-    const norm_place place = {.layer = layer,
-                              .which = ABL_BLOCK_NORM_1,
-                              .scale = ABL_HOOK_LN1_SCALE,
-                              .normalized = ABL_HOOK_LN1_NORMALIZED,
-                              .hook_layer = layer,
-                              .firing = which};
+    const abl_hooked_norm_place place = abl_hooked_norm_at(ABL_BLOCK_NORM_1, layer, which);
     return norm_backward(p, &place, &p->layers[layer].norm1[which], grad);
 }
 
@@ -188,10 +174,7 @@ static abl_tensor *scalar_backward(abl_hooked_pass *p) {
 }
 
 static abl_tensor *end_backward(abl_hooked_pass *p) {
-    const norm_place place = {.which = ABL_BLOCK_NORM_FINAL,
-                              .scale = ABL_HOOK_LN_FINAL_SCALE,
-                              .normalized = ABL_HOOK_LN_FINAL_NORMALIZED,
-                              .hook_layer = -1};
+    const abl_hooked_norm_place place = abl_hooked_norm_at(ABL_BLOCK_NORM_FINAL, -1, 0);
     abl_tensor *grad = at(p, ABL_HOOK_UNEMBED, -1, scalar_backward(p));
     grad = abl_block_unembed_backward_normed(p->scope, p->model, grad);
     return norm_backward(p, &place, &p->norm_final, grad);
@@ -227,11 +210,7 @@ static abl_tensor *mlp_backward(abl_hooked_pass *p, int layer, abl_tensor *grad)
         grad = at(p, ABL_HOOK_MLP_PRE, layer, grad);
     }
     grad = abl_tensor_linear(scope, grad, transposed(p, block->w_in), NULL);
-    const norm_place place = {.layer = layer,
-                              .which = ABL_BLOCK_NORM_2,
-                              .scale = ABL_HOOK_LN2_SCALE,
-                              .normalized = ABL_HOOK_LN2_NORMALIZED,
-                              .hook_layer = layer};
+    const abl_hooked_norm_place place = abl_hooked_norm_at(ABL_BLOCK_NORM_2, layer, 0);
     grad = at(p, ABL_HOOK_MLP_IN, layer, norm_backward(p, &place, &saved->norm2, grad));
     return !abl_forward_patches_inputs(p->patch)
                ? grad
@@ -239,22 +218,6 @@ static abl_tensor *mlp_backward(abl_hooked_pass *p, int layer, abl_tensor *grad)
 }
 
 /* ---- Attention --------------------------------------------------------------------------- */
-
-/* (batch, pos, heads, rows of w) times w (heads, rows, columns), head by head. */
-static abl_tensor *by_head(abl_hooked_pass *p, const abl_tensor *x, const abl_tensor *w) {
-    if (x == NULL || w == NULL) {
-        return NULL;
-    }
-    abl_scope *scope = p->scope;
-    const int64_t swap[] = {1, 0, 2};
-    const int64_t heads = abl_tensor_size(x, 2);
-    const int64_t shape[] = {abl_tensor_size(x, 0), abl_tensor_size(x, 1), heads,
-                             abl_tensor_size(w, 2)};
-    abl_tensor *rows =
-        abl_tensor_reshape(scope, x, 3, (const int64_t[]){-1, heads, abl_tensor_size(x, 3)});
-    abl_tensor *y = abl_tensor_matmul(scope, abl_tensor_permute(scope, rows, 3, swap), w);
-    return abl_tensor_reshape(scope, abl_tensor_permute(scope, y, 3, swap), 4, shape);
-}
 
 /* From the gradient at the attention's output to the one at z. */
 static abl_tensor *results_backward(abl_hooked_pass *p, int layer, abl_tensor *grad) {
@@ -274,7 +237,7 @@ static abl_tensor *results_backward(abl_hooked_pass *p, int layer, abl_tensor *g
     grad = at(p, ABL_HOOK_RESULT, layer, grad);
     abl_tensor *w =
         abl_tensor_view(scope, w_o, 3, (const int64_t[]){c->n_heads, c->d_head, c->d_model});
-    return by_head(p, grad, abl_tensor_transpose(scope, w, 1, 2));
+    return abl_hooked_head_products(p->scope, grad, abl_tensor_transpose(scope, w, 1, 2));
 }
 
 /* (batch, kv head, query head of it, pos, d_head), summed over a group, as k and v are laid out. */
@@ -323,7 +286,7 @@ static abl_tensor *project_backward(abl_hooked_pass *p, int layer, int which,
         return NULL;
     }
     abl_tensor *w = abl_hooked_head_weights(p, layer, which, abl_tensor_size(grad, 2), NULL);
-    return by_head(p, grad, abl_tensor_transpose(p->scope, w, 1, 2));
+    return abl_hooked_head_products(p->scope, grad, abl_tensor_transpose(p->scope, w, 1, 2));
 }
 
 /* Gradients at inputs of heads, (batch, pos, heads, d_model), to the one at the stream. */

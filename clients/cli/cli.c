@@ -252,6 +252,44 @@ static const abl_rpc_method get_model = ABL_RPC("ModelService", "GetModel", get_
 static const abl_rpc_method list_models = ABL_RPC("ModelService", "ListModels", list_models);
 static const abl_rpc_method load_model = ABL_RPC("ModelService", "LoadModel", load_model);
 
+typedef struct name_search {
+    const char *name;
+    char *id; /* of the first model of that name; NULL: none */
+    int count;
+} name_search;
+
+static bool on_models(const ProtobufCMessage *page, void *user_data) {
+    name_search *search = user_data;
+    const Ablate__V1__ListModelsResponse *list = (const Ablate__V1__ListModelsResponse *)page;
+    for (size_t i = 0; i < list->n_models; i++) {
+        if (strcmp(list->models[i]->name, search->name) == 0 && search->count++ == 0) {
+            search->id = abl_strdup(list->models[i]->model_id);
+        }
+    }
+    return true;
+}
+
+char *abl_cli_model_id(abl_cli *cli, const char *model, int *ret_exit) {
+    name_search search = {.name = model};
+    Ablate__V1__ListModelsRequest request = ABLATE__V1__LIST_MODELS_REQUEST__INIT;
+    abl_rpc_error error = {0};
+    if (abl_rpc_pages(cli->rpc, &list_models, &request.base, on_models, &search, &error) !=
+        ABL_CODE_OK) {
+        *ret_exit = abl_cli_failed(cli, &error);
+    } else if (search.count > 1) {
+        *ret_exit =
+            abl_cli_usage(cli,
+                          "%d resident models are called '%s': say which by its id; `ablate "
+                          "models list` shows them",
+                          search.count, model);
+    } else {
+        /* Not a name: an id, or unknown, which the daemon says. */
+        return search.id != NULL ? search.id : abl_strdup(model);
+    }
+    abl_free(search.id);
+    return NULL;
+}
+
 static Ablate__V1__GetModelResponse *model_by_id(abl_cli *cli, char *id, int *ret_exit) {
     Ablate__V1__GetModelRequest request = ABLATE__V1__GET_MODEL_REQUEST__INIT;
     request.model_id = id;
@@ -261,7 +299,7 @@ static Ablate__V1__GetModelResponse *model_by_id(abl_cli *cli, char *id, int *re
 Ablate__V1__GetModelResponse *abl_cli_model(abl_cli *cli, int *ret_exit) {
     ABL_CLEANUP(abl_freep) char *id = NULL;
     if (cli->args->given[ABL_OPTION_MODEL]) {
-        id = abl_strdup(cli->args->text[ABL_OPTION_MODEL]);
+        id = abl_cli_model_id(cli, cli->args->text[ABL_OPTION_MODEL], ret_exit);
         return id == NULL ? NULL : model_by_id(cli, id, ret_exit);
     }
     Ablate__V1__ListModelsRequest request = ABLATE__V1__LIST_MODELS_REQUEST__INIT;

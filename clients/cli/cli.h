@@ -115,6 +115,10 @@ int abl_cli_list_watched(abl_cli *cli, const abl_rpc_method *method, ProtobufCMe
 ProtobufCMessage *abl_cli_call(abl_cli *cli, const abl_rpc_method *method,
                                const ProtobufCMessage *request, int *ret_exit);
 
+/* The id of the resident model that is called so, by id or by name; what is neither comes back as
+ * it is, for the daemon to say so. abl_free() ends it; NULL: said already. */
+char *abl_cli_model_id(abl_cli *cli, const char *model, int *ret_exit);
+
 /* The resident model that --model names, or the only one. abl_rpc_free(&model->base) ends it;
  * NULL: said already. */
 Ablate__V1__GetModelResponse *abl_cli_model(abl_cli *cli, int *ret_exit);

@@ -8,6 +8,7 @@
  * is passed over.
  */
 #include "clients/cli/job_view.h"
+#include "clients/cli/out_file.h"
 #include "clients/cli/scores_file.h"
 #include "core/base/limits.h"
 
@@ -98,7 +99,20 @@ static Ablate__V1__GetModelResponse *resident_or_load(abl_cli *cli, int *ret_exi
 }
 
 char *abl_cli_graph(abl_cli *cli, int *ret_exit) {
+    static const abl_option of_new[] = {
+        ABL_OPTION_MODE,      ABL_OPTION_DTYPE,     ABL_OPTION_DEVICE, ABL_OPTION_SIMPLE,
+        ABL_OPTION_MERGE_QKV, ABL_OPTION_EXPAND_KV, ABL_OPTION_SEQ_LEN};
     if (cli->args->given[ABL_OPTION_GRAPH]) {
+        for (size_t i = 0; i < ABL_COUNT_OF(of_new); i++) {
+            if (cli->args->given[of_new[i]]) {
+                *ret_exit =
+                    abl_cli_usage(cli,
+                                  "--%s is for a graph that is made anew, and --graph names "
+                                  "one that is there: leave one of them out",
+                                  abl_option_of((int)of_new[i]).name);
+                return NULL;
+            }
+        }
         return abl_strdup(cli->args->text[ABL_OPTION_GRAPH]);
     }
     Ablate__V1__GetModelResponse *model = resident_or_load(cli, ret_exit);
@@ -180,6 +194,72 @@ enum {
     ALGORITHM_CIRCUIT_PROBING,
     ALGORITHM_ACDC,
 };
+
+#define OF(name) (1U << ALGORITHM_##name)
+#define OF_TRAININGS (OF(SUBNETWORK_PROBING) | OF(CIRCUIT_PROBING))
+
+/* The options that are some algorithms' own. With others they would do nothing unseen. */
+static const struct {
+    abl_option option;
+    unsigned of;
+} owned_options[] = {
+    {ABL_OPTION_METHOD, OF(EAP_IG)},
+    {ABL_OPTION_STEPS, OF(EAP_IG)},
+    {ABL_OPTION_IG, OF(MASK_GRADIENT)},
+    {ABL_OPTION_MASK_VALUE, OF(MASK_GRADIENT)},
+    {ABL_OPTION_GRAD, OF(MASK_GRADIENT) | OF(EAP_IG)},
+    {ABL_OPTION_ANSWER, OF(MASK_GRADIENT) | OF(EAP_IG)},
+    {ABL_OPTION_EDGES, OF(GROUND_TRUTH) | OF(ACDC)},
+    {ABL_OPTION_TAU, OF(ACDC)},
+    {ABL_OPTION_SEED, OF(RANDOM) | OF_TRAININGS},
+    {ABL_OPTION_EPOCHS, OF_TRAININGS},
+    {ABL_OPTION_LEARNING_RATE, OF_TRAININGS},
+    {ABL_OPTION_LAMBDA, OF_TRAININGS},
+    {ABL_OPTION_MASK_FN, OF_TRAININGS},
+    {ABL_OPTION_TARGET, OF_TRAININGS | OF(ACDC)},
+    {ABL_OPTION_TREE, OF_TRAININGS},
+    {ABL_OPTION_AVOID, OF_TRAININGS},
+    {ABL_OPTION_SIZES, OF_TRAININGS},
+};
+
+/* The names of a set of algorithms, "a, b, c". */
+static void spell_algorithms(unsigned set, char *out, size_t size) {
+    const char *names = abl_option_of(ABL_OPTION_ALGORITHM).argument;
+    size_t length = 0;
+    for (unsigned i = 1; *names != '\0'; i++) {
+        int bytes = (int)strcspn(names, "|");
+        if ((set >> i & 1U) != 0 && length < size) {
+            length += (size_t)snprintf(out + length, size - length, "%s%.*s",
+                                       length == 0 ? "" : ", ", bytes, names);
+        }
+        names += bytes + (names[bytes] == '|' ? 1 : 0);
+    }
+}
+
+/* What can be seen to be wrong before anything is done. */
+static int check_options(const abl_cli *cli) {
+    const abl_args *args = cli->args;
+    int64_t given = args->count[ABL_OPTION_ALGORITHM];
+    unsigned chosen = 1U << (given == 0 ? ALGORITHM_EAP : given);
+    for (size_t i = 0; i < ABL_COUNT_OF(owned_options); i++) {
+        if (args->given[owned_options[i].option] && (owned_options[i].of & chosen) == 0) {
+            char theirs[160] = "";
+            char ours[64] = "";
+            spell_algorithms(owned_options[i].of, theirs, sizeof theirs);
+            spell_algorithms(chosen, ours, sizeof ours);
+            return abl_cli_usage(cli, "--%s does nothing with --algorithm %s: it is for %s",
+                                 abl_option_of((int)owned_options[i].option).name, ours, theirs);
+        }
+    }
+    if (args->given[ABL_OPTION_IG] && args->given[ABL_OPTION_MASK_VALUE]) {
+        return abl_cli_usage(cli, "--ig and --mask-value are two places to take the gradient at: "
+                                  "give one of them");
+    }
+    char problem[4352];
+    return abl_out_possible(args->text[ABL_OPTION_OUT], problem, sizeof problem)
+               ? ABL_EXIT_OK
+               : abl_cli_error(cli, "%s", problem);
+}
 
 /* The choices of --method, --grad and --answer, from 1, are the protocol's numbers. */
 static void set_eap_ig(const abl_args *args, Ablate__V1__EapIg *eap_ig) {
@@ -407,15 +487,6 @@ static abl_code resume(follow *job, abl_rpc_error *ret_error) {
     return code;
 }
 
-static int save(follow *job, const char *path) {
-    char problem[4352];
-    if (!abl_scores_save(job->scores, path, job->view.job_id, problem, sizeof problem)) {
-        return abl_cli_error(job->cli, "%s", problem);
-    }
-    abl_cli_say(job->cli, "scores of all edges: %s", path);
-    return ABL_EXIT_OK;
-}
-
 static int follow_job(abl_cli *cli, const Ablate__V1__PruneJobSpec *spec, size_t top) {
     static const abl_rpc_method stream =
         ABL_RPC("PruneService", "StreamPruneScores", stream_prune_scores);
@@ -440,10 +511,9 @@ static int follow_job(abl_cli *cli, const Ablate__V1__PruneJobSpec *spec, size_t
     } else if (job.code == ABL_EXIT_OK) {
         job.code = abl_job_view_end(&job.view, top);
         if (job.code == ABL_EXIT_OK && out != NULL) {
-            job.code = save(&job, out);
+            job.code = abl_cli_save_scores(cli, job.view.job_id, job.scores, out);
         }
-        abl_cli_say(cli, "how faithful circuits of these edges are: ablate eval %s",
-                    job.view.job_id);
+        abl_cli_say(cli, "next, the faithfulness of its circuits: ablate eval %s", job.view.job_id);
     }
     abl_scores_destroy(job.scores);
     abl_job_view_finish(&job.view);
@@ -456,7 +526,11 @@ int abl_cmd_discover(abl_cli *cli) {
         return abl_cli_usage(cli, "discover needs --dataset: a file in AutoCircuit's JSON, or the "
                                   "id of an uploaded one");
     }
-    int code = ABL_EXIT_ERROR;
+    int code = check_options(cli);
+    if (code != ABL_EXIT_OK) {
+        return code;
+    }
+    code = ABL_EXIT_ERROR;
     ABL_CLEANUP(abl_freep) char *graph_id = abl_cli_graph(cli, &code);
     if (graph_id == NULL) {
         return code;
@@ -501,8 +575,8 @@ int abl_cmd_discover(abl_cli *cli) {
     bool acdc = args->count[ABL_OPTION_ALGORITHM] == ALGORITHM_ACDC;
     int64_t target = args->count[ABL_OPTION_TARGET];
     if (acdc ? acdc_target(target) < 0 : target > TARGET_TRAININGS) {
-        return abl_cli_usage(cli, "--target: acdc takes kl-div, mse and answer-diff, trainings all "
-                                  "but answer-diff");
+        return abl_cli_usage(cli, "--target: acdc takes kl-div, mse and answer-diff; probing takes "
+                                  "all but answer-diff");
     }
     abl_cli_interventions set = {.count = 0};
     code = abl_cli_read_interventions(cli, &set);

@@ -32,11 +32,13 @@ static void graph_row(abl_table *table, const Ablate__V1__Graph *graph) {
     abl_table_add(table, "%d", graph->source_count);
     abl_table_add(table, "%d", graph->destination_count);
     abl_table_add(table, "%s", graph_traits(graph->options, traits, sizeof traits));
+    abl_table_add(table, "%s", graph->owner);
 }
 
 static const abl_column graph_columns[] = {
     {"id", false, true},      {"model", false, true},        {"edges", true, false},
     {"sources", true, false}, {"destinations", true, false}, {"options", false, true},
+    {"owner", false, true},
 };
 
 static void graph_rows(abl_table *table, const ProtobufCMessage *page) {
@@ -51,7 +53,11 @@ int abl_cmd_graph_list(abl_cli *cli) {
     Ablate__V1__ListGraphsRequest request = ABLATE__V1__LIST_GRAPHS_REQUEST__INIT;
     ABL_CLEANUP(abl_freep) char *model = NULL;
     if (cli->args->given[ABL_OPTION_MODEL]) {
-        model = abl_strdup(cli->args->text[ABL_OPTION_MODEL]);
+        int code = ABL_EXIT_OK;
+        model = abl_cli_model_id(cli, cli->args->text[ABL_OPTION_MODEL], &code);
+        if (model == NULL) {
+            return code;
+        }
         request.model_id = model;
     }
     return abl_cli_list(cli, &method, &request.base, graph_columns, ABL_COUNT_OF(graph_columns),

@@ -33,6 +33,7 @@ static void job_rows(abl_table *table, const ProtobufCMessage *page) {
         abl_table_add(table, "%lld/%lld", (long long)job->done_units, (long long)job->total_units);
         abl_table_add(table, "%s", elapsed);
         abl_table_add(table, "%s", job->spec == NULL ? "" : job->spec->graph_id);
+        abl_table_add(table, "%s", job->owner);
         abl_table_add(table, "%s", created);
     }
 }
@@ -41,9 +42,9 @@ int abl_cmd_jobs_list(abl_cli *cli) {
     static const abl_rpc_method method = ABL_RPC("PruneService", "ListJobs", list_jobs);
     enum { TIME = 4 };
     static const abl_column columns[] = {
-        {"id", false, true},         {"algorithm", false, false}, {"state", false, false},
-        {"done", true, false},       {"time", true, false},       {"graph", false, true},
-        {"submitted", false, false},
+        {"id", false, true},    {"algorithm", false, false}, {"state", false, false},
+        {"done", true, false},  {"time", true, false},       {"graph", false, true},
+        {"owner", false, true}, {"submitted", false, false},
     };
     Ablate__V1__ListJobsRequest request = ABLATE__V1__LIST_JOBS_REQUEST__INIT;
     request.state = (Ablate__V1__JobState)cli->args->count[ABL_OPTION_STATE];
@@ -78,6 +79,8 @@ static int show_job(const abl_cli *cli, const Ablate__V1__Job *job) {
     when(job->created_ms, text, sizeof text);
     abl_table_add(table, "submitted");
     abl_table_add(table, "%s", text);
+    abl_table_add(table, "owner");
+    abl_table_add(table, "%s", job->owner);
     abl_text_bytes(text, sizeof text, job->estimated_bytes);
     abl_table_add(table, "memory, at most");
     abl_table_add(table, "%s", text);

@@ -3,6 +3,7 @@
  * it to ablate.1. */
 #include "clients/cli/commands.h"
 
+#include <ctype.h>
 #include <string.h>
 
 /* Text in which troff sees no request and no escape; "-" is a minus, so that it can be copied. */
@@ -64,8 +65,8 @@ static void print_command(const abl_command *it) {
         fprintf(stdout, " \\fI%s\\fR", it->operands);
     }
     fputc('\n', stdout);
-    fprintf(stdout, "To ");
-    text(it->summary);
+    fputc(toupper((unsigned char)it->summary[0]), stdout);
+    text(it->summary + 1);
     fputs(".\n", stdout);
     bool any = false;
     for (int i = 0; i < ABL_OPTION_COUNT; i++) {
@@ -84,6 +85,7 @@ static void environment(void) {
          "Where the daemon listens, instead of 127.0.0.1:50051; https://HOST:PORT with TLS."},
         {"ABLATE_TLS_CA, ABLATE_CLIENT_CERT, ABLATE_CLIENT_KEY",
          "Files, as of --tls-ca, --client-cert and --client-key."},
+        {"ABLATE_USER", "What lists of jobs and graphs call you, instead of USER@HOST."},
         {"ABLATE_TOKEN, ABLATE_TOKEN_FILE", "A bearer token, or a file with one."},
         {"COLUMNS", "The width of what is printed, instead of the terminal's."},
         {"NO_COLOR", "Not empty: no colours."},

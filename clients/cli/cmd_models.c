@@ -158,8 +158,12 @@ int abl_cmd_models_load(abl_cli *cli) {
 int abl_cmd_models_unload(abl_cli *cli) {
     static const abl_rpc_method method = ABL_RPC("ModelService", "UnloadModel", unload_model);
     Ablate__V1__UnloadModelRequest request = ABLATE__V1__UNLOAD_MODEL_REQUEST__INIT;
-    request.model_id = cli->args->operands[0];
     int code = ABL_EXIT_OK;
+    ABL_CLEANUP(abl_freep) char *id = abl_cli_model_id(cli, cli->args->operands[0], &code);
+    if (id == NULL) {
+        return code;
+    }
+    request.model_id = id;
     ABL_CLEANUP(abl_rpc_freep)
     ProtobufCMessage *response = abl_cli_call(cli, &method, &request.base, &code);
     if (response == NULL || cli->json) {
@@ -240,8 +244,12 @@ static int show_parameters(abl_cli *cli, char *model_id) {
 int abl_cmd_models_show(abl_cli *cli) {
     static const abl_rpc_method method = ABL_RPC("ModelService", "GetModel", get_model);
     Ablate__V1__GetModelRequest request = ABLATE__V1__GET_MODEL_REQUEST__INIT;
-    request.model_id = cli->args->operands[0];
     int code = ABL_EXIT_OK;
+    ABL_CLEANUP(abl_freep) char *id = abl_cli_model_id(cli, cli->args->operands[0], &code);
+    if (id == NULL) {
+        return code;
+    }
+    request.model_id = id;
     ABL_CLEANUP(abl_rpc_freep)
     ProtobufCMessage *response = abl_cli_call(cli, &method, &request.base, &code);
     if (response == NULL) {

@@ -6,6 +6,7 @@
  * AutoCircuit's names. The daemon names the edges in EAP's dialect, so no name is made up here. */
 #include "clients/cli/graph_json.h"
 #include "clients/cli/job_view.h"
+#include "clients/cli/out_file.h"
 
 #include <string.h>
 
@@ -23,7 +24,7 @@ static Ablate__V1__GetModelResponse *model_of(abl_cli *cli, char *model_id, int 
 }
 
 static int done(const abl_cli *cli, const char *path) {
-    if (cli->json) {
+    if (cli->json && cli->args->operand_count > 0) { /* discover has its own documents */
         return abl_cli_put_json(cli, json_pack("{s:s}", "file", path), false);
     }
     abl_cli_say(cli, "scores of all edges: %s", path);
@@ -67,7 +68,7 @@ static const char *refusal(const Ablate__V1__GraphOptions *options,
     }
     if (config->n_key_value_heads != config->n_heads && !options->expand_kv_heads) {
         return "graph files of EAP-IG have a key and value input for each query head: discover "
-               "with --expand-kv";
+               "with --expand-kv, or save with a name that does not end in .json";
     }
     return NULL;
 }
@@ -111,10 +112,8 @@ static int export_graph(abl_cli *cli, const abl_scores *scores, char *graph_id, 
     return code;
 }
 
-/* The scores in a file of either kind. */
-static int export_scores(abl_cli *cli, abl_scores *scores, const char *path) {
+int abl_cli_save_scores(abl_cli *cli, char *job_id, abl_scores *scores, const char *path) {
     static const abl_rpc_method get = ABL_RPC("PruneService", "GetJob", get_job);
-    char *job_id = cli->args->operands[0];
     char problem[4352];
     if (!is_graph_json(path)) {
         return abl_scores_save(scores, path, job_id, problem, sizeof problem)
@@ -136,13 +135,18 @@ static int export_scores(abl_cli *cli, abl_scores *scores, const char *path) {
 int abl_cmd_export(abl_cli *cli) {
     const char *path = cli->args->text[ABL_OPTION_OUT];
     if (path == NULL) {
-        return abl_cli_usage(cli, "give --out: the file to write");
+        return abl_cli_usage(cli, "give --out, the file to write: safetensors, or with a name that "
+                                  "ends in .json a graph file of EAP-IG");
+    }
+    char problem[4352];
+    if (!abl_out_possible(path, problem, sizeof problem)) {
+        return abl_cli_error(cli, "%s", problem);
     }
     abl_scores *scores = abl_scores_create();
     abl_rpc_error error = {0};
     int code = abl_job_scores(cli, cli->args->operands[0], scores, &error) != ABL_CODE_OK
                    ? abl_cli_failed(cli, &error)
-                   : export_scores(cli, scores, path);
+                   : abl_cli_save_scores(cli, cli->args->operands[0], scores, path);
     abl_scores_destroy(scores);
     return code;
 }
@@ -163,7 +167,7 @@ static int send(abl_cli *cli, Ablate__V1__CreatePruneScoresRequest *request) {
     }
     const Ablate__V1__Job *job = ((const Ablate__V1__CreatePruneScoresResponse *)response)->job;
     abl_cli_say(cli,
-                "%s has these scores; how faithful circuits of them are: ablate eval %s "
+                "%s has these scores; next, the faithfulness of its circuits: ablate eval %s "
                 "--dataset FILE",
                 job->job_id, job->job_id);
     return ABL_EXIT_OK;

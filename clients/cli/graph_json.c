@@ -3,6 +3,8 @@
  * back bit for bit; JSON has no infinity, which such files do without. */
 #include "clients/cli/graph_json.h"
 
+#include "clients/cli/out_file.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -36,17 +38,12 @@ bool abl_graph_json_add(json_t *file, const char *edge, double score) {
 }
 
 bool abl_graph_json_save(const json_t *file, const char *path, char *problem, size_t problem_size) {
-    char temporary[4096];
-    int length = snprintf(temporary, sizeof temporary, "%s.part", path);
+    abl_out_file out;
     errno = 0;
-    bool written = length < (int)sizeof temporary &&
-                   json_dump_file(file, temporary, JSON_COMPACT | JSON_REAL_PRECISION(17)) == 0 &&
-                   rename(temporary, path) == 0;
-    if (!written) {
-        (void)snprintf(problem, problem_size, "cannot write '%s': %s", path,
-                       errno == 0 ? "out of memory" : strerror(errno));
-    }
-    return written;
+    return abl_out_open(&out, path, problem, problem_size) &&
+           abl_out_close(&out,
+                         json_dumpf(file, out.file, JSON_COMPACT | JSON_REAL_PRECISION(17)) == 0,
+                         problem, problem_size);
 }
 
 typedef struct report {

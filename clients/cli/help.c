@@ -2,6 +2,7 @@
 /* help.c -- see help.h. */
 #include "clients/cli/help.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #define HEAD_WIDTH 28
@@ -50,11 +51,13 @@ void abl_help_command(const abl_cli *cli, const abl_command *it) {
     (void)snprintf(line, sizeof line, "usage: ablate %s %s%s[OPTION]...", it->name, it->operands,
                    it->operands[0] == '\0' ? "" : " ");
     abl_text_wrap(stdout, &cli->out, 7, line);
-    (void)snprintf(line, sizeof line, "\nTo %s.\n", it->summary);
+    (void)snprintf(line, sizeof line, "\n%c%s.\n", toupper((unsigned char)it->summary[0]),
+                   it->summary + 1);
     abl_text_wrap(stdout, &cli->out, 0, line);
-    abl_options_help(stdout, &cli->out, it->takes & ~ABL_OFFLINE);
     if ((it->takes & ~ABL_OFFLINE) != 0) {
-        fputc('\n', stdout);
+        fputs("\nOptions:\n", stdout);
+        abl_options_help(stdout, &cli->out, it->takes & ~ABL_OFFLINE);
+        fputs("\nOptions of every command:\n", stdout);
     }
     abl_options_help(stdout, &cli->out, abl_command_takes(it) & ABL_TAKES_GLOBAL);
 }

@@ -44,6 +44,8 @@ int abl_job_view_end(abl_job_view *view, size_t top);
 /* Adds a job's scores, final or so far. */
 ABL_MUST_CHECK abl_code abl_job_scores(const abl_cli *cli, char *job_id, abl_scores *scores,
                                        abl_rpc_error *ret_error);
+/* Saves them in a file: safetensors, or with a name that ends in .json a graph file of EAP-IG. */
+int abl_cli_save_scores(abl_cli *cli, char *job_id, abl_scores *scores, const char *path);
 /* "eap", "mask-gradient", ... of a spec. */
 const char *abl_job_algorithm(const Ablate__V1__PruneJobSpec *spec);
 

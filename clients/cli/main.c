@@ -38,9 +38,9 @@ static int run_command(abl_cli *cli, const abl_command *it, int argc, char **arg
         return ABL_EXIT_OK;
     }
     if (args.operand_count != it->operand_count) {
-        return abl_cli_usage(cli, "`ablate %s` takes %s%s", it->name,
-                             it->operand_count == 0 ? "options only" : "exactly one ",
-                             it->operands);
+        static const char *const counts[] = {"options only", "exactly one ", "exactly two: "};
+        return abl_cli_usage(cli, "`ablate %s` takes %s%s, not %d", it->name,
+                             counts[it->operand_count], it->operands, args.operand_count);
     }
     return (it->takes & ABL_OFFLINE) != 0 ? it->run(cli) : connect_and_run(cli, it);
 }

@@ -55,7 +55,7 @@ ABL_BEGIN_DECLS
     X(TO, "to", 0, TEXT, 0, "NODE", "only edges into this node")                                   \
     X(POSITION, "position", 0, COUNT, 8191, "N", "only edges at this token position")              \
     X(DIALECT, "dialect", 0, CHOICE, 0, "autocircuit|eap", "how edges are written [autocircuit]")  \
-    X(NAME, "name", 0, TEXT, 0, "NAME", "what it is called in listings [the file's name]")         \
+    X(NAME, "name", 0, TEXT, 0, "NAME", "the name in listings [the dataset file's name]")          \
     X(DATASET, "dataset", 'd', TEXT, 0, "FILE|ID",                                                 \
       "a dataset file in AutoCircuit's JSON, or the id of an uploaded one")                        \
     X(ALGORITHM, "algorithm", 'a', CHOICE, 0,                                                      \
@@ -67,31 +67,31 @@ ABL_BEGIN_DECLS
     X(STEPS, "steps", 0, COUNT, 1000, "N", "eap-ig: points on the way [5]")                        \
     X(IG, "ig", 0, COUNT, 1000, "N", "mask-gradient: integrated gradients over N steps [none]")    \
     X(GRAD, "grad", 0, CHOICE, 0, "logit|prob|logprob|logit-exp",                                  \
-      "mask-gradient, eap-ig: what answers are read off [logit]")                                  \
+      "mask-gradient, eap-ig: what the answers are measured in [logit]")                           \
     X(ANSWER, "answer", 0, CHOICE, 0, "avg-diff|avg-val|mse",                                      \
-      "mask-gradient, eap-ig: how answers make a loss [avg-diff]")                                 \
+      "mask-gradient, eap-ig: how the answers make a loss [avg-diff]")                             \
     X(MASK_VALUE, "mask-value", 0, NUMBER, 1e6, "X", "mask-gradient: value of every mask [0]")     \
     X(ABLATION, "ablation", 0, CHOICE, 0,                                                          \
       "resample|zero|tokenwise-mean-clean|tokenwise-mean-corrupt|"                                 \
       "tokenwise-mean-clean-and-corrupt|batch-tokenwise-mean|batch-all-tok-mean",                  \
-      "what ablated edges carry [resample; to keep: tokenwise-mean-corrupt]")                      \
+      "what ablated edges carry [resample; ablations create: tokenwise-mean-corrupt]")             \
     X(ABLATION_ID, "ablation-id", 0, TEXT, 0, "ABLATION", "a resident ablation instead")           \
     X(CLEAN, "clean", 0, FLAG, 0, "", "the clean prompts ablate, not the corrupt ones")            \
     X(PATCH, "patch", 0, CHOICE, 0, "edge|tree", "ablate the circuit, or everything else [tree]")  \
     X(EDGES, "edges", 0, TEXT, 0, "A->B,...", "ground-truth, acdc: only these edges")              \
     X(TAU, "tau", 0, TEXT, 0, "X,X,...",                                                           \
       "acdc: what removing an edge may cost, ascending [20 values from 1e-5 to 0.09]")             \
-    X(SEED, "seed", 0, COUNT, 9e18, "N", "random, trainings: seed of the generator [0]")           \
-    X(EPOCHS, "epochs", 0, COUNT, 10000, "N", "trainings: passes over the prompts [20]")           \
-    X(LEARNING_RATE, "learning-rate", 0, NUMBER, 100, "X", "trainings: Adam's [0.1]")              \
-    X(LAMBDA, "lambda", 0, NUMBER, 1e9, "X", "trainings: what the circuit's size costs [10]")      \
+    X(SEED, "seed", 0, COUNT, 9e18, "N", "random, probing: seed of the generator [0]")             \
+    X(EPOCHS, "epochs", 0, COUNT, 10000, "N", "probing: passes over the prompts [20]")             \
+    X(LEARNING_RATE, "learning-rate", 0, NUMBER, 100, "X", "probing: Adam's [0.1]")                \
+    X(LAMBDA, "lambda", 0, NUMBER, 1e9, "X", "probing: what the circuit's size costs [10]")        \
     X(MASK_FN, "mask-fn", 0, CHOICE, 0, "none|sigmoid|hard-concrete",                              \
-      "trainings: what masks go through [hard-concrete]")                                          \
+      "probing: what masks go through [hard-concrete]")                                            \
     X(TARGET, "target", 0, CHOICE, 0,                                                              \
       "kl-div|mse|answer|wrong-answer|correct-percent|logit-diff-percent|answer-diff",             \
-      "trainings, acdc (kl-div, mse, answer-diff): what the circuit is to keep [kl-div]")          \
-    X(TREE, "tree", 0, FLAG, 0, "", "trainings: run the clean prompt and ablate what can be")      \
-    X(AVOID, "avoid", 0, TEXT, 0, "A->B,...", "trainings: edges that cost more in a circuit")      \
+      "probing, acdc (kl-div, mse, answer-diff): what the circuit is to keep [kl-div]")            \
+    X(TREE, "tree", 0, FLAG, 0, "", "probing: run the clean prompt and ablate what can be")        \
+    X(AVOID, "avoid", 0, TEXT, 0, "A->B,...", "probing: edges that cost more in a circuit")        \
     X(BATCH_SIZE, "batch-size", 'b', COUNT, 1024, "N", "prompts a batch [8]")                      \
     X(PROMPTS, "prompts", 'p', COUNT, 100000, "N", "only the first N prompts [all]")               \
     X(TAIL, "tail-divergence", 0, FLAG, 0, "",                                                     \

@@ -106,6 +106,9 @@ void abl_progress_show(abl_progress *progress, double fraction, const char *labe
     if (clean_label == NULL || clean_tail == NULL) {
         return; /* a missing progress line is not worth an error */
     }
+    for (size_t end = strlen(clean_tail); end > 0 && clean_tail[end - 1] == ' '; end--) {
+        clean_tail[end - 1] = '\0';
+    }
     if (progress->term.tty) {
         draw(progress, fraction, clean_label, clean_tail);
         return;

@@ -22,12 +22,14 @@
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
 #include <grpc/support/alloc.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define POLL_MS 50
 #define PAGE_SIZE 1000
@@ -38,6 +40,7 @@ struct abl_rpc {
     grpc_completion_queue *queue;
     char *host;
     char *authorization; /* "Bearer ..."; NULL: none */
+    char owner[65];      /* who we say we are: "ada@lab" */
     int64_t timeout_ms;
 };
 
@@ -52,7 +55,7 @@ typedef struct exchange {
     abl_rpc_message_cb cb; /* NULL: the message is kept, for a unary call */
     void *user_data;
     ProtobufCMessage *kept;
-    grpc_metadata authorization;
+    grpc_metadata metadata[2];
     grpc_metadata_array initial_metadata;
     grpc_metadata_array trailing_metadata;
     grpc_byte_buffer *request;
@@ -144,6 +147,22 @@ void abl_rpc_freep(void *pointer_to_message) {
     abl_rpc_free(*(ProtobufCMessage **)pointer_to_message);
 }
 
+/* "ada@lab", or what ABLATE_USER says: for the lists of a daemon that several people share. */
+static void owner_of(char *owner, size_t size) {
+    const char *named = getenv("ABLATE_USER");
+    const struct passwd *user = getpwuid(getuid());
+    char host[65] = "";
+    (void)gethostname(host, sizeof host - 1);
+    if (named != NULL && named[0] != '\0') {
+        (void)snprintf(owner, size, "%s", named);
+    } else {
+        (void)snprintf(owner, size, "%.31s@%s", user == NULL ? "somebody" : user->pw_name, host);
+    }
+    for (char *at = owner; *at != '\0'; at++) {
+        *at = *at < 0x20 || *at > 0x7e ? '?' : *at; /* metadata is ASCII */
+    }
+}
+
 static char *bearer(const char *token) {
     size_t size = strlen(token) + sizeof "Bearer ";
     char *value = abl_malloc(size);
@@ -215,6 +234,7 @@ abl_code abl_rpc_create(const abl_rpc_options *options, abl_rpc **ret_rpc,
         return fail_oom(ret_error);
     }
     rpc->timeout_ms = options->timeout_ms;
+    owner_of(rpc->owner, sizeof rpc->owner);
     rpc->host = abl_strdup(options->host);
     rpc->authorization = options->token == NULL ? NULL : bearer(options->token);
     rpc->queue = grpc_completion_queue_create_for_next(NULL);
@@ -285,6 +305,11 @@ static void start_receive(exchange *ex) {
     start_batch(ex, &op, 1, TAG_MESSAGE);
 }
 
+static grpc_metadata metadata_of(const char *key, const char *value) {
+    return (grpc_metadata){.key = grpc_slice_from_static_string(key),
+                           .value = grpc_slice_from_static_string(value)};
+}
+
 static void start(exchange *ex) {
     grpc_op ops[4] = {
         {.op = GRPC_OP_SEND_INITIAL_METADATA},
@@ -292,12 +317,13 @@ static void start(exchange *ex) {
         {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
         {.op = GRPC_OP_RECV_INITIAL_METADATA},
     };
+    size_t count = 0;
+    ex->metadata[count++] = metadata_of("ablate-user", ex->rpc->owner);
     if (ex->rpc->authorization != NULL) {
-        ex->authorization.key = grpc_slice_from_static_string("authorization");
-        ex->authorization.value = grpc_slice_from_static_string(ex->rpc->authorization);
-        ops[0].data.send_initial_metadata.count = 1;
-        ops[0].data.send_initial_metadata.metadata = &ex->authorization;
+        ex->metadata[count++] = metadata_of("authorization", ex->rpc->authorization);
     }
+    ops[0].data.send_initial_metadata.count = count;
+    ops[0].data.send_initial_metadata.metadata = ex->metadata;
     ops[1].data.send_message.send_message = ex->request;
     ops[3].data.recv_initial_metadata.recv_initial_metadata = &ex->initial_metadata;
     start_batch(ex, ops, 4, TAG_START);

@@ -3,11 +3,11 @@
  *
  * safetensors: u64 little-endian length of the header, the header (JSON: name -> dtype, shape,
  * data_offsets), then the data in that order. Chunks come in exactly that order, so the data is one
- * growing block and the header is built beside it. The file is written under another name and
- * renamed, so that a crash leaves no half of one.
+ * growing block and the header is built beside it.
  */
 #include "clients/cli/scores_file.h"
 
+#include "clients/cli/out_file.h"
 #include "core/base/mem.h"
 
 #include <errno.h>
@@ -269,7 +269,7 @@ static bool write_file(const abl_scores *scores, const char *header, FILE *file)
 
 bool abl_scores_save(abl_scores *scores, const char *path, const char *job_id, char *problem,
                      size_t problem_size) {
-    char temporary[4096];
+    abl_out_file out;
     if (scores == NULL || scores->problem != NULL) {
         (void)snprintf(problem, problem_size, "%s",
                        scores == NULL ? "out of memory" : scores->problem);
@@ -278,18 +278,12 @@ bool abl_scores_save(abl_scores *scores, const char *path, const char *job_id, c
     json_t *metadata = json_pack("{s:s, s:s}", "format", "ablate.prune_scores", "job", job_id);
     (void)json_object_set_new(scores->header, "__metadata__", metadata);
     char *header = json_dumps(scores->header, JSON_COMPACT);
-    int length = snprintf(temporary, sizeof temporary, "%s.part", path);
-    FILE *file = header == NULL || length >= (int)sizeof temporary ? NULL : fopen(temporary, "wb");
-    bool written = file != NULL && write_file(scores, header, file);
-    if (file != NULL) {
-        written = fclose(file) == 0 && written;
-    }
-    written = written && rename(temporary, path) == 0;
-    if (!written) {
-        (void)snprintf(problem, problem_size, "cannot write '%s': %s", path, strerror(errno));
-        if (file != NULL) {
-            (void)remove(temporary);
-        }
+    errno = 0;
+    bool opened = header != NULL && abl_out_open(&out, path, problem, problem_size);
+    bool written =
+        opened && abl_out_close(&out, write_file(scores, header, out.file), problem, problem_size);
+    if (header == NULL) {
+        (void)snprintf(problem, problem_size, "out of memory");
     }
     if (header != NULL) {
         json_free_t release = NULL;

@@ -12,6 +12,7 @@
 #include "core/base/mem.h"
 
 #include <stdarg.h>
+#include <string.h>
 
 #define GAP 2               /* columns between columns */
 #define FLEXIBLE_MIN 12     /* a name cut shorter than this says little */
@@ -201,6 +202,9 @@ static void print_bar(const abl_table *table, size_t row, int width, FILE *out,
     char bar[BAR_MAX * 3 + 4];
     double fraction = row < table->bar_count ? table->bars[row] : 0;
     abl_progress_bar(bar, sizeof bar, term->unicode, width, fraction);
+    for (size_t end = strlen(bar); end > 0 && bar[end - 1] == ' '; end--) {
+        bar[end - 1] = '\0'; /* nothing stands behind it */
+    }
     abl_term_style(term, out, "36");
     fputs(bar, out);
     abl_term_reset(term, out);
@@ -213,12 +217,13 @@ bool abl_table_print(const abl_table *table, FILE *out, const abl_term *term) {
     int widths[COLUMN_COUNT_MAX] = {0};
     size_t shown = layout(table, term->width, widths);
     int bar = bar_width(table, widths, shown, term->width);
+    bool titled = bar > 0 && table->bar_title[0] != '\0';
     abl_term_style(term, out, "1");
     for (size_t i = 0; i < shown; i++) {
         print_cell(&table->columns[i], table->columns[i].title, widths[i],
-                   i + 1 == shown && bar == 0, out, term);
+                   i + 1 == shown && !titled, out, term);
     }
-    if (bar > 0) {
+    if (titled) {
         (void)abl_text_write(out, term, table->bar_title, bar);
     }
     abl_term_reset(term, out);

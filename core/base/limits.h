@@ -7,6 +7,7 @@
 /* clang-format off */
 
 /* Names and text */
+#define ABL_OWNER_BYTES_MAX 64         /* what a user calls itself, without the NUL */
 #define ABL_NAME_BYTES_MAX 256         /* ids, node, edge and hook names, without the NUL */
 #define ABL_PATH_BYTES_MAX 4096
 #define ABL_TEXT_BYTES_MAX (1 << 20)   /* one prompt to tokenize */

@@ -134,6 +134,7 @@ Ablate__V1__Graph *abl_convert_graph(abl_arena *arena, const abl_resident_graph 
     message->mask_batch_size = graph->mask->batch;
     message->idle_timeout_ms = graph->idle_timeout_ms;
     message->hook_count = (int32_t)abl_graph_hooks_count(graph->hooks);
+    message->owner = abl_convert_text(arena, graph->owner);
     message->modules = modules;
     message->n_modules = count;
     return message->options == NULL ? NULL : message;

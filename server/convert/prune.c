@@ -367,6 +367,7 @@ Ablate__V1__Job *abl_convert_job(abl_arena *arena, const abl_job *job) {
     message->elapsed_ms = job->elapsed_ms;
     message->estimated_bytes = job->estimated_bytes;
     message->model_id = abl_convert_text(arena, job->model_id);
+    message->owner = abl_convert_text(arena, job->owner);
     const abl_job_findings *found =
         job->event_count == 0 ? NULL : &job->events[job->event_count - 1].found;
     message->n_acdc = found == NULL ? 0 : (size_t)found->acdc_count;

@@ -15,6 +15,7 @@
 #include "core/base/mem.h"
 #include "core/graph/scores.h"
 #include "server/runtime/clock.h"
+#include "server/runtime/log.h"
 #include "server/runtime/loop.h"
 
 #include <stddef.h>
@@ -376,6 +377,18 @@ static void job_end(abl_task *task) {
 
 /* ---- start, cancel, end: the loop's ------------------------------------------------------- */
 
+static void log_end(const abl_job *job) {
+    char message[400];
+    bool failed = job->state == ABL_JOB_FAILED;
+    bool why = failed || job->state == ABL_JOB_CANCELLED;
+    abl_log(failed ? ABL_LOG_WARN : ABL_LOG_INFO, "job_ended",
+            "id=%s state=%s done=%lld total=%lld ms=%.1f%s%s%s%s", job->object.id,
+            abl_job_state_name(job->state), (long long)job->done, (long long)job->total,
+            job->elapsed_ms, why ? " reason=" : "", why ? job->error.reason : "",
+            why ? " message=" : "",
+            why ? abl_log_quote(message, sizeof message, job->error.message) : "");
+}
+
 static void job_done(abl_task *task) {
     abl_job *job = job_of_task(task);
     bool complete = job->done == job->total && job->total > 0;
@@ -401,6 +414,7 @@ static void job_done(abl_task *task) {
         abl_metrics_work(job->metrics, 0, (uint64_t)job->scores->count);
     }
     (*job->active_jobs)--;
+    log_end(job);
     abl_object_release_needs(&job->object);
     add_event(job, job->final);
     job->final = (abl_job_findings){0};

@@ -89,6 +89,7 @@ typedef struct abl_job {
     int32_t prompt_count;
     int32_t top_k;
     int64_t estimated_bytes;
+    char owner[ABL_OWNER_BYTES_MAX + 1]; /* who submitted it */
 
     /* where it stands */
     abl_job_state state;

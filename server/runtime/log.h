@@ -17,6 +17,7 @@
 ABL_BEGIN_DECLS
 
 #define ABL_LOG_LINE_BYTES 1024
+#define ABL_LOG_OWNER_BYTES 160 /* for abl_log_quote() of an rpc's owner */
 
 typedef enum abl_log_level {
     ABL_LOG_DEBUG = 0,

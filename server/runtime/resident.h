@@ -55,8 +55,9 @@ typedef struct abl_resident_graph {
     abl_values *mask;
     abl_mask_function mask_function; /* what it goes through in a pass, then dropout */
     float mask_dropout;
-    abl_graph_hooks *hooks; /* NULL: none */
-    uint32_t hook_numbers;  /* given out so far */
+    abl_graph_hooks *hooks;              /* NULL: none */
+    uint32_t hook_numbers;               /* given out so far */
+    char owner[ABL_OWNER_BYTES_MAX + 1]; /* who created it; set by its maker */
 } abl_resident_graph;
 
 /* Takes `graph` over on success. */

@@ -12,6 +12,7 @@
 #include "server/service/prune_rpcs.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <string.h>
 
 #define BATCH_SIZE 8 /* of sweeps that do not say: as of jobs */
@@ -80,6 +81,7 @@ static void create_done(abl_rpc *rpc) {
         state->built = NULL;
         job->bos = state->bos ? ABL_BOS_PREPEND : ABL_BOS_NEVER;
         job->batch_size = BATCH_SIZE;
+        (void)snprintf(job->owner, sizeof job->owner, "%s", rpc->owner);
         if (!describe(rpc, state, job)) {
             (void)abl_fail_oom(&rpc->status);
         } else if (abl_job_keep(job, rpc->server->registry, &rpc->status) == ABL_CODE_OK) {

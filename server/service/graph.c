@@ -154,6 +154,7 @@ static void create_graph(abl_rpc *rpc, const ProtobufCMessage *message) {
         return;
     }
     graph->object.last_use_ms = abl_time_us() / 1000;
+    (void)snprintf(graph->owner, sizeof graph->owner, "%s", rpc->owner);
     graph->idle_timeout_ms = request->idle_timeout_ms;
     if (graph->idle_timeout_ms > 0) {
         abl_timer_start(rpc->server->idle_timer, IDLE_LOOK_MS, IDLE_LOOK_MS);
@@ -166,8 +167,10 @@ static void create_graph(abl_rpc *rpc, const ProtobufCMessage *message) {
         abl_rpc_fail_status(rpc);
         return;
     }
-    abl_log(ABL_LOG_INFO, "graph_created", "id=%s model=%s edges=%lld", graph->object.id,
-            model->object.id, (long long)response.graph->edge_count);
+    char owner[ABL_LOG_OWNER_BYTES];
+    abl_log(ABL_LOG_INFO, "graph_created", "id=%s model=%s edges=%lld client=%s", graph->object.id,
+            model->object.id, (long long)response.graph->edge_count,
+            abl_log_quote(owner, sizeof owner, rpc->owner));
     abl_rpc_reply(rpc, &response.base);
 }
 

@@ -16,24 +16,18 @@
 #include <string.h>
 
 #define SCRATCH_BYTES_MAX ((size_t)64 << 20)
-#define CLIENT_BYTES_MAX 64
 
 static void rpc_end(abl_rpc *rpc, const abl_message *last, const abl_status *status);
 
-/* What the client calls itself, if that is fit to print; else where it calls from. */
-static const char *client_of(abl_rpc *rpc) {
-    const char *named = abl_call_metadata(rpc->call, "ablate-client");
-    const char *from = rpc->call->client != NULL ? rpc->call->client : rpc->call->peer;
-    if (named != NULL && named[0] != '\0' && strlen(named) <= CLIENT_BYTES_MAX) {
-        from = named;
-        for (const char *at = named; *at != '\0'; at++) {
-            if (*at < 0x20 || *at > 0x7e) {
-                from = rpc->call->peer;
-                break;
-            }
-        }
+/* What the metadata `key` calls the client, if that is fit to print; else `otherwise`. */
+static const char *named_or(abl_rpc *rpc, const char *key, const char *otherwise) {
+    const char *named = abl_call_metadata(rpc->call, key);
+    bool fit = named != NULL && named[0] != '\0' && strlen(named) <= ABL_OWNER_BYTES_MAX;
+    for (const char *at = named; fit && *at != '\0'; at++) {
+        fit = *at >= 0x20 && *at <= 0x7e;
     }
-    const char *copy = abl_arena_strndup(rpc->arena, from, strlen(from));
+    const char *name = fit ? named : otherwise;
+    const char *copy = abl_arena_strndup(rpc->arena, name, strlen(name));
     return copy != NULL ? copy : "";
 }
 
@@ -73,7 +67,8 @@ void abl_rpc_start(abl_call *call, void *user_data) {
     rpc->arena = arena;
     rpc->id = ++rpc->server->call_serial;
     rpc->start_us = abl_time_us();
-    rpc->client = client_of(rpc);
+    rpc->client = named_or(rpc, "ablate-client", call->client != NULL ? call->client : call->peer);
+    rpc->owner = named_or(rpc, "ablate-user", rpc->client);
     call->user = rpc;
     call->on_cancel_cb = call_cancelled;
     call->on_sent_cb = call_sent;
@@ -90,8 +85,8 @@ void abl_rpc_start(abl_call *call, void *user_data) {
 
 static void log_end(const abl_rpc *rpc, abl_code code, const abl_status *status) {
     double elapsed_ms = (double)(abl_time_us() - rpc->start_us) / 1000.0;
-    char client[160];
-    (void)abl_log_quote(client, sizeof client, rpc->client);
+    char client[ABL_LOG_OWNER_BYTES];
+    (void)abl_log_quote(client, sizeof client, rpc->owner);
     if (code == ABL_CODE_OK) {
         abl_log(ABL_LOG_DEBUG, "request", "id=%llu rpc=%s code=OK ms=%.3f client=%s",
                 (unsigned long long)rpc->id, rpc->call->method->path + 1, elapsed_ms, client);

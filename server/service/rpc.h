@@ -62,6 +62,7 @@ struct abl_rpc {
     abl_call *call;
     const abl_rpc_handler *handler;
     const char *client; /* who asks, for fairness: metadata `ablate-client`, else the peer */
+    const char *owner;  /* who asks, for people: metadata `ablate-user`, else `client` */
     uint64_t id;        /* in the log */
     uint64_t start_us;
 

@@ -11,9 +11,11 @@
 #include "server/convert/ablation.h"
 #include "server/convert/model.h"
 #include "server/convert/prompts.h"
+#include "server/runtime/log.h"
 #include "server/service/hooks.h"
 #include "server/service/prune_rpcs.h"
 
+#include <stdio.h>
 #include <string.h>
 
 void abl_submit_end(abl_submit *state) {
@@ -127,6 +129,7 @@ static bool describe_job(abl_rpc *rpc, const abl_submit *state, abl_job *job) {
     job->prompt_count = state->prompt_count;
     job->top_k = state->request.top_k;
     job->estimated_bytes = state->estimated_bytes;
+    (void)snprintf(job->owner, sizeof job->owner, "%s", rpc->owner);
     return provenance->algorithm_json != NULL && abl_job_describe(job, state->spec, provenance);
 }
 
@@ -163,6 +166,12 @@ static void prepare_done(abl_rpc *rpc) {
         abl_rpc_fail_status(rpc);
         return;
     }
+    char owner[ABL_LOG_OWNER_BYTES];
+    abl_log(ABL_LOG_INFO, "job_submitted",
+            "id=%s algorithm=%s model=%s graph=%s dataset=%s prompts=%d client=%s", job->object.id,
+            abl_prune_algorithm_name(state->request.options.algorithm), job->model_id,
+            state->graph->object.id, state->dataset->object.id, job->prompt_count,
+            abl_log_quote(owner, sizeof owner, rpc->owner));
     state->started_cb(rpc, job);
 }
 

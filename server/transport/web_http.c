@@ -101,7 +101,8 @@ static enum MHD_Result answer_preflight(const abl_web_server *server,
         (void)MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST");
         (void)MHD_add_response_header(
             response, "Access-Control-Allow-Headers",
-            "content-type,x-grpc-web,x-user-agent,grpc-timeout,authorization,ablate-client");
+            "content-type,x-grpc-web,x-user-agent,grpc-timeout,authorization,ablate-client,"
+            "ablate-user");
         (void)MHD_add_response_header(response, "Access-Control-Max-Age", "7200");
     }
     return queue(server, connection, MHD_HTTP_NO_CONTENT, response, NULL);

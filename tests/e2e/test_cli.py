@@ -103,12 +103,30 @@ def test_no_daemon_is_exit_code_3_and_says_what_to_do():
         (["eval", "job", "--sizes", "1,two"], "two"),
         (["eval", "job", "--metrics", "taste"], "kl-div"),
         (["forward", "hi", "--corrupt", "ho"], "--graph"),
+        (["diff", "job"], "exactly two: JOB JOB, not 1"),
+        (["discover", "-d", "x", "--tau", "0.1"], "--tau does nothing with --algorithm eap: it is for acdc"),
+        (["discover", "-d", "x", "-a", "random", "--seed", "1", "--steps", "3"], "is for eap-ig"),
+        (["discover", "-d", "x", "-a", "mask-gradient", "--ig", "3", "--mask-value", "1"], "give one"),
+        (["discover", "-d", "x", "--graph", "g", "--simple"], "--simple is for a graph that is made anew"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_names_the_fault(words, said):
     out, errors = run("127.0.0.1:1", *words, code=2)
     assert out == ""
     assert said in " ".join(errors.split())
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("{}", "Is a directory"), ("{}/no/scores.safetensors", "No such file"), ("{}/" + "n" * 300, "too long")],
+)
+def test_a_file_that_cannot_be_written_is_said_before_the_work(tmp_path, path, said):
+    place = path.format(tmp_path)
+    _, errors = run("127.0.0.1:1", "discover", "-d", "x", "--out", place, code=1)
+    assert said in " ".join(errors.split()) and "reach" not in errors
+    _, errors = run("127.0.0.1:1", "export", "job", "--out", place, code=1)
+    assert said in " ".join(errors.split())
+    assert not list(tmp_path.iterdir())
 
 
 # --- Models, tokens, forward ----------------------------------------------------------------------
@@ -130,6 +148,40 @@ def test_models_are_listed_loaded_shown_and_unloaded(ablate, model):
     assert re.search(r"attention +causal", out) and re.search(r"n_params +\d+", out)
     out, _ = ablate("models", "list", "--json")
     assert model in [m["model_id"] for m in json.loads(out)["models"]]
+
+
+def test_a_model_goes_by_its_name_too():
+    name = "tiny-rand"
+    with Daemon() as own:
+        def load(*options):
+            return json.loads(run(own.grpc, "models", "load", name, "--json", *options)[0])["model"]["model_id"]
+
+        first = load()
+        for words in (["models", "show", name], ["graph", "list", "--model", name],
+                      ["caches", "list", "--model", name]):
+            by_id = [first if word == name else word for word in words]
+            assert run(own.grpc, *words) == run(own.grpc, *by_id)
+        second = load("--mode", "tl")
+        _, errors = run(own.grpc, "models", "unload", name, code=2)
+        assert "2 resident models are called 'tiny-rand'" in " ".join(errors.split())
+        run(own.grpc, "models", "unload", second)
+        run(own.grpc, "models", "unload", name)
+        assert first not in run(own.grpc, "models", "list")[0]
+
+
+def test_lists_say_whose_jobs_and_graphs_are(ablate, daemon, model, ioi_path):
+    words = ["discover", "--model", model, "--dataset", ioi_path, "--prompts", 2, "--seq-len", 16, "--json"]
+    events = documents(ablate(*words, ABLATE_USER="ada@lab")[0])
+    job = events[0]["created"]
+    assert job["owner"] == "ada@lab"
+    row = next(line for line in ablate("jobs", "list")[0].splitlines() if line.startswith(job["job_id"]))
+    assert "ada@lab" in row
+    graph = json.loads(ablate("graph", "show", job["spec"]["graph_id"], "--json")[0])["graph"]
+    assert graph["owner"] == "ada@lab"
+    ablate("graph", "delete", graph["graph_id"])
+    log = daemon.log()
+    assert re.search(rf"event=job_submitted id={job['job_id']} algorithm=eap .*client=\"ada@lab\"", log)
+    assert re.search(rf"event=job_ended id={job['job_id']} state=succeeded", log)
 
 
 def test_an_unknown_model_is_exit_code_1_with_reason_and_hint(ablate):
@@ -507,6 +559,20 @@ def test_scores_go_to_files_of_other_tools_and_back(ablate, discovered, tmp_path
 
 def _id(ablate, path):
     return json.loads(ablate("dataset", "upload", path, "--json")[0])["dataset"]["dataset_id"]
+
+
+def test_devices_are_written_to_not_replaced(ablate, discovered, tmp_path):
+    job = discovered[0]["created"]["job_id"]
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        ablate("export", job, "--out", pipe)
+        written, _ = reader.communicate(timeout=20)
+    ablate("export", job, "--out", tmp_path / "plain")
+    assert written == (tmp_path / "plain").read_bytes()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["pipe", "plain"]
+    _, errors = ablate("export", job, "--out", "/dev/full", code=1)
+    assert "No space left" in errors
 
 
 def test_files_that_do_not_fit_are_refused(ablate, discovered, tmp_path, tiny):

@@ -178,6 +178,11 @@ class Job:
         return self._proto.elapsed_ms
 
     @property
+    def owner(self) -> str:
+        """Who submitted it: "ada@lab", or where the call came from."""
+        return self._proto.owner
+
+    @property
     def last_sequence(self) -> int:
         """Number of its newest event."""
         return self._proto.last_sequence

@@ -7,7 +7,9 @@ what :class:`Channel` does in a few lines. Errors leave here as :class:`ablate.A
 
 from __future__ import annotations
 
+import getpass
 import os
+import socket
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,7 +25,18 @@ from .v1 import admin_pb2, cache_pb2, dataset_pb2, evaluate_pb2, graph_pb2, mask
 
 _FILES = (admin_pb2, cache_pb2, dataset_pb2, evaluate_pb2, graph_pb2, mask_pb2, model_pb2, prune_pb2, run_pb2)
 Result = TypeVar("Result")
-_METADATA = (("ablate-client-version", f"python/{VERSION}"),)
+
+
+def _owner() -> str:
+    """Who we are in the lists of a daemon that several people share: ``$ABLATE_USER``, or "ada@lab"."""
+    try:
+        name = os.environ.get("ABLATE_USER") or f"{getpass.getuser()[:31]}@{socket.gethostname()}"
+    except (KeyError, OSError):  # a user that the system does not know
+        name = f"somebody@{socket.gethostname()}"
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in name)[:64]
+
+
+_METADATA = (("ablate-client-version", f"python/{VERSION}"), ("ablate-user", _owner()))
 _OPTIONS = [
     # Requests are limited by the daemon, responses are chunks; this only has to exceed both.
     ("grpc.max_receive_message_length", 64 << 20),

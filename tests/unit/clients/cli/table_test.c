@@ -108,7 +108,7 @@ static void bars_stand_behind_the_last_column_where_there_is_room(void **state) 
     char *text = printed(table, 27);
     assert_string_equal(text, "rank  edge  score  share\n"
                               "   0  a         2  ████████\n"
-                              "   1  a         2  ████    \n");
+                              "   1  a         2  ████\n");
     free(text);
     for (int width = 1; width < 25; width++) { /* six columns are the least a bar needs */
         text = printed(table, width);

@@ -531,6 +531,16 @@ static abl_code finite_check(const abl_mask_training *training, const abl_traini
     return ABL_CODE_OK;
 }
 
+/* |the mask of the least important edge|, from which scores count. */
+static float mask_extreme(const abl_mask_training *training) {
+    const bool tree = training->own->tree_optimisation;
+    float extreme = training->mask[0];
+    for (int64_t i = 1; i < training->edge_count; i++) {
+        extreme = tree ? fmaxf(extreme, training->mask[i]) : fminf(extreme, training->mask[i]);
+    }
+    return fabsf(extreme);
+}
+
 static abl_code optimizer_step(abl_mask_training *training, abl_status *ret_status) {
     const int32_t batches = training->training.batch_count;
     const int32_t index = (int32_t)(training->step % batches);
@@ -551,6 +561,7 @@ static abl_code optimizer_step(abl_mask_training *training, abl_status *ret_stat
     }
     point.loss = point.faithfulness + point.regularization;
     abl_adam_step(&training->adam, training->gradient, training->mask);
+    point.zero_mask_score = mask_extreme(training);
     code = finite_check(training, &point, ret_status);
     if (code == ABL_CODE_OK && training->validation.batch_count > 0) {
         code = validate(training, index, &point, ret_status);
@@ -600,11 +611,7 @@ const float *abl_mask_training_gradient(const abl_mask_training *training) {
 void abl_mask_training_scores(const abl_mask_training *training, float *ret_scores) {
     const bool tree = training->own->tree_optimisation;
     const float *mask = training->mask;
-    float extreme = mask[0];
-    for (int64_t i = 1; i < training->edge_count; i++) {
-        extreme = tree ? fmaxf(extreme, mask[i]) : fminf(extreme, mask[i]);
-    }
-    extreme = fabsf(extreme);
+    const float extreme = mask_extreme(training);
     for (int64_t i = 0; i < training->edge_count; i++) {
         ret_scores[i] = tree ? extreme - mask[i] : extreme + mask[i];
     }

@@ -113,6 +113,7 @@ typedef struct abl_training_point {
     float validation;           /* mean over rows of 100 d(circuit) / d(clean), d being the answer
                                 * difference; NAN without a validation set */
     float validation_deviation; /* its standard deviation over rows */
+    float zero_mask_score;      /* after the step: the score of a mask of 0 (subnetwork probing) */
 } abl_training_point;
 
 /* Names as in requests: "eap", "mask_gradient", "ground_truth", "random"; NULL for none. */

@@ -147,6 +147,7 @@ bool abl_convert_training_points(abl_arena *arena, const abl_training_point *poi
         messages[i].validation = messages[i].has_validation ? point->validation : 0;
         messages[i].validation_std =
             isnan(point->validation_deviation) ? 0 : point->validation_deviation;
+        messages[i].zero_mask_score = point->zero_mask_score;
         list[i] = &messages[i];
     }
     *ret_points = list;

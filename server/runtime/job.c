@@ -25,6 +25,7 @@
 #define EAGER_REPORTS 256    /* this many finished batches report without waiting */
 #define REPORT_US_MIN 100000 /* steps inside a batch report at most this often */
 #define REPORT_FRACTION 256  /* later reports wait for this part of the run time */
+#define EVENT_SCORES_BYTES_MAX (64 << 20)
 
 /* What one report carries from the executor to the loop. */
 typedef struct report {
@@ -68,6 +69,7 @@ static void job_destroy(abl_object *object) {
     abl_dataset_destroy(job->tokenized);
     for (int64_t i = 0; i < job->event_count; i++) {
         findings_finish(&job->events[i].found);
+        abl_values_unref(job->events[i].scores);
     }
     abl_free(job->events);
     abl_free(job->spec);
@@ -94,6 +96,7 @@ static abl_job *job_alloc(abl_resident_graph *graph) {
     (void)snprintf(job->model_id, sizeof job->model_id, "%s", model->object.id);
     job->model_name = job->model_name_text;
     job->created_ms = abl_time_ms();
+    job->event_scores_bytes_max = EVENT_SCORES_BYTES_MAX;
     return job;
 }
 
@@ -138,6 +141,9 @@ static void notify(abl_job *job) {
 static int64_t job_bytes(const abl_job *job) {
     int64_t values = job->running_scores == NULL ? 0 : job->running_scores->count;
     values += job->scores == NULL || job->scores == job->running_scores ? 0 : job->scores->count;
+    if (job->event_scores_count > 1) { /* the newest event's are the job's own */
+        values += (job->event_scores_count - 1) * job->scores->count;
+    }
     return (int64_t)sizeof *job + values * (int64_t)sizeof(float) +
            job->event_capacity * (int64_t)sizeof(abl_job_event) +
            job->event_count * job->top_k * (int64_t)sizeof(abl_job_edge) +
@@ -146,9 +152,28 @@ static int64_t job_bytes(const abl_job *job) {
            job->decision_count * (int64_t)sizeof(abl_acdc_decision) + (int64_t)job->spec_bytes;
 }
 
-/* Appends an event of the job as it stands, taking `found` over. Without memory the event is lost,
- * not the job; the number is then not given. */
-static void add_event(abl_job *job, abl_job_findings found) {
+/* The oldest scores of events go until at most `most` events have some. */
+static void event_scores_trim(abl_job *job, int64_t most) {
+    while (job->event_scores_count > most) {
+        abl_job_event *event = &job->events[job->event_scores_first++];
+        job->event_scores_count -= event->scores != NULL;
+        abl_values_unref(event->scores);
+        event->scores = NULL;
+    }
+}
+
+/* Its newest event has the scores as they are. */
+static void event_scores_keep(abl_job *job) {
+    int64_t bytes = job->scores->count * (int64_t)sizeof(float);
+    int64_t most = job->event_scores_bytes_max / (bytes > 0 ? bytes : 1);
+    job->events[job->event_count - 1].scores = abl_values_ref(job->scores);
+    job->event_scores_count++;
+    event_scores_trim(job, most > 1 ? most : 1);
+}
+
+/* Appends an event of the job as it stands, taking `found` over; `scored`: its scores are new.
+ * Without memory the event is lost, not the job; the number is then not given. */
+static void add_event(abl_job *job, abl_job_findings found, bool scored) {
     if (job->event_count == job->event_capacity) {
         int64_t capacity = job->event_capacity == 0 ? 16 : job->event_capacity * 2;
         abl_job_event *events =
@@ -176,6 +201,9 @@ static void add_event(abl_job *job, abl_job_findings found) {
     job->training_count += found.training_count;
     job->acdc_count += found.acdc_count;
     job->decision_count += found.decision_count;
+    if (scored && (job->score_watcher_count > 0 || abl_job_ended(job))) {
+        event_scores_keep(job);
+    }
     abl_object_set_bytes(&job->object, job_bytes(job));
     notify(job);
 }
@@ -195,13 +223,14 @@ static void report_deliver(abl_mail *mail) {
     job->total = self->total;
     job->elapsed_ms = self->elapsed_ms;
     take_scores(job, self->scores);
-    add_event(job, self->found);
+    add_event(job, self->found, self->scores != NULL);
     abl_free(self);
 }
 
 void abl_job_watch(abl_job *job, abl_job_watcher *watcher) {
     watcher->next = job->watchers;
     job->watchers = watcher;
+    job->score_watcher_count += watcher->with_scores;
     if (job->grace != NULL) {
         abl_timer_stop(job->grace);
     }
@@ -211,8 +240,13 @@ void abl_job_unwatch(abl_job *job, abl_job_watcher *watcher) {
     for (abl_job_watcher **at = &job->watchers; *at != NULL; at = &(*at)->next) {
         if (*at == watcher) {
             *at = watcher->next;
+            job->score_watcher_count -= watcher->with_scores;
             break;
         }
+    }
+    if (job->score_watcher_count == 0) {
+        event_scores_trim(job, abl_job_ended(job) ? 1 : 0);
+        abl_object_set_bytes(&job->object, job_bytes(job));
     }
     if (job->grace != NULL && job->watchers == NULL) {
         abl_timer_start(job->grace, job->grace_ms, 0);
@@ -416,7 +450,7 @@ static void job_done(abl_task *task) {
     (*job->active_jobs)--;
     log_end(job);
     abl_object_release_needs(&job->object);
-    add_event(job, job->final);
+    add_event(job, job->final, job->scores != NULL);
     job->final = (abl_job_findings){0};
     abl_object_unref(&job->object); /* the run's own */
 }
@@ -475,7 +509,7 @@ abl_code abl_job_start(abl_job *job, const abl_job_place *place, abl_status *ret
     job->started = true;
     (*job->active_jobs)++;
     (void)abl_object_ref(&job->object); /* the run's own */
-    add_event(job, (abl_job_findings){0});
+    add_event(job, (abl_job_findings){0}, false);
     return ABL_CODE_OK;
 }
 
@@ -484,7 +518,7 @@ abl_code abl_job_keep(abl_job *job, abl_registry *registry, abl_status *ret_stat
     abl_code code = abl_registry_add(registry, &job->object, NULL, 0, ret_status);
     if (code == ABL_CODE_OK) {
         (void)snprintf(job->name, sizeof job->name, "%s", job->object.id);
-        add_event(job, (abl_job_findings){0});
+        add_event(job, (abl_job_findings){0}, false);
     }
     return code;
 }

@@ -61,11 +61,13 @@ typedef struct abl_job_event {
     double eta_ms; /* -1: cannot be told */
     double elapsed_ms;
     abl_job_findings found;
+    abl_values *scores; /* as of it; NULL: none new, nobody watches for them, or too long ago */
 } abl_job_event;
 
 typedef struct abl_job_watcher abl_job_watcher;
 struct abl_job_watcher {
     void (*event_cb)(abl_job_watcher *watcher); /* there is a new event; may unwatch */
+    bool with_scores; /* constant while it watches: events keep their scores meanwhile */
     abl_job_watcher *next;
 };
 
@@ -106,6 +108,10 @@ typedef struct abl_job {
     /* job.c's own */
     int64_t event_capacity;
     abl_job_watcher *watchers;
+    int32_t score_watcher_count;
+    int64_t event_scores_first; /* index of the first event that may have scores */
+    int64_t event_scores_count; /* events that have */
+    int64_t event_scores_bytes_max;
     struct abl_timer *grace; /* NULL: not orphaned, or ended; runs while nobody watches */
     uint64_t grace_ms;
     abl_task task;

@@ -60,6 +60,7 @@ typedef struct watch {
     int64_t sequence; /* the last event that was sent */
     int32_t grace_ms; /* StreamPruneScores: what its job has when the client is gone */
     enum { STREAM_CREATED, STREAM_EVENTS, STREAM_SCORES, STREAM_ENDED, STREAM_OVER } phase;
+    bool event_scores; /* those of the event that was sent last are on their way */
     abl_module_stream scores;
 } watch;
 
@@ -97,14 +98,46 @@ static Ablate__V1__JobEvent *watch_take(abl_rpc *rpc, watch *state) {
         abl_rpc_fail_status(rpc);
         return NULL;
     }
+    abl_values *scores = state->job->events[state->sequence].scores;
     state->sequence++;
+    /* StreamPruneScores sends the last event's as the final ones. */
+    bool last = state->sequence == state->job->event_count && abl_job_ended(state->job);
+    if (state->watcher.with_scores && scores != NULL && !(last && state->phase == STREAM_EVENTS)) {
+        event->score_tensor_count = abl_graph_module_count(state->job->graph->graph);
+        abl_module_stream_init(&state->scores, state->job->graph->graph, scores);
+        state->event_scores = true;
+    }
     return event;
+}
+
+/* The next piece of the scores of the event before; NULL: there is none, or the rpc has failed. */
+static Ablate__V1__TensorChunk *watch_take_scores(abl_rpc *rpc, watch *state,
+                                                  Ablate__V1__TensorChunk *chunk) {
+    bool end = false;
+    if (!state->event_scores) {
+        return NULL;
+    }
+    if (abl_module_stream_next(&state->scores, chunk, &end, &rpc->status) != ABL_CODE_OK) {
+        abl_rpc_fail_status(rpc);
+        return NULL;
+    }
+    if (end) {
+        abl_module_stream_finish(&state->scores);
+        state->event_scores = false;
+    }
+    return end ? NULL : chunk;
 }
 
 static void watch_next(abl_rpc *rpc) {
     watch *state = rpc->state;
-    if (state->sequence < state->job->event_count) {
-        Ablate__V1__WatchJobResponse response = ABLATE__V1__WATCH_JOB_RESPONSE__INIT;
+    Ablate__V1__WatchJobResponse response = ABLATE__V1__WATCH_JOB_RESPONSE__INIT;
+    Ablate__V1__TensorChunk chunk;
+    response.scores = watch_take_scores(rpc, state, &chunk);
+    if (response.scores != NULL) {
+        abl_rpc_send(rpc, &response.base);
+    } else if (state->event_scores) {
+        return; /* failed */
+    } else if (state->sequence < state->job->event_count) {
         response.event = watch_take(rpc, state);
         if (response.event != NULL) {
             abl_rpc_send(rpc, &response.base);
@@ -133,6 +166,7 @@ static void watch_job(abl_rpc *rpc, const ProtobufCMessage *message) {
     rpc->state = state;
     rpc->end_cb = watch_end;
     state->sequence = request->after_sequence;
+    state->watcher.with_scores = request->with_scores;
     watch_start(rpc, state, job);
     abl_rpc_stream(rpc, watch_next);
 }
@@ -156,9 +190,18 @@ static void stream_send_job(abl_rpc *rpc, watch *state, bool created) {
 
 /* True when a message went out, or the rpc ended. */
 static bool stream_event(abl_rpc *rpc, watch *state) {
+    Ablate__V1__StreamPruneScoresResponse response = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__INIT;
+    Ablate__V1__TensorChunk chunk;
+    response.scores = watch_take_scores(rpc, state, &chunk);
+    if (response.scores != NULL) {
+        response.part_case = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__PART_SCORES;
+        abl_rpc_send(rpc, &response.base);
+        return true;
+    }
+    if (state->event_scores) {
+        return true; /* failed */
+    }
     if (state->sequence < state->job->event_count) {
-        Ablate__V1__StreamPruneScoresResponse response =
-            ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__INIT;
         response.part_case = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__PART_EVENT;
         response.event = watch_take(rpc, state);
         if (response.event != NULL) {
@@ -243,6 +286,7 @@ static void stream_prune_scores(abl_rpc *rpc, const ProtobufCMessage *message) {
     rpc->end_cb = stream_end;
     state->submit.started_cb = stream_started;
     state->grace_ms = request->grace_ms;
+    state->watcher.with_scores = request->with_scores;
     if (request->grace_ms < 0 || request->grace_ms > ABL_JOB_GRACE_MS_MAX) {
         abl_rpc_fail(rpc, ABL_CODE_INVALID_ARGUMENT, "GRACE_OUT_OF_RANGE",
                      "grace_ms is %d; it goes from 0 to %d", request->grace_ms,

@@ -65,6 +65,47 @@ def test_every_epoch_is_an_event_with_the_edges_as_learned(graph, ioi):
     assert all(point.validation is None for event in events for point in event.training)
 
 
+@pytest.mark.parametrize("tree", [True, False])
+def test_every_epoch_streams_the_masks_as_learned(graph, ioi, tree):
+    algo = ablate.SubnetworkProbing(epochs=4, seed=3, tree_optimisation=tree)
+    options = {"batch_size": 4, "prompt_count": 8}
+
+    def masks(event):
+        zero = event.training[-1].zero_mask_score
+        return {name: zero - scores if tree else scores - zero for name, scores in event.scores.items()}
+
+    with graph.stream_prune_scores(ioi, algo, with_scores=True, **options) as stream:
+        learned = [masks(event) for event in stream if event.scores]
+    assert len(learned) == 4 and list(learned[0]) == list(graph.modules)
+    # Adam's first steps are of the learning rate, whatever the gradient; masks start at +-log(5).
+    first = np.concatenate([array.ravel() for array in learned[0].values()])
+    assert np.abs(np.abs(first) - np.log(5)).max() < 2.5 * algo.learning_rate
+    shorter = ablate.SubnetworkProbing(epochs=2, seed=3, tree_optimisation=tree)
+    with graph.stream_prune_scores(ioi, shorter, with_scores=True, **options) as stream:
+        second = [masks(event) for event in stream if event.scores][-1]
+    for name, array in learned[1].items():
+        np.testing.assert_array_equal(array, second[name])
+    again = list(stream.job.watch(with_scores=True))  # of a job that has ended: the final ones
+    assert [event.scores is not None for event in again] == [False] * (len(again) - 1) + [True]
+    for name, array in stream.scores.items():
+        np.testing.assert_array_equal(array, again[-1].scores[name])
+
+
+def test_sums_so_far_stream_with_their_events(graph, ioi, long_job):
+    options = {"batch_size": 4, "prompt_count": 12}
+    with graph.stream_prune_scores(ioi, "eap", with_scores=True, **options) as stream:
+        partial = [event.scores for event in stream if event.scores]
+    whole = stream.scores
+    assert len(partial) == 3
+    for name, array in whole.items():
+        np.testing.assert_array_equal(partial[-1][name], array)
+    assert any((partial[0][name] != array).any() for name, array in whole.items())
+    watched = (event for event in long_job.watch(with_scores=True) if event.scores)
+    assert {name: array.shape for name, array in next(watched).scores.items()} == dict(graph.modules)
+    plain = next(long_job.watch(long_job.refresh().last_sequence))
+    assert plain.scores is None
+
+
 def test_the_same_seed_trains_the_same_masks(graph, ioi):
     def run(seed):
         algo = ablate.SubnetworkProbing(epochs=2, seed=seed, dropout_p=0.1)

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generator, Iterator, Sequence
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from ._acdc import AcdcDecision, AcdcTau, found
-from ._arrays import Array, collect_chunks, to_numpy
+from ._arrays import Array, Backend, collect_chunks, to_numpy
 from ._rpc import Stream
 from ._training import TrainingPoint
 from .errors import AblateError, NotFoundError, UnavailableError
@@ -59,10 +60,14 @@ class JobEvent:
     """ACDC: its taus as far as they are decided, those not begun left out."""
     acdc_decisions: tuple[AcdcDecision, ...] = ()
     """ACDC: the edges decided since the event before, in order, at most the newest 1000."""
+    scores: dict[str, Array] | None = field(default=None, compare=False, repr=False)
+    """With ``with_scores``: all scores as of this event, as :class:`PruneScores` has them, where it has
+    new ones: the learned masks of a training after each epoch, the sums so far of others after a batch."""
 
     @classmethod
-    def _from_proto(cls, proto: prune_pb2.JobEvent) -> "JobEvent":
+    def _from_proto(cls, proto: prune_pb2.JobEvent, scores: dict[str, Array] | None = None) -> "JobEvent":
         return cls(
+            scores=scores,
             sequence=proto.sequence,
             state=state_name(proto.state),
             done_units=proto.done_units,
@@ -102,6 +107,14 @@ def job_gone(job: "Job") -> NotFoundError:
         "scores are gone; load the model and start the job again",
         "JOB_UNKNOWN",
     )
+
+
+def event_of(proto: prune_pb2.JobEvent, stream: Any, backend: Backend) -> JobEvent:
+    """An event, with the scores that follow it in its stream."""
+    if proto.score_tensor_count == 0:
+        return JobEvent._from_proto(proto)
+    tensors = collect_chunks((message.scores for message in stream), backend)
+    return JobEvent._from_proto(proto, dict(itertools.islice(tensors, proto.score_tensor_count)))
 
 
 class PruneScores(dict[str, Array]):
@@ -202,8 +215,9 @@ class Job:
         self._proto = self.client._call("CancelJob", prune_pb2.CancelJobRequest(job_id=self.id)).job
         return self
 
-    def watch(self, after: int = 0, retries: int = 5) -> Iterator[JobEvent]:
-        """The job's events after number ``after``, as they happen, to its end.
+    def watch(self, after: int = 0, retries: int = 5, with_scores: bool = False) -> Iterator[JobEvent]:
+        """The job's events after number ``after``, as they happen, to its end; ``with_scores``: those from
+        now on with all scores as of them (:attr:`JobEvent.scores`).
 
         A lost connection is resumed after the last event that arrived: nothing is missed and
         nothing comes twice. After ``retries`` failures in a row :class:`ablate.UnavailableError`; where
@@ -212,11 +226,12 @@ class Job:
         failures = 0
         while True:
             stream = self.client._call(
-                "WatchJob", prune_pb2.WatchJobRequest(job_id=self.id, after_sequence=after)
+                "WatchJob",
+                prune_pb2.WatchJobRequest(job_id=self.id, after_sequence=after, with_scores=with_scores),
             )
             try:
                 for message in stream:
-                    event = JobEvent._from_proto(message.event)
+                    event = event_of(message.event, stream, self.client.arrays)
                     after, failures = event.sequence, 0
                     yield event
                 return
@@ -324,9 +339,10 @@ class PruneStream:
     the daemon lets the job go on for 15 seconds without a connection, then cancels it.
     """
 
-    def __init__(self, client: "Client", stream: Stream):
+    def __init__(self, client: "Client", stream: Stream, with_scores: bool = False):
         self.client = client
         self._stream = stream
+        self._with_scores = with_scores
         self._scores: PruneScores | None = None
         self._top: tuple[EdgeScore, ...] = ()
         self._done = False
@@ -345,7 +361,7 @@ class PruneStream:
             try:
                 for message in self._stream:
                     if message.HasField("event"):
-                        yield self._seen(JobEvent._from_proto(message.event))
+                        yield self._seen(event_of(message.event, self._stream, self.client.arrays))
                     else:
                         self._scores = PruneScores._from_chunks(self._chunks(message), self.job, self._top)
             except UnavailableError:
@@ -358,7 +374,7 @@ class PruneStream:
     def _resume(self) -> Generator[JobEvent, None, None]:
         try:
             while True:
-                for event in self.job.watch(self._sequence):
+                for event in self.job.watch(self._sequence, with_scores=self._with_scores):
                     yield self._seen(event)
                 with contextlib.suppress(UnavailableError):  # lost once more: watch() tries again
                     self.job.refresh()

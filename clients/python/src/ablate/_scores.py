@@ -49,17 +49,18 @@ class GraphScores(Topology):
         tail_divergence: bool = False,
         fwd_hooks: FwdHooks = None,
         top_k: int = 10,
+        with_scores: bool = False,
     ) -> PruneStream:
         """Partial results while the scores form: an iterator of :class:`JobEvent`.
 
-        Leaving the loop's ``with`` block cancels the job on the daemon. Options as in
-        :meth:`prune_scores`.
+        Leaving the loop's ``with`` block cancels the job on the daemon. ``with_scores``: events come with
+        all scores as of them, not the top ones alone. Other options as in :meth:`prune_scores`.
         """
         spec = self._spec(
             dataset, algo, batch_size, prompt_count, prepend_bos, tail_divergence, fwd_hooks, top_k
         )
-        request = prune_pb2.StreamPruneScoresRequest(spec=spec, grace_ms=GRACE_MS)
-        return PruneStream(self.client, self.client._call("StreamPruneScores", request))
+        request = prune_pb2.StreamPruneScoresRequest(spec=spec, grace_ms=GRACE_MS, with_scores=with_scores)
+        return PruneStream(self.client, self.client._call("StreamPruneScores", request), with_scores)
 
     def prune_scores(
         self,

@@ -108,6 +108,9 @@ class TrainingPoint:
     validation: float | None
     """After the step: percent of the clean answer difference that is kept on validation prompts."""
     validation_std: float | None
+    zero_mask_score: float = 0.0
+    """After the step: what an edge with a mask of 0 scores. With ``tree_optimisation`` a mask is this less
+    its edge's score, without it the score less this; circuit probing's scores are no masks."""
 
     @classmethod
     def _from_proto(cls, proto: prune_pb2.TrainingPoint) -> "TrainingPoint":
@@ -120,4 +123,5 @@ class TrainingPoint:
             regularization=proto.regularization,
             validation=proto.validation if proto.has_validation else None,
             validation_std=proto.validation_std if proto.has_validation else None,
+            zero_mask_score=proto.zero_mask_score,
         )

@@ -215,9 +215,9 @@ class AsyncJob(_Async[Job]):
         """The state when it was last asked for; :meth:`refresh` asks again."""
         return self.sync.state
 
-    def watch(self, after: int = 0) -> AsyncIterator[JobEvent]:
+    def watch(self, after: int = 0, with_scores: bool = False) -> AsyncIterator[JobEvent]:
         """The job's events after number ``after``, as they happen, to its end; as :meth:`Job.watch`."""
-        return self.client.iterate(functools.partial(self.sync.watch, after))
+        return self.client.iterate(functools.partial(self.sync.watch, after, with_scores=with_scores))
 
     refresh = awaited(Job.refresh)
     cancel = awaited(Job.cancel)

@@ -248,6 +248,40 @@ static void every_batch_is_an_event_and_the_last_event_has_it_all(void **state) 
     assert_int_equal(f->active_jobs, 0);
 }
 
+static int64_t scored_events(const abl_job *job, int64_t first) {
+    int64_t count = 0;
+    for (int64_t i = first; i < job->event_count; i++) {
+        count += job->events[i].scores != NULL;
+    }
+    return count;
+}
+
+static void expect_the_newest_scores(watching *self) {
+    assert_int_equal(scored_events(self->job, 0), 2);
+    assert_int_equal(scored_events(self->job, self->job->event_count - 2), 2);
+    assert_ptr_equal(self->job->events[self->job->event_count - 1].scores, self->job->scores);
+}
+
+static void events_keep_their_scores_for_those_who_watch_for_them(void **state) {
+    fixture *f = *state;
+    abl_job *job = start_ok(f, 12, 2);
+    watching *seen = watching_of(0);
+    seen->watcher.with_scores = true;
+    seen->act_at = 6;
+    seen->act_cb = expect_the_newest_scores;
+    job->event_scores_bytes_max =
+        2 * abl_graph_edge_count(f->graph->graph) * (int64_t)sizeof(float);
+    watch(f, job, seen);
+    abl_loop_run(f->loop);
+    assert_int_equal(seen->seen, 1 + 6 + 1);
+    assert_int_equal(scored_events(job, 0), 1); /* nobody watches any more: the final ones alone */
+    assert_ptr_equal(job->events[7].scores, job->scores);
+    abl_job *unwatched = start_ok(f, 4, 2);
+    watch(f, unwatched, watching_of(1));
+    abl_loop_run(f->loop);
+    assert_int_equal(scored_events(unwatched, 0), 1);
+}
+
 static void a_job_that_ended_needs_nothing_and_keeps_its_names(void **state) {
     fixture *f = *state;
     abl_job *job = start_ok(f, 4, 2);
@@ -396,6 +430,7 @@ static void scores_from_elsewhere_are_a_job_that_needs_nothing(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(every_batch_is_an_event_and_the_last_event_has_it_all),
+        TEST(events_keep_their_scores_for_those_who_watch_for_them),
         TEST(a_job_that_ended_needs_nothing_and_keeps_its_names),
         TEST(a_watcher_that_comes_late_gets_everything),
         TEST(a_cancelled_job_ends_within_a_step_and_keeps_its_scores),

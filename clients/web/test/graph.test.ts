@@ -7,8 +7,8 @@ import { ModelSchema } from "#gen/ablate/v1/model_pb.js";
 import { fit, hit, zoom } from "../src/graph/canvas.js";
 import { buildHeat, parseRgb, pixels } from "../src/graph/heat.js";
 import { ALL, cellAt, keepInside, showing } from "../src/graph/heatpicture.js";
-import { pointAt } from "../src/graph/layout.js";
-import { buildScene } from "../src/graph/scene.js";
+import { along } from "../src/graph/layout.js";
+import { buildScene, isTouched, rankOf, ranksAt, ranksBetween, runsOf, withCount } from "../src/graph/scene.js";
 import { nonzeroCount, place, ranking, scale } from "../src/graph/scores.js";
 import { buildTopology, eapName, edgeIndex, edgeName, edgeTitle } from "../src/graph/topology.js";
 import { formatCut, parseCut } from "../src/patch/bench.js";
@@ -129,12 +129,12 @@ group("the picture", () => {
     expect(at("Resid Start")).toBeGreaterThan(at("A0.0"));
     expect(at("A0.0")).toBe(at("A0.1"));
     expect(at("MLP 0")).toBeGreaterThan(at("Resid End"));
-    expect(scene.edges[0]).toMatchObject({ edge: 8, strength: 1, positive: false });
+    expect([scene.edges[0], scene.strength[0], scene.positive[0]]).toEqual([8, 1, 0]);
   });
   test("finds the node, or the edge, under a point", () => {
     const index = topology.places.findIndex(({ name }) => name === "A0.1");
     expect(hit(scene, scene.layout.x[index]!, scene.layout.y[index]!, 5).place).toBe(index);
-    const [x, y] = pointAt(scene.edges[0]!.curve, 0.5);
+    const [x, y] = [along(scene.curves, 0, 0.5), along(scene.curves, 1, 0.5)];
     expect(hit(scene, x, y, 5)).toEqual({ edge: 0, place: -1 });
     expect(hit(scene, -500, -500, 5)).toEqual({ edge: -1, place: -1 });
   });
@@ -150,6 +150,38 @@ group("the picture", () => {
     expect(svg.match(/<path /g)).toHaveLength(3);
     expect(svg).toContain("<title>A0.1-&gt;MLP 0: -2</title>");
     expect(svg).toContain("<title>a &lt; b</title>");
+  });
+  test("of more edges or fewer is the same scene with another count", () => {
+    const one = withCount(scene, 1);
+    expect([one.count, withCount(scene, 99).count, one.edges]).toEqual([1, 3, scene.edges]);
+    const at = (name: string) => topology.places.findIndex((one) => one.name === name);
+    expect(["A0.1", "MLP 0", "Resid End"].map((name) => isTouched(one, at(name)))).toEqual([true, true, false]);
+    expect(isTouched(withCount(scene, 2), at("Resid End"))).toBe(true); // by MLP 0->Resid End, the second
+    expect(ranksAt(scene, at("MLP 0"))).toEqual([0, 1]);
+    expect(ranksAt(one, at("MLP 0"))).toEqual([0]);
+    expect([rankOf(scene, 12), rankOf(one, 12), rankOf(scene, -1)]).toEqual([1, -1, -1]);
+  });
+  test("draws edges of about one strength together, the weakest first, each once", () => {
+    const many = Float32Array.from({ length: 13 }, (_, edge) => 100 / (edge + 1) ** 2);
+    const all = buildScene(topology, many, ranking(many), 100);
+    const runs = runsOf(all, ranksBetween(0, 13), 13);
+    expect(runs[0]!.end).toBe(13);
+    expect(runs.at(-1)!.begin).toBe(0);
+    for (let index = 1; index < runs.length; index++) {
+      expect(runs[index]!.end).toBe(runs[index - 1]!.begin);
+      expect(runs[index]!.width).toBeGreaterThan(runs[index - 1]!.width);
+      expect(runs[index]!.opacity).toBeGreaterThan(runs[index - 1]!.opacity);
+    }
+    expect(runs.length).toBeLessThan(13);
+    expect(runsOf(all, ranksBetween(0, 13), 30_000)[0]!.opacity).toBeLessThan(runs[0]!.opacity);
+  });
+  test("of very many edges is a path for each strength and sign", () => {
+    const big = tiny(1000);
+    const many = Float32Array.from({ length: big.edgeCount }, (_, edge) => Math.sin(edge));
+    const colours = { page: "#fff", ink: "#000", line: "#888", node: "#eee", mlp: "#efe", plus: "red", minus: "blue" };
+    const svg = toSvg(buildScene(big, many, ranking(many), 1), many, colours, "many");
+    expect(svg.match(/<path /g)!.length).toBeLessThanOrEqual(24);
+    expect(svg.match(/M[\d.-]+ [\d.-]+C/g)).toHaveLength(big.edgeCount);
   });
 });
 

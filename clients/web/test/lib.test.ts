@@ -3,9 +3,10 @@ import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { describe as group, expect, test } from "vitest";
 import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.js";
+import { GetServerInfoResponseSchema } from "#gen/ablate/v1/admin_pb.js";
 import { JobEventSchema, JobState } from "#gen/ablate/v1/prune_pb.js";
 import { backoffMs } from "../src/lib/backoff.js";
-import { restarted } from "../src/lib/connection.js";
+import { answered, epoch, restartMs } from "../src/lib/connection.js";
 import { describe, isCancelled, isLost, reasonOf } from "../src/lib/errors.js";
 import * as format from "../src/lib/format.js";
 import { watchJob } from "../src/lib/jobs.js";
@@ -18,9 +19,14 @@ group("waiting", () => {
     expect(waits).toEqual([500, 1000, 2000, 4000, 10_000, 10_000]);
     expect(backoffMs(0, () => 1)).toBe(400);
   });
-  test("a daemon whose clock of uptime fell back was started anew", () => {
-    expect(restarted(60_000n, 5000, 65_010n)).toBe(false);
-    expect(restarted(60_000n, 5000, 1200n)).toBe(true);
+  test("a daemon of another instance was started anew, however long it has been up", () => {
+    const answers = (instanceId: string, uptimeMs: bigint) => answered(create(GetServerInfoResponseSchema, { instanceId, uptimeMs }));
+    answers("aaaa", 60_000n);
+    answers("aaaa", 1000n); // a clock that was set is no restart
+    expect([epoch.value, restartMs.value]).toEqual([0, 0]);
+    answers("bbbb", 90_000n);
+    expect(epoch.value).toBe(1);
+    expect(restartMs.value).toBeGreaterThan(0);
   });
 });
 

@@ -7,7 +7,7 @@ import { JobState } from "#gen/ablate/v1/prune_pb.js";
 import { ExportMenu } from "../export/menu.js";
 import { NOTHING, edgeKey, parsePick } from "../graph/pick.js";
 import { Picture } from "../graph/picture.js";
-import { buildScene } from "../graph/scene.js";
+import { buildScene, withCount } from "../graph/scene.js";
 import { nonzeroCount } from "../graph/scores.js";
 import { epoch, recoveries } from "../lib/connection.js";
 import { count, duration, number, percent } from "../lib/format.js";
@@ -119,16 +119,13 @@ function Open({ session }: { session: Session }) {
   const pickEdge = (edge: number) => togglePick(edgeKey(topology.value!, edge));
   const pickPlace = (place: number) => togglePick(topology.value!.places[place]!.name);
   const tab = param("tab").value === "heat" ? "heat" : "circuit";
-  const shown = useComputed(() => {
-    const wanted = Math.min(shownCount.value, topology.value?.edgeCount ?? 0);
-    const scored = values.value ? nonzeroCount(values.value, order.value) : 0;
-    return order.value.subarray(0, Math.min(wanted, scored));
+  const whole = useComputed(() => {
+    if (!topology.value || !values.value) return undefined;
+    const scored = order.value.subarray(0, nonzeroCount(values.value, order.value));
+    return buildScene(topology.value, values.value, scored, largest.value);
   });
-  const scene = useComputed(() =>
-    topology.value && values.value
-      ? buildScene(topology.value, values.value, shown.value, largest.value)
-      : undefined,
-  );
+  const scene = useComputed(() => whole.value && withCount(whole.value, shownCount.value));
+  const shown = scene.value?.count ?? 0;
   const ready = topology.value && values.value && scene.value;
   return (
     <>
@@ -157,7 +154,7 @@ function Open({ session }: { session: Session }) {
               <HeatMap topology={topology} values={values} largest={largest} pointed={pointed} />
             ) : (
               <Picture scene={scene} values={values} pointed={pointed} picked={picked} onPlace={pickPlace} onEdge={pickEdge} at="at"
-                       label={`Circuit of ${shown.value.length} edges`} />
+                       label={`Circuit of ${shown} edges`} />
             )}
           </div>
         )}
@@ -171,7 +168,7 @@ function Open({ session }: { session: Session }) {
         <Progress curves={session.curves.value} live={isActive(session.state)} />
         {ready && (
           <Ranked topology={topology.value!} values={values.value!} order={order.value} largest={largest.value}
-                  shownCount={shown.value.length} pointed={pointed} picked={picked.value.edge} onPick={pickEdge} />
+                  shownCount={shown} pointed={pointed} picked={picked.value.edge} onPick={pickEdge} />
         )}
         {ready && session.job.value && (
           <ExportMenu job={session.job.value} topology={topology.value!} values={values.value!} scene={scene.value!} />

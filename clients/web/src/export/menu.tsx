@@ -11,8 +11,9 @@ import { colour } from "../lib/theme.js";
 import { Notice } from "../ui/notice.js";
 import { download } from "./download.js";
 import { mibProblem, toMib } from "./mib.js";
+import { toPng } from "./png.js";
 import { toSafetensors } from "./safetensors.js";
-import { toPng, toSvg } from "./svg.js";
+import { toSvg } from "./svg.js";
 
 interface Props {
   job: Job;
@@ -40,7 +41,7 @@ export function ExportMenu({ job, topology, values, scene }: Props) {
     const { model } = await models.getModel({ modelId: job.modelId }, QUICK);
     const problem = mibProblem(topology, model!);
     if (problem) error.value = problem;
-    else download(`${job.jobId}.json`, toMib(topology, model!, values, new Set(scene.edges.map(({ edge }) => edge))), "application/json");
+    else download(`${job.jobId}.json`, toMib(topology, model!, values, new Set(scene.edges.subarray(0, scene.count))), "application/json");
   };
   const copy = async () => {
     try {
@@ -60,7 +61,7 @@ export function ExportMenu({ job, topology, values, scene }: Props) {
         </button>
         <button type="button" onClick={attempt(mib)}>Circuit, MIB JSON</button>
         <button type="button" onClick={attempt(() => download(`${job.jobId}.svg`, svg(), "image/svg+xml"))}>SVG</button>
-        <button type="button" onClick={attempt(async () => download(`${job.jobId}.png`, await toPng(svg()), "image/png"))}>PNG</button>
+        <button type="button" onClick={attempt(async () => download(`${job.jobId}.png`, await toPng(scene), "image/png"))}>PNG</button>
         <button type="button" onClick={attempt(copy)}>Copy link</button>
       </div>
       {said.value && <Notice kind="info">{said.value}</Notice>}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A circuit's picture as SVG, self-contained, in the colours of the theme it was made in; and as PNG.
-import { NODE_HEIGHT, NODE_WIDTH } from "../graph/layout.js";
-import { opacityOf, widthOf, type Scene } from "../graph/scene.js";
+// A circuit's picture as SVG, self-contained, in the colours of the theme it was made in.
+import { CURVE, NODE_HEIGHT, NODE_WIDTH } from "../graph/layout.js";
+import { isTouched, opacityOf, ranksBetween, runsOf, widthOf, type Scene } from "../graph/scene.js";
 import { edgeTitle } from "../graph/topology.js";
 
 export interface Colours {
@@ -18,7 +18,36 @@ const ENTITIES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;
 const escape = (text: string) => text.replace(/[&<>"]/g, (character) => ENTITIES[character]!);
 const round = (value: number) => Math.round(value * 10) / 10;
 
-/** Edges carry their name and exact score as a title, which browsers show under the pointer. */
+/** Above this many edges, those of about one strength are one path: more paths than that no program shows with ease. */
+export const NAMED_MAX = 5000;
+
+function curveOf({ curves }: Scene, rank: number): string {
+  const [x0, y0, ...others] = Array.from(curves.subarray(rank * CURVE, (rank + 1) * CURVE), round);
+  return `M${x0} ${y0}C${others.join(" ")}`;
+}
+
+/** Each edge with its name and exact score as a title, which browsers show under the pointer. */
+function namedEdges(scene: Scene, values: Float32Array, colours: Colours): string[] {
+  return Array.from({ length: scene.count }, (_, index) => {
+    const rank = scene.count - 1 - index; // the strongest on top
+    const edge = scene.edges[rank]!;
+    const strength = scene.strength[rank]!;
+    return `<path d="${curveOf(scene, rank)}" stroke="${scene.positive[rank] ? colours.plus : colours.minus}" ` +
+      `stroke-width="${round(widthOf(strength))}" stroke-opacity="${round(opacityOf(strength))}">` +
+      `<title>${escape(edgeTitle(scene.topology, edge))}: ${values[edge]}</title></path>`;
+  });
+}
+
+function edgesByStrength(scene: Scene, colours: Colours): string[] {
+  const ranks = ranksBetween(0, scene.count);
+  return runsOf(scene, ranks, scene.count).flatMap(({ begin, end, width, opacity }) =>
+    [colours.minus, colours.plus].flatMap((stroke, sign) => {
+      const curves = Array.from(ranks.subarray(begin, end).filter((rank) => scene.positive[rank] === sign), (rank) => curveOf(scene, rank));
+      return curves.length === 0 ? []
+        : [`<path d="${curves.join("")}" stroke="${stroke}" stroke-width="${width.toFixed(2)}" stroke-opacity="${opacity.toFixed(2)}"/>`];
+    }));
+}
+
 export function toSvg(scene: Scene, values: Float32Array, colours: Colours, title: string): string {
   const { layout, topology } = scene;
   const [width, height] = [Math.ceil(layout.width), Math.ceil(layout.height)];
@@ -28,16 +57,8 @@ export function toSvg(scene: Scene, values: Float32Array, colours: Colours, titl
     `<title>${escape(title)}</title>`,
     `<rect width="100%" height="100%" fill="${colours.page}"/>`,
     `<g fill="none">`,
+    ...(scene.count > NAMED_MAX ? edgesByStrength(scene, colours) : namedEdges(scene, values, colours)),
   ];
-  for (const { edge, curve, strength, positive } of [...scene.edges].reverse()) {
-    const c = Object.fromEntries(Object.entries(curve).map(([key, value]) => [key, round(value)]));
-    parts.push(
-      `<path d="M${c["x0"]} ${c["y0"]}C${c["x1"]} ${c["y1"]} ${c["x2"]} ${c["y2"]} ${c["x3"]} ${c["y3"]}" ` +
-        `stroke="${positive ? colours.plus : colours.minus}" stroke-width="${round(widthOf(strength))}" ` +
-        `stroke-opacity="${round(opacityOf(strength))}">` +
-        `<title>${escape(edgeTitle(topology, edge))}: ${values[edge]}</title></path>`,
-    );
-  }
   parts.push("</g>");
   topology.places.forEach((place, index) => {
     const name = place.name.replace(/^MLP /, "M");
@@ -46,7 +67,7 @@ export function toSvg(scene: Scene, values: Float32Array, colours: Colours, titl
     const nodeHeight = NODE_HEIGHT * k;
     const [x, y] = [layout.x[index]!, layout.y[index]!];
     parts.push(
-      `<g opacity="${scene.touched[index] === 1 ? 1 : 0.35}">` +
+      `<g opacity="${isTouched(scene, index) ? 1 : 0.35}">` +
         `<rect x="${round(x - nodeWidth / 2)}" y="${round(y - nodeHeight / 2)}" ` +
         `width="${round(nodeWidth)}" height="${round(nodeHeight)}" ` +
         `rx="${round((place.head >= 0 ? 11 : 4) * k)}" ` +
@@ -58,15 +79,4 @@ export function toSvg(scene: Scene, values: Float32Array, colours: Colours, titl
   });
   parts.push("</svg>");
   return parts.join("\n");
-}
-
-/** The SVG drawn at twice its size. */
-export async function toPng(svg: string): Promise<Blob> {
-  const image = new Image();
-  image.src = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
-  await image.decode();
-  const canvas = new OffscreenCanvas(image.width * 2, image.height * 2);
-  canvas.getContext("2d")!.drawImage(image, 0, 0, canvas.width, canvas.height);
-  URL.revokeObjectURL(image.src);
-  return canvas.convertToBlob({ type: "image/png" });
 }

@@ -3,8 +3,8 @@
 // are two dozen strokes. Names that would be too small to read are not drawn on their nodes; those of
 // the strongest edges, and of what is pointed at, are then written beside them.
 import { colour } from "../lib/theme.js";
-import { NODE_HEIGHT, NODE_WIDTH, pointAt, type Curve } from "./layout.js";
-import { opacityOf, widthOf, type Scene, type SceneEdge } from "./scene.js";
+import { CURVE, NODE_HEIGHT, NODE_WIDTH, along } from "./layout.js";
+import { isTouched, placeFrom, placeTo, ranksAt, runsOf, type Scene } from "./scene.js";
 
 export interface View {
   scale: number;
@@ -14,7 +14,7 @@ export interface View {
 }
 
 export interface Marks {
-  /** Index into scene.edges, or -1. */
+  /** A rank of the scene, or -1. */
   edge: number;
   /** Index into places, or -1. */
   place: number;
@@ -24,13 +24,7 @@ export interface Marks {
   cut?: ReadonlySet<number>;
 }
 
-const BUCKETS = 12;
 export const MOVING_EDGES_MAX = 3000;
-
-function trace(path: Path2D, curve: Curve): void {
-  path.moveTo(curve.x0, curve.y0);
-  path.bezierCurveTo(curve.x1, curve.y1, curve.x2, curve.y2, curve.x3, curve.y3);
-}
 
 /** World to screen. */
 export function toWorld(context: CanvasRenderingContext2D, view: View, ratio: number): void {
@@ -43,55 +37,53 @@ export function linesOf(view: View): number {
   return Math.max(1, Math.min(6, 0.55 / view.scale));
 }
 
-/** `count`: the edges of the picture, of which these may be a part. */
+function trace(context: CanvasRenderingContext2D, curves: Float32Array, at: number): void {
+  context.moveTo(curves[at]!, curves[at + 1]!);
+  context.bezierCurveTo(curves[at + 2]!, curves[at + 3]!, curves[at + 4]!, curves[at + 5]!, curves[at + 6]!, curves[at + 7]!);
+}
+
+/** Edges by their ranks, which rise; the weakest are drawn first. `count`: the edges of the picture, of which these may be a part. */
 export function drawEdges(
-  context: CanvasRenderingContext2D, edges: SceneEdge[],
-  { fade, lines: scale, count }: { fade: number; lines: number; count: number },
+  context: CanvasRenderingContext2D, scene: Scene, ranks: ArrayLike<number>, { lines, count }: { lines: number; count: number },
 ): void {
-  const colours: [string, string] = [colour("--minus"), colour("--plus")];
-  const paths = new Map<number, Path2D>();
-  for (const { curve, strength, positive } of edges) {
-    const bucket = Math.min(BUCKETS - 1, Math.floor(strength * BUCKETS)) * 2 + (positive ? 1 : 0);
-    let path = paths.get(bucket);
-    if (!path) paths.set(bucket, (path = new Path2D()));
-    trace(path, curve);
-  }
-  // Many edges would be one block of colour: the weak ones step back.
-  const crowd = Math.max(0.25, Math.min(1, Math.sqrt(600 / Math.max(1, count))));
-  for (const [bucket, path] of [...paths].sort((a, b) => a[0] - b[0])) {
-    const strength = ((bucket >> 1) + 0.5) / BUCKETS;
-    context.strokeStyle = colours[bucket & 1]!;
-    context.globalAlpha = fade * opacityOf(strength) * (crowd + (1 - crowd) * strength);
-    context.lineWidth = widthOf(strength) * (bucket >> 1 === 0 ? 0.7 : 1) * scale;
-    context.stroke(path);
+  const { positive, curves } = scene;
+  const colours = [colour("--minus"), colour("--plus")];
+  for (const { begin, end, width, opacity } of runsOf(scene, ranks, count)) {
+    context.globalAlpha = opacity;
+    context.lineWidth = width * lines;
+    for (const sign of [0, 1]) {
+      context.beginPath();
+      for (let index = begin; index < end; index++) {
+        if (positive[ranks[index]!] === sign) trace(context, curves, ranks[index]! * CURVE);
+      }
+      context.strokeStyle = colours[sign]!;
+      context.stroke();
+    }
   }
   context.globalAlpha = 1;
 }
 
 function strikeEdges(context: CanvasRenderingContext2D, scene: Scene, cut: ReadonlySet<number>): void {
-  const path = new Path2D();
-  for (const { edge, curve } of scene.edges) if (cut.has(edge)) trace(path, curve);
+  context.beginPath();
+  for (let rank = 0; rank < scene.count; rank++) if (cut.has(scene.edges[rank]!)) trace(context, scene.curves, rank * CURVE);
   context.strokeStyle = colour("--bad");
   context.lineWidth = 2.5;
   context.setLineDash([5, 4]);
-  context.stroke(path);
+  context.stroke();
   context.setLineDash([]);
 }
 
 /** What is pointed at, and what is cut; returns the places that it is about, if anything is. */
 export function drawMarked(context: CanvasRenderingContext2D, scene: Scene, view: View, marks: Marks): Set<number> | undefined {
   const { topology, edges } = scene;
-  const from = ({ edge }: SceneEdge) => topology.sourcePlace[topology.edgeSource[edge]!]!;
-  const to = ({ edge }: SceneEdge) => topology.destinationPlace[topology.edgeDestination[edge]!]!;
-  let marked: SceneEdge[] = [];
-  if (marks.edge >= 0) marked = edges.slice(marks.edge, marks.edge + 1);
-  else if (marks.place >= 0) {
-    marked = edges.filter((edge) => from(edge) === marks.place || to(edge) === marks.place).slice(0, MOVING_EDGES_MAX);
-  }
-  if (marked.length > 0) drawEdges(context, marked, { fade: 1, lines: linesOf(view), count: marked.length });
+  const marked = marks.edge >= 0 ? [marks.edge]
+    : marks.place >= 0 ? ranksAt(scene, marks.place).slice(0, MOVING_EDGES_MAX) : [];
+  if (marked.length > 0) drawEdges(context, scene, marked, { lines: linesOf(view), count: marked.length });
   if (marks.cut && marks.cut.size > 0) strikeEdges(context, scene, marks.cut);
   if (marked.length === 0) return undefined;
-  return new Set([...(marks.place >= 0 ? [marks.place] : []), ...marked.flatMap((edge) => [from(edge), to(edge)])]);
+  const near = new Set<number>(marks.place >= 0 ? [marks.place] : []);
+  for (const rank of marked) near.add(placeFrom(topology, edges[rank]!)).add(placeTo(topology, edges[rank]!));
+  return near;
 }
 
 /** In CSS pixels: nodes whose names would be smaller than this have none on them; the others' are at least READABLE. */
@@ -107,16 +99,12 @@ const fontOf = (text: string) => (text.length > 6 ? 9 : 11);
 function named(scene: Scene, marks: Marks): number[] {
   const { topology } = scene;
   const order = new Set<number>(marks.place >= 0 ? [marks.place] : []);
+  const addEnds = (edge: number) => order.add(placeFrom(topology, edge)).add(placeTo(topology, edge));
   if (marks.edge >= 0) addEnds(scene.edges[marks.edge]!);
   marks.struck?.forEach((place) => order.add(place));
-  for (const edge of scene.edges.slice(0, LABELS_MAX * 2)) addEnds(edge);
-  if (scene.edges.length === 0) topology.places.forEach((_, place) => order.add(place));
+  scene.edges.subarray(0, Math.min(scene.count, LABELS_MAX * 2)).forEach(addEnds);
+  if (scene.count === 0) topology.places.forEach((_, place) => order.add(place));
   return [...order];
-
-  function addEnds({ edge }: SceneEdge): void {
-    order.add(topology.sourcePlace[topology.edgeSource[edge]!]!);
-    order.add(topology.destinationPlace[topology.edgeDestination[edge]!]!);
-  }
 }
 
 /** Names beside nodes that are too small for them, as far as they do not cover each other. */
@@ -161,7 +149,7 @@ export function drawNodes(
     const x = scene.layout.x[index]!;
     const y = scene.layout.y[index]!;
     const struck = marks.struck?.has(index) ?? false;
-    const visible = scene.touched[index] === 1 || struck || marks.place === index;
+    const visible = isTouched(scene, index) || struck || marks.place === index;
     context.globalAlpha = visible && (!near || near.has(index)) ? 1 : 0.35;
     const text = nameOf(place);
     const width = Math.max(NODE_WIDTH, text.length > 6 ? 64 : 0) * k;
@@ -199,21 +187,25 @@ export function hit(scene: Scene, x: number, y: number, reach: number): { edge: 
   }
   let best = reach * reach;
   let found = -1;
-  scene.edges.forEach(({ curve, strength }, index) => {
-    if (y > curve.y0 + reach || y < curve.y3 - reach) return;
-    if (x > Math.max(curve.x0, curve.x1, curve.x2, curve.x3) + reach + 2) return;
-    if (x < Math.min(curve.x0, curve.x1, curve.x2, curve.x3) - reach - 2) return;
+  const { curves, strength } = scene;
+  for (let rank = 0, at = 0; rank < scene.count; rank++, at += CURVE) {
+    const [y0, y3] = [curves[at + 1]!, curves[at + 7]!];
+    if (y > y0 + reach || y < y3 - reach) continue;
+    const left = Math.min(curves[at]!, curves[at + 2]!, curves[at + 4]!, curves[at + 6]!);
+    const right = Math.max(curves[at]!, curves[at + 2]!, curves[at + 4]!, curves[at + 6]!);
+    if (x > right + reach + 2 || x < left - reach - 2) continue;
     // The height falls almost evenly along the curve: a few points around that t are enough.
-    const middle = (curve.y0 - y) / Math.max(1, curve.y0 - curve.y3);
+    const middle = Math.min(1, Math.max(0, (y0 - y) / Math.max(1, y0 - y3)));
+    if (Math.abs(along(curves, at, middle) - x) > reach + 2 + (right - left) / 2) continue;
     for (let step = -4; step <= 4; step++) {
-      const [px, py] = pointAt(curve, Math.min(1, Math.max(0, middle + step * 0.04)));
-      const distance = (px - x) ** 2 + (py - y) ** 2 - strength * 4;
+      const t = Math.min(1, Math.max(0, middle + step * 0.04));
+      const distance = (along(curves, at, t) - x) ** 2 + (along(curves, at + 1, t) - y) ** 2 - strength[rank]! * 4;
       if (distance < best) {
         best = distance;
-        found = index;
+        found = rank;
       }
     }
-  });
+  }
   return { edge: found, place: -1 };
 }
 

@@ -19,17 +19,8 @@ export interface Layout {
   nodeScale: number;
 }
 
-/** A curve from the top of a source to the foot of a destination. */
-export interface Curve {
-  x0: number;
-  y0: number;
-  x1: number;
-  y1: number;
-  x2: number;
-  y2: number;
-  x3: number;
-  y3: number;
-}
+/** Numbers of a curve, from the top of a source to the foot of a destination: x and y of four points. */
+export const CURVE = 8;
 
 export function layoutOf(places: Place[]): Layout {
   const layers = [...new Set(places.map((place) => place.layer))].sort((a, b) => a - b);
@@ -54,7 +45,8 @@ export function layoutOf(places: Place[]): Layout {
 
 const PORT: Record<string, number> = { Q: -14, K: 0, V: 14 };
 
-export function curveOf(topology: Topology, layout: Layout, edge: number): Curve {
+/** An edge's curve, at `at` of `curves`. */
+export function writeCurve(topology: Topology, layout: Layout, edge: number, curves: Float32Array, at: number): void {
   const from = topology.sourcePlace[topology.edgeSource[edge]!]!;
   const destination = topology.edgeDestination[edge]!;
   const to = topology.destinationPlace[destination]!;
@@ -66,15 +58,18 @@ export function curveOf(topology: Topology, layout: Layout, edge: number): Curve
   const bend = Math.max(18, (y0 - y3) * 0.4);
   // Edges that pass over layers in one column would run through the nodes between: they bow out.
   const bow = Math.abs(x3 - x0) < 20 && y0 - y3 > ROW ? Math.min(90, (y0 - y3) * 0.16) : 0;
-  return { x0, y0, x1: x0 + bow, y1: y0 - bend, x2: x3 + bow, y2: y3 + bend, x3, y3 };
+  curves[at] = x0;
+  curves[at + 1] = y0;
+  curves[at + 2] = x0 + bow;
+  curves[at + 3] = y0 - bend;
+  curves[at + 4] = x3 + bow;
+  curves[at + 5] = y3 + bend;
+  curves[at + 6] = x3;
+  curves[at + 7] = y3;
 }
 
-/** The point of a curve at t from 0 to 1. */
-export function pointAt(curve: Curve, t: number): [number, number] {
+/** One coordinate of a curve's point at t from 0 to 1; `at`: of the curve's first x, or y. */
+export function along(curves: Float32Array, at: number, t: number): number {
   const s = 1 - t;
-  const [a, b, c, d] = [s * s * s, 3 * s * s * t, 3 * s * t * t, t * t * t];
-  return [
-    a * curve.x0 + b * curve.x1 + c * curve.x2 + d * curve.x3,
-    a * curve.y0 + b * curve.y1 + c * curve.y2 + d * curve.y3,
-  ];
+  return s * s * s * curves[at]! + 3 * s * s * t * curves[at + 2]! + 3 * s * t * t * curves[at + 4]! + t * t * t * curves[at + 6]!;
 }

@@ -11,7 +11,7 @@ import { fit, formatView, hit, parseView } from "./canvas.js";
 import { Painter } from "./painter.js";
 import { NOTHING, type Picked } from "./pick.js";
 import { usePanZoom } from "./panzoom.js";
-import type { Scene } from "./scene.js";
+import { rankOf, ranksAt, type Scene } from "./scene.js";
 import { edgeTitle } from "./topology.js";
 
 interface Props {
@@ -34,10 +34,8 @@ interface Props {
 /** A node with its strongest shown edges, in words. */
 function placeWords(scene: Scene, values: Float32Array, place: number): string {
   const { topology } = scene;
-  const touching = scene.edges.filter(({ edge }) =>
-    topology.sourcePlace[topology.edgeSource[edge]!] === place ||
-    topology.destinationPlace[topology.edgeDestination[edge]!] === place);
-  const strongest = touching.slice(0, 3).map(({ edge }) => `${edgeTitle(topology, edge)} ${number(values[edge]!)}`);
+  const touching = ranksAt(scene, place).map((rank) => scene.edges[rank]!);
+  const strongest = touching.slice(0, 3).map((edge) => `${edgeTitle(topology, edge)} ${number(values[edge]!)}`);
   const rest = touching.length > 3 ? ", …" : "";
   return `${topology.places[place]!.name}: ${counted(touching.length, "shown edge")}` +
     (strongest.length > 0 ? ` (${strongest.join(", ")}${rest})` : "");
@@ -65,7 +63,7 @@ function neighbour(scene: Scene, from: number, dx: number, dy: number): number {
 export function Picture({ scene, values, pointed, picked, at, struck, cut, onPlace, onEdge, label }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const { view, moving, move, zoomBy, down, drag, up } = usePanZoom(canvas);
-  const edge = useSignal(-1); // under the pointer: index into scene.edges
+  const edge = useSignal(-1); // under the pointer, by its rank
   const place = useSignal(-1);
   const size = useSignal({ width: 0, height: 0 });
   const dark = useSignal(0); // counts changes of the system's theme
@@ -100,9 +98,8 @@ export function Picture({ scene, values, pointed, picked, at, struck, cut, onPla
     const now = scene.value;
     if (edge.value >= 0 || place.value >= 0) return { edge: edge.value, place: place.value };
     const { edge: pick, place: pickedPlace } = picked?.value ?? NOTHING;
-    const wanted = pointed.value >= 0 ? pointed.value : pick;
-    const index = wanted >= 0 && now ? now.edges.findIndex((shown) => shown.edge === wanted) : -1;
-    return { edge: index, place: pointed.value >= 0 ? -1 : pickedPlace };
+    const rank = now ? rankOf(now, pointed.value >= 0 ? pointed.value : pick) : -1;
+    return { edge: rank, place: pointed.value >= 0 ? -1 : pickedPlace };
   });
 
   useSignalEffect(() => {
@@ -126,7 +123,7 @@ export function Picture({ scene, values, pointed, picked, at, struck, cut, onPla
       ...(struck ? { struck: struck.value } : {}),
       ...(cut ? { cut: cut.value } : {}),
     };
-    if (view.value) painter.current?.paint(now, view.value, marks, ratio, moving.value, `${theme.value} ${dark.value}`);
+    if (view.value) painter.current?.paint(now, view.value, marks, ratio, `${theme.value} ${dark.value}`);
   });
 
   const all = () => {
@@ -146,7 +143,7 @@ export function Picture({ scene, values, pointed, picked, at, struck, cut, onPla
     const now = scene.value;
     if (!up() || !now) return;
     if (place.value >= 0) onPlace?.(place.value);
-    else if (edge.value >= 0) onEdge?.(now.edges[edge.value]!.edge);
+    else if (edge.value >= 0) onEdge?.(now.edges[edge.value]!);
   };
   const keys = (event: KeyboardEvent) => {
     const now = scene.value;
@@ -167,10 +164,10 @@ export function Picture({ scene, values, pointed, picked, at, struck, cut, onPla
 
   const now = scene.value;
   const said = meant.value;
-  const shown = now?.edges[said.edge];
+  const shown = said.edge >= 0 ? now?.edges[said.edge] : undefined;
   const words =
     !now || !values.value ? ""
-    : shown ? `${edgeTitle(now.topology, shown.edge)}: ${number(values.value[shown.edge]!)} (exactly ${values.value[shown.edge]})`
+    : shown !== undefined ? `${edgeTitle(now.topology, shown)}: ${number(values.value[shown]!)} (exactly ${values.value[shown]})`
     : said.place >= 0 ? placeWords(now, values.value, said.place)
     : "Point at a node or an edge, or use the arrow keys here.";
   return (

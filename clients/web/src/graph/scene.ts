@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a circuit's picture shows, before anybody draws it: the shown edges with their strength, and
-// which nodes they touch. canvas.ts and svg.ts draw the same scene.
-import { curveOf, layoutOf, type Curve, type Layout } from "./layout.js";
+// What a circuit's picture shows, before anybody draws it: edges by falling strength in typed arrays,
+// and of those the first `count`. A moved slider changes the count and nothing else. canvas.ts and
+// svg.ts draw the same scene.
+import { CURVE, layoutOf, writeCurve, type Layout } from "./layout.js";
 import type { Topology } from "./topology.js";
-
-export interface SceneEdge {
-  edge: number;
-  curve: Curve;
-  /** 0 to 1: the square root of its share of the largest score, so weak edges can be seen. */
-  strength: number;
-  positive: boolean;
-}
 
 export interface Scene {
   topology: Topology;
   layout: Layout;
-  /** Strongest first. */
-  edges: SceneEdge[];
-  /** Of each place: whether a shown edge touches it. */
-  touched: Uint8Array;
+  /** By rank: the strongest first. */
+  edges: Uint32Array;
+  /** By rank, 0 to 1: the square root of its share of the largest score, so weak edges can be seen. */
+  strength: Float32Array;
+  /** By rank: 1 of a score of 0 or more. */
+  positive: Uint8Array;
+  /** By rank, CURVE numbers each. */
+  curves: Float32Array;
+  /** Of each place: how many edges must be shown so that one touches it. */
+  touchedFrom: Uint32Array;
+  /** How many are shown. */
+  count: number;
 }
 
 /** Of strength s in a picture: width in world units. */
@@ -31,32 +32,97 @@ export function opacityOf(strength: number): number {
   return 0.3 + 0.65 * strength;
 }
 
-/** A graph's layout, and the curves that were wanted so far: a moved slider wants the same ones again. */
-const layouts = new WeakMap<Topology, { layout: Layout; curves: (Curve | undefined)[] }>();
+/** Edges of about one strength, which one stroke draws. */
+export interface Run {
+  /** Of the ranks that were given: from `begin` to before `end`. */
+  begin: number;
+  end: number;
+  width: number;
+  opacity: number;
+}
 
-function laidOut(topology: Topology) {
+const BUCKETS = 12;
+const bucketOf = (strength: number) => Math.min(BUCKETS - 1, Math.floor(strength * BUCKETS));
+
+/** Cuts ranks, which rise, into runs: the weakest first. `count`: the edges of the picture, of which these may be a part. */
+export function runsOf({ strength }: Scene, ranks: ArrayLike<number>, count: number): Run[] {
+  // Many edges would be one block of colour: the weak ones step back.
+  const crowd = Math.max(0.25, Math.min(1, Math.sqrt(600 / Math.max(1, count))));
+  const runs: Run[] = [];
+  for (let end = ranks.length; end > 0; ) {
+    const bucket = bucketOf(strength[ranks[end - 1]!]!);
+    let begin = end - 1;
+    while (begin > 0 && bucketOf(strength[ranks[begin - 1]!]!) === bucket) begin--;
+    const middle = (bucket + 0.5) / BUCKETS;
+    runs.push({
+      begin, end, width: widthOf(middle) * (bucket === 0 ? 0.7 : 1), opacity: opacityOf(middle) * (crowd + (1 - crowd) * middle),
+    });
+    end = begin;
+  }
+  return runs;
+}
+
+const identity = new Map<number, Uint32Array>();
+
+/** The ranks from begin to before end. */
+export function ranksBetween(begin: number, end: number): Uint32Array {
+  const size = 2 ** Math.ceil(Math.log2(Math.max(1024, end)));
+  let all = identity.get(size);
+  if (!all) identity.set(size, (all = Uint32Array.from({ length: size }, (_, rank) => rank)));
+  return all.subarray(begin, end);
+}
+
+const layouts = new WeakMap<Topology, Layout>();
+
+function laidOut(topology: Topology): Layout {
   let found = layouts.get(topology);
-  if (!found) layouts.set(topology, (found = { layout: layoutOf(topology.places), curves: [] }));
+  if (!found) layouts.set(topology, (found = layoutOf(topology.places)));
   return found;
 }
 
-/** `shown`: edges, strongest first; `largest`: what strength 1 is. */
-export function buildScene(topology: Topology, values: Float32Array, shown: ArrayLike<number>, largest: number): Scene {
-  const { layout, curves } = laidOut(topology);
-  const touched = new Uint8Array(topology.places.length);
-  const edges: SceneEdge[] = [];
-  for (let rank = 0; rank < shown.length; rank++) {
-    const edge = shown[rank]!;
-    const value = values[edge]!;
-    const size = Math.abs(value);
-    edges.push({
-      edge,
-      curve: (curves[edge] ??= curveOf(topology, layout, edge)),
-      strength: largest > 0 ? Math.sqrt(Math.min(1, size / largest)) : Number.isFinite(size) ? 0 : 1,
-      positive: value >= 0,
-    });
-    touched[topology.sourcePlace[topology.edgeSource[edge]!]!] = 1;
-    touched[topology.destinationPlace[topology.edgeDestination[edge]!]!] = 1;
+/** `edges`: strongest first; `largest`: what strength 1 is. */
+export function buildScene(topology: Topology, values: Float32Array, edges: ArrayLike<number>, largest: number): Scene {
+  const layout = laidOut(topology);
+  const count = edges.length;
+  const scene: Scene = {
+    topology, layout, count, edges: Uint32Array.from(edges), strength: new Float32Array(count), positive: new Uint8Array(count),
+    curves: new Float32Array(count * CURVE), touchedFrom: new Uint32Array(topology.places.length).fill(0xffffffff),
+  };
+  for (let rank = count - 1; rank >= 0; rank--) {
+    const edge = scene.edges[rank]!;
+    const size = Math.abs(values[edge]!);
+    scene.strength[rank] = largest > 0 ? Math.sqrt(Math.min(1, size / largest)) : Number.isFinite(size) ? 0 : 1;
+    scene.positive[rank] = values[edge]! >= 0 ? 1 : 0;
+    writeCurve(topology, layout, edge, scene.curves, rank * CURVE);
+    scene.touchedFrom[placeFrom(topology, edge)] = scene.touchedFrom[placeTo(topology, edge)] = rank + 1;
   }
-  return { topology, layout, edges, touched };
+  return scene;
+}
+
+/** The same with the strongest `count` edges shown, as far as there are so many. */
+export function withCount(scene: Scene, count: number): Scene {
+  return { ...scene, count: Math.min(count, scene.edges.length) };
+}
+
+export function isTouched(scene: Scene, place: number): boolean {
+  return scene.touchedFrom[place]! <= scene.count;
+}
+
+export const placeFrom = (topology: Topology, edge: number): number => topology.sourcePlace[topology.edgeSource[edge]!]!;
+export const placeTo = (topology: Topology, edge: number): number => topology.destinationPlace[topology.edgeDestination[edge]!]!;
+
+/** The shown edges that touch a place, by rank. */
+export function ranksAt(scene: Scene, place: number): number[] {
+  const ranks: number[] = [];
+  for (let rank = 0; rank < scene.count; rank++) {
+    const edge = scene.edges[rank]!;
+    if (placeFrom(scene.topology, edge) === place || placeTo(scene.topology, edge) === place) ranks.push(rank);
+  }
+  return ranks;
+}
+
+/** The rank of a shown edge, or -1. */
+export function rankOf(scene: Scene, edge: number): number {
+  const rank = edge < 0 ? -1 : scene.edges.indexOf(edge);
+  return rank < scene.count ? rank : -1;
 }

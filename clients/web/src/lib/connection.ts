@@ -45,16 +45,11 @@ export function retryNow(): void {
   wake.abort();
 }
 
-/** Whether `now` is of a daemon that was started after `before` was answered. */
-export function restarted(beforeUptimeMs: bigint, elapsedMs: number, nowUptimeMs: bigint): boolean {
-  return Number(nowUptimeMs) + 1000 < Number(beforeUptimeMs) + elapsedMs;
-}
-
-function answered(info: GetServerInfoResponse): void {
-  const before = server.value;
+/** Takes an answer over. One of another instance is of a daemon that was started since the one before. */
+export function answered(info: GetServerInfoResponse): void {
   const now = Date.now();
   batch(() => {
-    if (before && restarted(before.uptimeMs, now - answeredMs.value, info.uptimeMs)) {
+    if (server.value && server.value.instanceId !== info.instanceId) {
       epoch.value++;
       restartMs.value = now;
     }

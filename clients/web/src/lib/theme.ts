@@ -20,6 +20,7 @@ export const theme = signal<Theme>("auto");
 
 export function applyTheme(next: Theme = stored()): void {
   theme.value = next;
+  known.clear();
   document.documentElement.style.colorScheme = next === "auto" ? "light dark" : next;
   try {
     localStorage.setItem(KEY, next);
@@ -43,9 +44,17 @@ const probe = () => {
 };
 let element: HTMLSpanElement | undefined;
 
+/** Asking the page for a colour makes it settle its style first, which is too much to do for every stroke. */
+const known = new Map<string, string>();
+globalThis.matchMedia?.("(prefers-color-scheme: dark)").addEventListener("change", () => known.clear());
+
 /** A custom property of style.css as an rgb() colour. */
 export function colour(name: string): string {
-  element ??= probe();
-  element.style.color = `var(${name})`;
-  return getComputedStyle(element).color;
+  let found = known.get(name);
+  if (found === undefined) {
+    element ??= probe();
+    element.style.color = `var(${name})`;
+    known.set(name, (found = getComputedStyle(element).color));
+  }
+  return found;
 }

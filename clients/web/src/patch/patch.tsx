@@ -107,7 +107,7 @@ function Table({ bench, modelId, reopen }: { bench: Bench; modelId: string; reop
   const scene = useComputed(() => {
     const top = bench.order.subarray(0, Math.min(SHOWN, nonzeroCount(bench.values, bench.order)));
     const scene = buildScene(topology, bench.values, [...new Set([...top, ...edges.value])], bench.largest);
-    if (top.length === 0) scene.touched.fill(1); // without a job's edges every node counts
+    if (top.length === 0) scene.touchedFrom.fill(0); // without a job's edges every node counts
     return scene;
   });
   useEffect(() => () => latest.clear(), []);

@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is taken away from a run: files that other tools read, and a link that reopens the view.
-import { readFile } from "node:fs/promises";
-import { EAP, expect, test } from "./fixtures.mjs";
-
-async function taken(page, button) {
-  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: button }).click()]);
-  return { name: download.suggestedFilename(), bytes: await readFile(await download.path()) };
-}
+import { EAP, expect, taken, test } from "./fixtures.mjs";
 
 test("scores, circuit and pictures are the job's", async ({ page, daemon }) => {
   const { jobId } = await daemon.api.finish(daemon, EAP);

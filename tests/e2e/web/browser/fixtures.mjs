@@ -122,6 +122,12 @@ export async function python(daemon, script) {
   return JSON.parse(stdout.trim().split("\n").at(-1));
 }
 
+/** What a button of "Take away" hands over: {name, bytes}. */
+export async function taken(page, button) {
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: button }).click()]);
+  return { name: download.suggestedFilename(), bytes: await readFile(await download.path()) };
+}
+
 /** As lib/format.ts writes a score. */
 export function shown(value) {
   const size = Math.abs(value);

@@ -3,7 +3,7 @@
 // shows them, stays quick under the hand, and lists no more than a person reads.
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { EAP, address, data, expect, ioiPath, alone } from "./fixtures.mjs";
+import { EAP, EAP_IG, address, alone, data, expect, ioiPath, taken } from "./fixtures.mjs";
 
 const test = alone.extend({
   roots: async ({}, use, testInfo) => {
@@ -46,7 +46,7 @@ const drawn = (page, act) => page.evaluate(`new Promise((done) => {
   requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - start)));
 })`);
 
-test("100,000 edges are shown, moved and narrowed down", async ({ page, daemon }) => {
+test("100,000 edges are shown, moved, taken away, narrowed down and compared", async ({ page, daemon }) => {
   const { api } = daemon;
   const model = await api.load("deep-ioi");
   const { prompts } = JSON.parse(readFileSync(ioiPath, "utf8"));
@@ -55,7 +55,7 @@ test("100,000 edges are shown, moved and narrowed down", async ({ page, daemon }
   const graph = await api.graph(model.modelId, { seqLen: tokens.ids.length });
   const edgeCount = Number(graph.edgeCount);
   expect(edgeCount).toBeGreaterThan(100_000);
-  const { jobId } = await api.finish({ graph, dataset }, EAP);
+  const [{ jobId }, other] = [await api.finish({ graph, dataset }, EAP), await api.finish({ graph, dataset }, EAP_IG)];
 
   await page.goto(address("discover", { job: jobId, top: String(edgeCount) }));
   const picture = page.getByRole("application", { name: /^Circuit of \d{5,6} edges$/ });
@@ -69,6 +69,14 @@ test("100,000 edges are shown, moved and narrowed down", async ({ page, daemon }
   for (let turn = 0; turn < 5; turn++) times.push(await drawn(page, wheel));
   expect(Math.min(...times)).toBeLessThan(500);
 
+  const { scored } = await page.getByRole("application", { name: /^Circuit of/ }).evaluate((canvas) =>
+    ({ scored: Number(/\d+/.exec(canvas.getAttribute("aria-label"))[0]) }));
+  const svg = (await taken(page, "SVG")).bytes.toString();
+  expect(svg.match(/M[\d.-]+ [\d.-]+C/g)).toHaveLength(scored);
+  expect(svg.match(/<path /g).length).toBeLessThan(30);
+  const png = (await taken(page, "PNG")).bytes;
+  expect(png.readUInt32BE(16)).toBe(2 * Number(/width="(\d+)"/.exec(svg)[1]));
+
   await page.getByLabel("Filter edges").fill("Resid End at position 15");
   await expect(page.getByRole("region", { name: "Ranked edges" })).toContainText(/^Ranked edges.*\n?[^]*\d+ edges\.$/);
   await page.getByLabel("Filter edges").fill("");
@@ -80,4 +88,10 @@ test("100,000 edges are shown, moved and narrowed down", async ({ page, daemon }
   await page.getByRole("tab", { name: "Circuit" }).click();
   await expect(page.getByRole("application", { name: "Circuit of 50 edges" })).toBeVisible();
   await expect(page.getByRole("table").filter({ hasText: "Accuracy" })).toHaveAttribute("aria-busy", "false");
+
+  const start = Date.now();
+  await page.goto(address("compare", { a: jobId, b: other.jobId }));
+  await expect(page.getByRole("region", { name: "Agreement" })).toContainText("Spearman");
+  await expect(page.getByRole("application", { name: "Where EAP and EAP-IG differ" })).toBeVisible();
+  expect(Date.now() - start).toBeLessThan(10_000);
 });

@@ -5,8 +5,8 @@
     tests/lint/reasons.py [--write]
 
 The sentences are read from the sources, so the page cannot tell of other ones. Without --write it
-exits 1 when the page is not what it would write. A reason given through a name (`INVALID` in
-config.c) is looked up; those that other functions pass on are in a table below.
+exits 1 when the page is not what it would write. A reason given through a name (`ABL_CONFIG_INVALID` in
+core/model) is looked up; those that other functions pass on are in a table below.
 """
 
 import argparse

@@ -79,12 +79,18 @@ abl_code abl_convert_create_ablation(const Ablate__V1__CreateAblationRequest *me
     return code;
 }
 
-char *abl_convert_ablation_json(const abl_ablation_request *request, bool bos, int32_t prompt_count,
+char *abl_convert_ablation_json(const abl_ablation_request *request, const abl_ablation_made_of *of,
                                 abl_arena *arena) {
-    json_t *root = json_pack("{s:s, s:b, s:b, s:i, s:i}", "ablation_type",
+    json_t *root = json_pack("{s:s, s:b, s:i, s:i, s:s}", "ablation_type",
                              abl_ablation_name(request->ablation), "from_clean",
-                             (int)request->from_clean, "prepend_bos", (int)bos, "batch_size",
-                             (int)request->batch_size, "prompt_count", (int)prompt_count);
+                             (int)request->from_clean, "batch_size", (int)request->batch_size,
+                             "prompt_count", (int)of->prompt_count, "tokens_hash", of->tokens_hash);
+    if (request->dataset_id != NULL) {
+        (void)json_object_set_new(root, "prepend_bos", json_boolean(of->bos));
+    }
+    if (of->prefix_length > 0) {
+        (void)json_object_set_new(root, "prefix_length", json_integer(of->prefix_length));
+    }
     char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
     char *copy = text == NULL ? NULL : abl_arena_strndup(arena, text, strlen(text));
     abl_free(text); /* jansson's block */

@@ -32,9 +32,17 @@ ABL_MUST_CHECK abl_code
 abl_convert_create_ablation(const Ablate__V1__CreateAblationRequest *message, abl_arena *arena,
                             abl_ablation_request *ret_request, abl_status *ret_status);
 
+/* What the request came to. */
+typedef struct abl_ablation_made_of {
+    bool bos; /* of a dataset; prompts have their own */
+    int32_t prompt_count;
+    int64_t prefix_length;
+    const char *tokens_hash; /* abl_dataset_hash(), prefix included */
+} abl_ablation_made_of;
+
 /* The type, side and prompts as JSON, for provenance. */
-ABL_MUST_CHECK char *abl_convert_ablation_json(const abl_ablation_request *request, bool bos,
-                                               int32_t prompt_count, abl_arena *arena);
+ABL_MUST_CHECK char *abl_convert_ablation_json(const abl_ablation_request *request,
+                                               const abl_ablation_made_of *of, abl_arena *arena);
 
 ABL_MUST_CHECK Ablate__V1__ResidentAblation *
 abl_convert_ablation(abl_arena *arena, const abl_registry *registry,

@@ -284,14 +284,38 @@ static void put_edges(const abl_job_request *request, json_t *root) {
     (void)json_object_set_new(root, scored ? "edges" : "avoid_edges", names);
 }
 
+/* The provenance of a resident ablation, which may be gone when this is read. */
+static json_t *resident_json(const abl_resident_ablation *ablation, abl_arena *arena) {
+    ProtobufCMessage *message = NULL;
+    if (abl_wire_unpack(&ablate__v1__provenance__descriptor, ablation->provenance,
+                        ablation->provenance_bytes, arena, &message, NULL) != ABL_CODE_OK) {
+        return NULL;
+    }
+    const Ablate__V1__Provenance *provenance = (const Ablate__V1__Provenance *)message;
+    json_t *json = json_loads(provenance->algorithm_json, 0, NULL);
+    (void)json_object_set_new(json, "ablation_id", json_string(ablation->object.id));
+    if (ablation->from_dataset) {
+        (void)json_object_set_new(json, "dataset_hash", json_string(ablation->dataset_hash));
+    }
+    return json;
+}
+
+static bool ablates(abl_prune_algorithm algorithm) {
+    return algorithm != ABL_PRUNE_RANDOM && algorithm != ABL_PRUNE_ACTIVATION_MAGNITUDE;
+}
+
 char *abl_convert_algorithm_json(const abl_job_request *request,
                                  const abl_resident_ablation *ablation, bool bos,
                                  int32_t prompt_count, abl_arena *arena) {
     const abl_prune_options *options = &request->options;
-    json_t *root = json_pack(
-        "{s:s, s:s, s:b, s:i, s:i}", "algorithm", abl_prune_algorithm_name(options->algorithm),
-        "ablation_type", abl_ablation_name(options->ablation), "prepend_bos", (int)bos,
-        "batch_size", (int)request->batch_size, "prompt_count", (int)prompt_count);
+    json_t *root =
+        json_pack("{s:s, s:b, s:i, s:i}", "algorithm", abl_prune_algorithm_name(options->algorithm),
+                  "prepend_bos", (int)bos, "batch_size", (int)request->batch_size, "prompt_count",
+                  (int)prompt_count);
+    if (ablates(options->algorithm)) {
+        (void)json_object_set_new(root, "ablation_type",
+                                  json_string(abl_ablation_name(options->ablation)));
+    }
     put_edges(request, root);
     if (options->algorithm == ABL_PRUNE_EAP || options->algorithm == ABL_PRUNE_MASK_GRADIENT ||
         options->algorithm == ABL_PRUNE_EAP_IG) {
@@ -322,7 +346,7 @@ char *abl_convert_algorithm_json(const abl_job_request *request,
         abl_convert_training_json(options, root);
     }
     if (options->algorithm == ABL_PRUNE_RANDOM) {
-        (void)json_object_set_new(root, "seed", json_integer((json_int_t)options->seed));
+        (void)json_object_set_new(root, "seed", abl_convert_seed_json(options->seed));
     }
     if (options->batches.prefix != NULL) {
         (void)json_object_set_new(root, "prefix_length",
@@ -331,11 +355,8 @@ char *abl_convert_algorithm_json(const abl_job_request *request,
     if (options->ablate_by_clean || (ablation != NULL && ablation->clean)) {
         (void)json_object_set_new(root, "ablate_by_clean", json_true());
     }
-    if (ablation != NULL) { /* what the handle stands for: it may be gone when this is read */
-        json_t *resident =
-            json_pack("{s:s, s:s, s:i}", "ablation_id", ablation->object.id, "dataset_hash",
-                      ablation->dataset_hash, "prompt_count", (int)ablation->prompt_count);
-        (void)json_object_set_new(root, "ablation", resident);
+    if (ablation != NULL) {
+        (void)json_object_set_new(root, "ablation", resident_json(ablation, arena));
     }
     char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
     char *copy = text == NULL ? NULL : abl_arena_strndup(arena, text, strlen(text));

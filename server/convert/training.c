@@ -13,6 +13,7 @@
 #define EPOCHS_DEFAULT 20
 #define LAMBDA_DEFAULT 10.0F
 #define AVOID_LAMBDA_DEFAULT 1.0F
+#define SEED_NUMBER_MAX (1ULL << 53) /* the integers that a double can be */
 
 _Static_assert((int)ABLATE__V1__MASK_FUNCTION__MASK_FUNCTION_HARD_CONCRETE ==
                    ABL_MASK_HARD_CONCRETE + 1,
@@ -104,18 +105,24 @@ abl_code abl_convert_circuit_probing(const Ablate__V1__CircuitProbing *message,
     return code;
 }
 
+json_t *abl_convert_seed_json(uint64_t seed) {
+    return seed <= SEED_NUMBER_MAX ? json_integer((json_int_t)seed)
+                                   : json_sprintf("%llu", (unsigned long long)seed);
+}
+
 void abl_convert_training_json(const abl_prune_options *options, json_t *root) {
     const abl_mask_training_options *t = &options->subnetwork_probing;
     static const char *const FUNCTIONS[] = {"none", "sigmoid", "hard_concrete"};
-    json_t *own = json_pack(
-        "{s:f, s:i, s:f, s:s, s:f, s:f, s:b, s:I, s:s, s:I, s:f, s:i, s:I}", "learning_rate",
-        (double)t->learning_rate, "epochs", (int)t->epochs, "regularize_lambda",
-        (double)t->regularize_lambda, "mask_fn", FUNCTIONS[t->mask_function], "dropout_p",
-        (double)t->dropout, "init_val", (double)t->init_value, "tree_optimisation",
-        (int)t->tree_optimisation, "circuit_size", (json_int_t)t->circuit_size,
-        "faithfulness_target", abl_faithfulness_name(t->faithfulness_target), "avoid_edge_count",
-        (json_int_t)t->avoid_edge_count, "avoid_lambda", (double)t->avoid_lambda,
-        "validation_prompt_count", (int)t->validation_count, "seed", (json_int_t)t->seed);
+    json_t *own = json_pack("{s:f, s:i, s:f, s:s, s:f, s:f, s:b, s:I, s:s, s:I, s:f, s:i, s:o}",
+                            "learning_rate", (double)t->learning_rate, "epochs", (int)t->epochs,
+                            "regularize_lambda", (double)t->regularize_lambda, "mask_fn",
+                            FUNCTIONS[t->mask_function], "dropout_p", (double)t->dropout,
+                            "init_val", (double)t->init_value, "tree_optimisation",
+                            (int)t->tree_optimisation, "circuit_size", (json_int_t)t->circuit_size,
+                            "faithfulness_target", abl_faithfulness_name(t->faithfulness_target),
+                            "avoid_edge_count", (json_int_t)t->avoid_edge_count, "avoid_lambda",
+                            (double)t->avoid_lambda, "validation_prompt_count",
+                            (int)t->validation_count, "seed", abl_convert_seed_json(t->seed));
     (void)json_object_update(root, own);
     json_decref(own);
     if (options->algorithm == ABL_PRUNE_CIRCUIT_PROBING) {

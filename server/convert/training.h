@@ -28,6 +28,9 @@ ABL_MUST_CHECK abl_code abl_convert_circuit_probing(const Ablate__V1__CircuitPro
 abl_mask_function abl_convert_mask_function(Ablate__V1__MaskFunction function,
                                             abl_mask_function otherwise);
 
+/* A JSON number, or where JSON's readers would lose bits of it (over 2^53) its digits as text. */
+json_t *abl_convert_seed_json(uint64_t seed);
+
 /* For provenance. */
 void abl_convert_training_json(const abl_prune_options *options, json_t *root);
 

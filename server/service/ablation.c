@@ -28,6 +28,7 @@ typedef struct create_state {
     abl_resident_dataset *dataset; /* NULL: prompts */
     abl_device_slot *slot;
     abl_dataset *tokenized;
+    char tokens_hash[65]; /* of `tokenized` before a prefix is cut off */
     bool bos;
     abl_kv_use kv;
     abl_ablation_options options;
@@ -104,6 +105,8 @@ static abl_step tokenize_work(abl_rpc *rpc) {
     if (code != ABL_CODE_OK) {
         return ABL_STEP_DONE;
     }
+    (void)snprintf(state->tokens_hash, sizeof state->tokens_hash, "%s",
+                   abl_dataset_hash(state->tokenized));
     int32_t there = abl_dataset_prompt_count(state->tokenized);
     int32_t count = state->request.prompt_count == 0 ? there : state->request.prompt_count;
     if (count > there) {
@@ -150,7 +153,12 @@ static abl_resident_ablation *create_keep(abl_rpc *rpc, create_state *state) {
     int32_t prompt_count = state->options.batches.count;
     Ablate__V1__Provenance *provenance =
         abl_convert_provenance(rpc->arena, state->model, NULL, NULL);
-    char *json = abl_convert_ablation_json(request, state->bos, prompt_count, rpc->arena);
+    const abl_ablation_made_of of = {.bos = state->bos,
+                                     .prompt_count = prompt_count,
+                                     .prefix_length =
+                                         abl_prefix_length(state->options.batches.prefix),
+                                     .tokens_hash = state->tokens_hash};
+    char *json = abl_convert_ablation_json(request, &of, rpc->arena);
     abl_resident_ablation *ablation =
         provenance == NULL || json == NULL ? NULL : abl_resident_ablation_create(state->sources);
     if (ablation == NULL) {

@@ -447,7 +447,9 @@ static void convert_ablation(const Ablate__V1__CreateAblationRequest *message, a
     ABL_ASSERT((unsigned)request.ablation < ABL_ABLATION_COUNT);
     ABL_ASSERT(request.batch_size > 0 && request.batch_size <= ABL_BATCH_MAX);
     ABL_ASSERT((request.dataset_id == NULL) == (request.prompts.batch > 0));
-    (void)!abl_convert_ablation_json(&request, true, request.prompt_count, arena);
+    const abl_ablation_made_of of = {
+        .bos = true, .prompt_count = request.prompt_count, .tokens_hash = "00"};
+    (void)!abl_convert_ablation_json(&request, &of, arena);
 }
 
 static void convert_kv_cache(const Ablate__V1__CreateKvCacheRequest *message, abl_arena *arena) {

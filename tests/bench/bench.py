@@ -14,24 +14,30 @@ The peers get a virtual environment of their own, build/bench-venv, made on the 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import contextlib
 import json
-import os
 import subprocess
 import sys
-import venv
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-BUILD = Path(os.environ.get("ABLATE_BUILD", ROOT / "build" / "release"))
-WORK = ROOT / "build" / "bench"
-VENV = Path(os.environ.get("ABLATE_BENCH_VENV", ROOT / "build" / "bench-venv")).resolve()
+from inputs import (
+    BATCH,
+    EXACT_EDGES,
+    ROOT,
+    SEQ,
+    WORK,
+    smollm2,
+    write_gpt2,
+    write_ids,
+    write_inputs,
+    write_prefix_inputs,
+    write_smollm2_inputs,
+    write_tiny_inputs,
+)
+from sides import BUILD, Peer, Unable, ensure_venv, resolve, run_json, run_ours
 
-BATCH, SEQ, SEED = 8, 16, 0
-EXACT_EDGES, EXACT_EDGES_PEER = 192, 6
-SWEEP_SIZES = 20
 ACDC_EDGES, ACDC_EDGES_PEER = 32, 6
 PREFIXES = [(12, 16), (48, 64)]  # tokens shared, tokens in all
 PREFIX_OPS = {
@@ -41,261 +47,6 @@ PREFIX_OPS = {
 }
 AUTOGRAD_MB = 6800  # what autograd straight on SmolLM2's 70,651-entry mask needs, as measured once
 TOLERANCE = 1e-4  # of the largest value; of the largest logit for exact effects
-
-
-def ensure_venv() -> None:
-    """Makes the environment unless requirements.txt is the one it was made from; runs us in it."""
-    pins = (HERE / "requirements.txt").read_bytes()
-    stamp = VENV / "pins.sha256"
-    want = hashlib.sha256(pins).hexdigest()
-    made = stamp.exists() and stamp.read_text() == want
-    if not made and "ABLATE_BENCH_VENV" not in os.environ:
-        print("bench: installing the peers into", VENV.relative_to(ROOT), flush=True)
-        venv.create(VENV, with_pip=True, clear=True)
-        pip = [VENV / "bin" / "python", "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, "-r", HERE / "requirements.txt"], check=True)
-        stamp.write_text(want)
-    if Path(sys.prefix).resolve() != VENV:
-        python = str(VENV / "bin" / "python")
-        os.execv(python, [python, *sys.argv])
-
-
-# --- What both sides compute on -------------------------------------------------------------------
-
-
-def write_ids(path: Path, rows) -> Path:
-    path.write_text("".join(" ".join(str(int(i)) for i in row) + "\n" for row in rows))
-    return path
-
-
-def write_gpt2() -> Path:
-    """A Hugging Face folder of GPT-2 small's shape with random weights, the same every time."""
-    import numpy as np
-    from layout import Shape
-    from safetensors.numpy import save_file
-
-    shape, folder = Shape(), WORK / "gpt2-random"
-    if (folder / "config.json").exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(SEED)
-    width, tensors = shape.d_model, {}
-
-    def weight(name, *size, scale=0.02):
-        tensors[name] = (scale * rng.standard_normal(size)).astype(np.float32)
-
-    def norm(name):
-        weight(f"{name}.weight", width, scale=0.1)
-        tensors[f"{name}.weight"] += 1
-        weight(f"{name}.bias", width)
-
-    weight("wte.weight", shape.vocab, width)
-    weight("wpe.weight", shape.n_ctx, width)
-    norm("ln_f")
-    for layer in range(shape.layers):
-        norm(f"h.{layer}.ln_1")
-        norm(f"h.{layer}.ln_2")
-        for name, inputs, outputs in (
-            ("attn.c_attn", width, 3 * width),
-            ("attn.c_proj", width, width),
-            ("mlp.c_fc", width, 4 * width),
-            ("mlp.c_proj", 4 * width, width),
-        ):
-            # Fan-in scaling, so that heads and MLPs matter beside the embedding.
-            weight(f"h.{layer}.{name}.weight", inputs, outputs, scale=0.5 / inputs**0.5)
-            weight(f"h.{layer}.{name}.bias", outputs)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    config = {
-        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_layer": shape.layers,
-        "n_head": shape.heads, "n_embd": width, "n_positions": shape.n_ctx, "n_ctx": shape.n_ctx,
-        "vocab_size": shape.vocab, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new",
-        "bos_token_id": 50256, "eos_token_id": 50256, "tie_word_embeddings": True,
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
-    return folder
-
-
-def acdc_depths(shape) -> list[tuple[int, list[int]]]:
-    """(block, its edges into heads) for five blocks: by source, a source's by the heads' names, which
-    is the sample that AutoCircuit's cost was first measured on."""
-    last = shape.layers - 1
-    blocks = sorted({0, shape.layers // 4, shape.layers // 2, 3 * shape.layers // 4, last})
-    edges, start = {}, 0
-    for name, heads, sources in shape.modules():
-        if "_input" in name:
-            _, block, hook = name.split(".")
-            of_block = edges.setdefault(int(block), [])
-            for index in range(heads * sources):
-                head, source = divmod(index, sources)
-                of_block.append((source, f"A{block}.{head}.{hook[5].upper()}", start + index))
-        start += heads * sources
-    return [(block, [edge for _, _, edge in sorted(edges[block])]) for block in blocks]
-
-
-def over_all_blocks(shape, seconds: dict[int, float]) -> float:
-    """The mean of an edge's seconds over the model: depths are weighted by their blocks' edges, blocks
-    between two depths by a straight line, as the figures of AutoCircuit's cost were made."""
-    import numpy as np
-
-    counts = {}
-    for name, heads, sources in shape.modules():
-        block = int(name.split(".")[1])
-        counts[block] = counts.get(block, 0) + heads * sources
-    blocks = sorted(counts)
-    costs = np.interp(blocks, sorted(seconds), [seconds[block] for block in sorted(seconds)])
-    return float(np.average(costs, weights=[counts[block] for block in blocks]))
-
-
-def write_tiny_inputs(model: Path) -> dict[str, str]:
-    """Four prompts of the recorded task, by the ids recorded with it; every edge."""
-    from layout import Shape
-    from safetensors.numpy import load_file
-
-    recorded = load_file(model.parents[1] / "cases" / model.name / "a_logits.safetensors")
-    rows = slice(0, 4)
-    answers = [[a, w] for a, w in zip(recorded["answers"][rows, 0], recorded["wrong_answers"][rows, 0])]
-    order = Shape.of(model).acdc_order()
-    return {
-        "tokens": str(write_ids(WORK / "tiny-clean.ids", recorded["tokens_clean"][rows])),
-        "corrupt": str(write_ids(WORK / "tiny-corrupt.ids", recorded["tokens_corrupt"][rows])),
-        "answers": str(write_ids(WORK / "tiny-answers.ids", answers)),
-        "edges": str(write_ids(WORK / "tiny-edges.ids", [[edge] for edge in order])),
-    }
-
-
-def write_inputs() -> dict[str, str]:
-    import numpy as np
-    from layout import Shape
-
-    shape, rng = Shape(), np.random.default_rng(SEED + 1)
-    mask = (rng.random(shape.edge_count) < 0.5).astype("<f4")
-    mask.tofile(WORK / "mask.f32")
-    # Scores of a sweep, all different, and its sizes: few, then more and more edges.
-    rng.permutation(shape.edge_count).astype("<f4").tofile(WORK / "scores.f32")
-    sizes = [1 + int((shape.edge_count - 1) * (i / (SWEEP_SIZES - 1)) ** 3) for i in range(SWEEP_SIZES)]
-    edges = np.sort(rng.choice(shape.edge_count, EXACT_EDGES, replace=False))
-    edges_peer = np.sort(rng.choice(edges, EXACT_EDGES_PEER, replace=False))
-    return {
-        "tokens": str(write_ids(WORK / "clean.ids", rng.integers(0, shape.vocab, (BATCH, SEQ)))),
-        "corrupt": str(write_ids(WORK / "corrupt.ids", rng.integers(0, shape.vocab, (BATCH, SEQ)))),
-        "answers": str(write_ids(WORK / "answers.ids", rng.integers(0, shape.vocab, (BATCH, 2)))),
-        "mask": str(WORK / "mask.f32"),
-        "edges": str(write_ids(WORK / "edges.ids", edges[:, None])),
-        "scores": str(WORK / "scores.f32"),
-        "sizes": str(write_ids(WORK / "sizes.ids", [[size] for size in sizes])),
-        "edges_peer": str(write_ids(WORK / "edges-peer.ids", edges_peer[:, None])),
-    }
-
-
-def write_prefix_inputs(length: int, seq: int) -> dict[str, str]:
-    """Prompts that share their first tokens."""
-    import numpy as np
-    from layout import Shape
-
-    shape, rng = Shape(), np.random.default_rng(SEED + 2)
-    shared = rng.integers(0, shape.vocab, (1, length)).repeat(BATCH, 0)
-    tails = [rng.integers(0, shape.vocab, (BATCH, seq - length)) for _ in range(2)]
-    clean, corrupt = (np.concatenate([shared, tail], 1) for tail in tails)
-    return {
-        "tokens": str(write_ids(WORK / "prefix-clean.ids", clean)),
-        "corrupt": str(write_ids(WORK / "prefix-corrupt.ids", corrupt)),
-        "answers": str(write_ids(WORK / "prefix-answers.ids", rng.integers(0, shape.vocab, (BATCH, 2)))),
-    }
-
-
-def smollm2() -> tuple[Path, Path] | None:
-    """(the model's folder, the reference's script), where both are there."""
-    reference = Path(os.environ.get("ABLATE_GOLDENS", ROOT.parent / "shared" / "goldens"))
-    reference = reference / "cases" / "smollm2-135m" / "reference.py"
-    for folder in (
-        os.environ.get("ABLATE_SMOLLM2"),
-        ROOT / "build" / "models" / "smollm2-135m",
-        ROOT / "models" / "smollm2-135m",
-    ):
-        if folder and Path(folder, "model.safetensors").is_file() and reference.is_file():
-            return Path(folder), reference
-    return None
-
-
-def write_smollm2_inputs(reference: Path) -> dict[str, str]:
-    case = reference.parent / "ioi_ABBA_template_0" / "inputs.json"
-    ids = json.loads(case.read_text())["token_ids"]
-    first = [[a[0], w[0]] for a, w in zip(ids["answers"], ids["wrong_answers"])]
-    return {
-        "tokens": str(write_ids(WORK / "smollm2-clean.ids", ids["clean"])),
-        "corrupt": str(write_ids(WORK / "smollm2-corrupt.ids", ids["corrupt"])),
-        "answers": str(write_ids(WORK / "smollm2-answers.ids", first)),
-    }
-
-
-# --- The two sides --------------------------------------------------------------------------------
-
-
-class Unable(Exception):
-    """A side cannot run an operation; the row says why."""
-
-
-def resolve(inputs: dict, names: list[str]) -> dict[str, str]:
-    """What an operation reads: "mask" is inputs["mask"], "mask=scores" is inputs["scores"]."""
-    pairs = [name.partition("=") for name in names]
-    return {name: inputs[key or name] for name, _, key in pairs}
-
-
-def run_ours(op: str, model: Path, inputs: dict, names: list[str], reps: int, threads: int) -> dict:
-    command = [BUILD / "bin" / "core_bench", op, "--model", model, "--tokens", inputs["tokens"]]
-    for name, path in resolve(inputs, names).items():
-        command += [f"--{name}", path]
-    out = WORK / f"{op}.ours"
-    command += ["--reps", reps, "--threads", threads, "--out", out]
-    # Each side chooses its kernels itself, as it would on a machine that sets nothing.
-    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
-    done = subprocess.run(
-        [str(c) for c in command], capture_output=True, text=True, env=environment
-    )
-    if done.returncode != 0:
-        raise Unable((done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1])
-    answer = json.loads(done.stdout.strip().splitlines()[-1])
-    answer["out"] = out
-    return answer
-
-
-class Peer:
-    """peer.py, started when first asked."""
-
-    def __init__(self, linears: str, model: Path, threads: int):
-        self.command = [sys.executable, HERE / "peer.py", "--linears", linears, "--model", model]
-        self.command += ["--threads", threads]
-        self.linears = linears
-        self.process: subprocess.Popen | None = None
-
-    def run(self, op: str, inputs: dict, **more) -> dict:
-        if self.process is None:
-            log = (WORK / f"peer-{self.linears}.log").open("ab")
-            self.process = subprocess.Popen(
-                [str(c) for c in self.command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=log, text=True, cwd=HERE,
-            )
-        out = str(WORK / f"{op}.{self.linears}")
-        print(json.dumps({**inputs, "op": op, "out": out, **more}), file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
-        if not line:
-            code = self.process.wait()
-            self.process = None
-            raise Unable(f"peer.py ended with {code}; see {WORK / f'peer-{self.linears}.log'}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise Unable(answer["error"])
-        answer["out"] = out
-        return answer
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.stdin.close()
-            self.process.wait()
-            self.process = None
-
-
-# --- Rows -----------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -310,8 +61,16 @@ class Row:
     installed: float | None = None  # the ratio to the peer as installed
     difference: float | None = None  # largest, of the largest value
     note: str = ""
-    peaks: tuple[int, int] | None = None
     failed: bool = False
+
+    def measured(self, ours: float, peer: float, goal: float) -> None:
+        self.ours, self.peer, self.ratio = ours, peer, peer / ours
+        self.goal, self.met = f"{goal:.2g}x", self.ratio >= goal
+
+    def differs(self, difference: float, tolerance: float = TOLERANCE, note: str = "NUMBERS DISAGREE") -> None:
+        self.difference, self.failed = difference, difference > tolerance
+        if self.failed:
+            self.note = note
 
 
 def difference(ours, peer, scale: float | None = None) -> float:
@@ -383,38 +142,44 @@ class Bench:
         told = f"{row.ours:.4g} {row.unit}" if row.ours is not None else "-"
         print(f"bench: {row.name}: {told} {row.note}", flush=True)
 
-    def compare(self, op: Op, model: Path, inputs: dict, peer: Peer, installed: Peer | None) -> None:
-        row = Row(op.title, goal=f"{op.goal:g}x")
-        quick, threads = self.settings.quick, self.settings.threads
-        ours_times, peer_times = [], []
-        more = resolve(inputs, op.peer_names or op.names) | op.more
+    @contextlib.contextmanager
+    def row(self, name: str, **more) -> Iterator[Row]:
+        """A row to fill in, added at the end; one that a side cannot run says why."""
+        row = Row(name, **more)
         try:
-            for turn in range(1 if quick else self.settings.reps):
-                ours = run_ours(op.ours, model, inputs, op.names, 1 if quick else op.reps, threads)
-                theirs = peer.run(op.peer, inputs, reps=1 if quick else op.peer_reps,
-                                  warm=int(turn == 0), **more)  # fmt: skip
-                ours_times.append(ours["min_s"] / op.units)
-                peer_times.append(theirs["min_s"])
-            row.ours, row.peer = min(ours_times), min(peer_times)
-            row.ratio = row.peer / row.ours
-            row.met = row.ratio >= op.goal
-            row.peaks = (ours["peak_rss_mb"], theirs["peak_rss_mb"])
-            if op.check is not None:
-                ours = run_ours(op.check[0], model, inputs, op.check[1], 1, threads)
-            their_out = last_position(theirs["out"]) if op.key == "forward-last" else theirs["out"]
-            row.difference = difference(ours["out"], their_out, theirs.get("scale"))
-            row.failed = row.difference > op.tolerance
-            row.note = "NUMBERS DISAGREE" if row.failed else ""
-            if installed is not None and not self.settings.no_installed:
-                as_is = installed.run(op.peer, inputs, reps=1, warm=0, **more)
-                row.installed = as_is["min_s"] / row.ours
+            yield row
         except Unable as error:
             row.note, row.failed = str(error), True
         self.add(row)
-        if op.key == "eap" and row.peaks is not None:
-            mine, theirs_mb = row.peaks
-            self.add(Row("EAP, peak resident memory", "MB", mine, theirs_mb, theirs_mb / mine, "3x",
-                         theirs_mb / mine >= 3))
+
+    def turns(self) -> range:
+        return range(1 if self.settings.quick else self.settings.reps)
+
+    def ours(self, op: str, model: Path, inputs: dict, names: list[str], reps: int) -> dict:
+        return run_ours(op, model, inputs, names, reps, self.settings.threads)
+
+    def compare(self, op: Op, model: Path, inputs: dict, peer: Peer, installed: Peer) -> None:
+        quick = self.settings.quick
+        more = resolve(inputs, op.peer_names or op.names) | op.more
+        with self.row(op.title) as row:
+            times = []
+            for turn in self.turns():
+                ours = self.ours(op.ours, model, inputs, op.names, 1 if quick else op.reps)
+                theirs = peer.run(op.peer, inputs, reps=1 if quick else op.peer_reps,
+                                  warm=int(turn == 0), **more)  # fmt: skip
+                times.append((ours["min_s"] / op.units, theirs["min_s"]))
+            row.measured(*(min(side) for side in zip(*times)), op.goal)
+            peaks = (ours["peak_rss_mb"], theirs["peak_rss_mb"])
+            if op.check is not None:
+                ours = self.ours(op.check[0], model, inputs, op.check[1], 1)
+            their_out = last_position(theirs["out"]) if op.key == "forward-last" else theirs["out"]
+            row.differs(difference(ours["out"], their_out, theirs.get("scale")), op.tolerance)
+            if not self.settings.no_installed:
+                as_is = installed.run(op.peer, inputs, reps=1, warm=0, **more)
+                row.installed = as_is["min_s"] / row.ours
+        if op.key == "eap" and row.ratio is not None:
+            with self.row("EAP, peak resident memory", unit="MB") as memory:
+                memory.measured(*peaks, 3)
 
     def gpt2(self) -> None:
         wanted = [op for op in OPS if self.wanted(op.key)]
@@ -433,53 +198,38 @@ class Bench:
         if not self.wanted("eap-ig"):
             return
         model, inputs = write_gpt2(), write_inputs()
-        row = Row("EAP-IG, 5 steps; peer: 6 x EAP", goal="1x")
-        try:
-            turns = [[run_ours(op, model, inputs, PROMPTS, 1, self.settings.threads)["min_s"]
-                      for op in ("eap_ig", "eap")]
-                     for _ in range(1 if self.settings.quick else self.settings.reps)]  # fmt: skip
-            row.ours, plain = (min(side) for side in zip(*turns))
-            row.peer = 6 * plain
-            row.ratio = row.peer / row.ours
-            row.met = row.ratio >= 1
-        except Unable as error:
-            row.note, row.failed = str(error), True
-        self.add(row)
+        with self.row("EAP-IG, 5 steps; peer: 6 x EAP") as row:
+            times = [[self.ours(op, model, inputs, PROMPTS, 1)["min_s"] for op in ("eap_ig", "eap")]
+                     for _ in self.turns()]  # fmt: skip
+            ours, plain = (min(side) for side in zip(*times))
+            row.measured(ours, 6 * plain, 1)
 
     def acdc(self) -> None:
         """An edge of ACDC, at five depths: the time of a run of some edges less that of one edge, of
         either side, weighted over all blocks; the peer's edges are the first of ours."""
         if not self.wanted("acdc"):
             return
-        from layout import Shape
+        from layout import Shape, acdc_depths, over_all_blocks
 
         model, inputs, shape = write_gpt2(), write_inputs(), Shape()
         peer = Peer("einsum", model, self.settings.threads)
-        row = Row("ACDC, an edge, over all blocks", goal="12x", difference=0.0)
-        ours, theirs = {}, {}
-        try:
+        with self.row("ACDC, an edge, over all blocks") as row:
+            ours, theirs, unlike = {}, {}, 0.0
             for block, edges in acdc_depths(shape):
                 seconds = {}
                 for count in (1, ACDC_EDGES_PEER, ACDC_EDGES):
                     path = write_ids(WORK / f"acdc-{count}.ids", [[edge] for edge in edges[:count]])
                     sample = {**inputs, "edges": str(path)}
-                    answer = run_ours("acdc", model, sample, [*PROMPTS, "edges"], 2,
-                                      self.settings.threads)  # fmt: skip
+                    answer = self.ours("acdc", model, sample, [*PROMPTS, "edges"], 2)
                     seconds[count] = answer["min_s"]
                     if count == ACDC_EDGES_PEER:
                         same = peer.run("acdc", sample, reps=1, less_setup=True)
                         theirs[block] = same["min_s"] / count
-                        row.difference = max(row.difference, difference(answer["out"], same["out"], 1))
+                        unlike = max(unlike, difference(answer["out"], same["out"], 1))
                 ours[block] = (seconds[ACDC_EDGES] - seconds[1]) / (ACDC_EDGES - 1)
-            row.ours, row.peer = over_all_blocks(shape, ours), over_all_blocks(shape, theirs)
-            row.ratio = row.peer / row.ours
-            row.met = row.ratio >= 12
-            row.failed = row.difference > 0
-            row.note = "ANOTHER SET IS REMOVED" if row.failed else ""
-        except Unable as error:
-            row.note, row.failed = str(error), True
+            row.measured(over_all_blocks(shape, ours), over_all_blocks(shape, theirs), 12)
+            row.differs(unlike, 0, "ANOTHER SET IS REMOVED")
         peer.stop()
-        self.add(row)
 
     def tiny_acdc(self) -> None:
         """A whole ACDC run on the trained model of four layers that the tests carry."""
@@ -496,36 +246,27 @@ class Bench:
         if not self.wanted("smollm2"):
             return
         found = smollm2()
-        row = Row("SmolLM2 EAP, 70,651 edges, batch 8", goal="1.5x")
+        name = "SmolLM2 EAP, 70,651 edges, batch 8"
         if found is None:
-            row.note = "skipped: the model or the reference is not here (ABLATE_SMOLLM2, ABLATE_GOLDENS)"
-            self.add(row)
+            note = "skipped: the model or the reference is not here (ABLATE_SMOLLM2, ABLATE_GOLDENS)"
+            self.add(Row(name, goal="1.5x", note=note))
             return
         model, reference = found
         inputs = write_smollm2_inputs(reference)
         peer = Peer("einsum", model, self.settings.threads)
-        more = {"reference": str(reference), "model": str(model)}
         reps = 1 if self.settings.quick else 3
-        try:
+        more = {"reference": str(reference), "model": str(model), "reps": reps}
+        with self.row(name) as row:
             times = []
-            for _ in range(1 if self.settings.quick else self.settings.reps):
-                ours = run_ours("eap", model, inputs, ["corrupt", "answers"], reps,
-                                self.settings.threads)
-                theirs = peer.run("reference_eap", inputs, reps=reps, **more)
+            for _ in self.turns():
+                ours = self.ours("eap", model, inputs, PROMPTS, reps)
+                theirs = peer.run("reference_eap", inputs, **more)
                 times.append((ours["min_s"], theirs["min_s"]))
-            row.ours, row.peer = (min(side) for side in zip(*times))
-            row.ratio = row.peer / row.ours
-            row.met = row.ratio >= 1.5
-            row.difference = difference(ours["out"], theirs["out"])
-            row.failed = row.difference > TOLERANCE
-            row.note = "NUMBERS DISAGREE" if row.failed else ""
-            mine = ours["peak_rss_mb"]
-            self.add(row)
-            self.add(Row("SmolLM2 EAP, peak memory, of autograd's", "MB", mine, AUTOGRAD_MB,
-                         AUTOGRAD_MB / mine, "3x", AUTOGRAD_MB / mine >= 3))
-        except Unable as error:
-            row.note, row.failed = str(error), True
-            self.add(row)
+            row.measured(*(min(side) for side in zip(*times)), 1.5)
+            row.differs(difference(ours["out"], theirs["out"]))
+        if row.ratio is not None:
+            with self.row("SmolLM2 EAP, peak memory, of autograd's", unit="MB") as memory:
+                memory.measured(ours["peak_rss_mb"], AUTOGRAD_MB, 3)
         peer.stop()
 
     def prefix(self) -> None:
@@ -535,37 +276,19 @@ class Bench:
         model = write_gpt2()
         for length, seq in PREFIXES:
             inputs = write_prefix_inputs(length, seq)
-            goal = 1 / (1 - 0.8 * length / seq)
             for op, title in PREFIX_OPS.items():
-                row = Row(f"{title}, {length} of {seq} tokens cached", goal=f"{goal:.2g}x")
-                try:
-                    reps = 1 if self.settings.quick else 5
-                    answer = run_ours(op, model, inputs, ["corrupt", "answers"], reps, self.settings.threads)
-                    row.ours, row.peer = answer["min_s"], answer["whole_s"]
-                    row.ratio = row.peer / row.ours
-                    row.met = row.ratio >= goal
-                    row.difference = answer["difference"]
-                    row.failed = row.difference > TOLERANCE
-                    row.note = "NUMBERS DISAGREE" if row.failed else "to our own whole prompts"
-                except Unable as error:
-                    row.note, row.failed = str(error), True
-                self.add(row)
+                with self.row(f"{title}, {length} of {seq} tokens cached", note="to our own whole prompts") as row:
+                    answer = self.ours(op, model, inputs, PROMPTS, 1 if self.settings.quick else 5)
+                    row.measured(answer["min_s"], answer["whole_s"], 1 / (1 - 0.8 * length / seq))
+                    row.differs(answer["difference"])
 
     def rpc(self) -> None:
         """p50 of a unary call through the daemon's own transport, less that of the call in process."""
         if not self.wanted("rpc"):
             return
-        row = Row("unary call over in-process, p50", "ms", goal="< 0.3 ms")
-        try:
-            done = subprocess.run([BUILD / "bin" / "rpc_bench"], capture_output=True, text=True)
-            if done.returncode != 0:
-                raise Unable((done.stderr.strip() or "rpc_bench failed").splitlines()[-1])
-            answer = json.loads(done.stdout.strip().splitlines()[-1])
-            row.ours = answer["overhead_p50_ms"]
+        with self.row("unary call over in-process, p50", unit="ms", goal="< 0.3 ms") as row:
+            row.ours = run_json([BUILD / "bin" / "rpc_bench"])["overhead_p50_ms"]
             row.met = row.ours < 0.3
-        except (Unable, OSError, ValueError, KeyError) as error:
-            row.note, row.failed = f"{type(error).__name__}: {error}", True
-        self.add(row)
 
 
 def cell(value, pattern: str = "{:.4g}") -> str:
@@ -610,7 +333,6 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
     settings = parser.parse_args()
     ensure_venv()
-    sys.path.insert(0, str(HERE))
     targets = ["core_bench"] + (["rpc_bench"] if not settings.only or "rpc" in settings.only else [])
     subprocess.run(["cmake", "--build", str(BUILD), "--target", *targets], check=True,
                    stdout=subprocess.DEVNULL)

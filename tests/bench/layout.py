@@ -65,3 +65,34 @@ class Shape:
                 return name, edge // sources, edge % sources
             edge -= heads * sources
         raise IndexError(edge)
+
+
+def acdc_depths(shape) -> list[tuple[int, list[int]]]:
+    """(block, its edges into heads) for five blocks: by source, a source's by the heads' names, which
+    is the sample that AutoCircuit's cost was first measured on."""
+    last = shape.layers - 1
+    blocks = sorted({0, shape.layers // 4, shape.layers // 2, 3 * shape.layers // 4, last})
+    edges, start = {}, 0
+    for name, heads, sources in shape.modules():
+        if "_input" in name:
+            _, block, hook = name.split(".")
+            of_block = edges.setdefault(int(block), [])
+            for index in range(heads * sources):
+                head, source = divmod(index, sources)
+                of_block.append((source, f"A{block}.{head}.{hook[5].upper()}", start + index))
+        start += heads * sources
+    return [(block, [edge for _, _, edge in sorted(edges[block])]) for block in blocks]
+
+
+def over_all_blocks(shape, seconds: dict[int, float]) -> float:
+    """The mean of an edge's seconds over the model: depths are weighted by their blocks' edges, blocks
+    between two depths by a straight line, as the figures of AutoCircuit's cost were made."""
+    import numpy as np
+
+    counts = {}
+    for name, heads, sources in shape.modules():
+        block = int(name.split(".")[1])
+        counts[block] = counts.get(block, 0) + heads * sources
+    blocks = sorted(counts)
+    costs = np.interp(blocks, sorted(seconds), [seconds[block] for block in sorted(seconds)])
+    return float(np.average(costs, weights=[counts[block] for block in blocks]))

@@ -159,11 +159,6 @@ abl_code abl_hooked_pass_check(const abl_hooked_pass *p, abl_status *ret_status)
         }
     }
     for (int layer = 0; layer < p->config->n_layers && code == ABL_CODE_OK; layer++) {
-        if (p->shape.prefix > 0 && abl_hooked_touches(p, ABL_HOOK_ROT_K, layer)) {
-            return cannot_fire(ABL_HOOK_ROT_K, layer,
-                               "behind a prefix its keys are the prefix's, too, which are shared",
-                               ret_status);
-        }
         code = check_layer(p, layer, ret_status);
     }
     return code;

@@ -10,6 +10,9 @@
  * nothing is named the operation sees x itself. No operation writes to what it is given: x may be
  * the residual stream, or a weight's view.
  *
+ * Positions are the prompt's. Behind a prefix the tensor begins with the tail's first, so an index
+ * is what is left of a position without the prefix's; nothing else here knows of prefixes.
+ *
  * Derivatives: what is overwritten has none; a mean's is the mean of the gradient over the same
  * dimensions; a clamp lets the gradient through where it did nothing; projecting out is its own
  * transpose. */
@@ -23,17 +26,21 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct {
-    const char *name;
-    bool overwrites;
-} ops[ABL_OP_COUNT] = {
-#define X(name, text, overwrites) [ABL_OP_##name] = {text, overwrites},
-    ABL_OP_MAP(X)
-#undef X
-};
-
 const char *abl_op_name(abl_op op) {
-    return (unsigned)op < ABL_OP_COUNT ? ops[op].name : NULL;
+    static const char *const NAMES[ABL_OP_COUNT] = {
+#define X(name, text, overwrites) [ABL_OP_##name] = text,
+        ABL_OP_MAP(X)
+#undef X
+    };
+    return (unsigned)op < ABL_OP_COUNT ? NAMES[op] : NULL;
+}
+
+bool abl_op_captures(abl_op op) {
+    return op == ABL_OP_CAPTURE || op == ABL_OP_CAPTURE_GRADIENT;
+}
+
+int32_t abl_index_at(int32_t named, int64_t first, int64_t size) {
+    return (int32_t)(named < 0 ? named + size : named - first);
 }
 
 /* ---- Layouts ----------------------------------------------------------------------------- */
@@ -98,310 +105,22 @@ abl_hook_layout abl_hook_layout_of(const abl_model_config *config, abl_hook_poin
         return (abl_hook_layout){.rank = 4,
                                  .sizes = {batch, heads, seq, seq == 0 ? 0 : shape->prefix + seq},
                                  .pos_dim = 2,
-                                 .head_dim = 1};
+                                 .head_dim = 1,
+                                 .pos_first = shape->prefix};
     }
     int64_t width = width_of(config, point);
     if (heads == 0) {
-        return (abl_hook_layout){
-            .rank = 3, .sizes = {batch, seq, width}, .pos_dim = 1, .head_dim = -1};
+        return (abl_hook_layout){.rank = 3,
+                                 .sizes = {batch, seq, width},
+                                 .pos_dim = 1,
+                                 .head_dim = -1,
+                                 .pos_first = shape->prefix};
     }
-    return (abl_hook_layout){
-        .rank = 4, .sizes = {batch, seq, heads, width}, .pos_dim = 1, .head_dim = 2};
-}
-
-/* ---- Checks ------------------------------------------------------------------------------ */
-
-typedef struct place {
-    char name[ABL_NAME_BYTES_MAX];
-    const abl_intervention *item;
-    const char *op;
-} place;
-
-static int32_t resolved(int32_t index, int64_t size) {
-    return index < 0 ? (int32_t)(index + size) : index;
-}
-
-/* Indices as bits, so that lists are compared in one walk over each; negative ones, of a size that
- * is not known, first. */
-typedef struct index_set {
-    uint64_t bits[2 * ABL_SEQ_MAX / 64];
-} index_set;
-
-/* False: it was there already. */
-static bool set_add(index_set *set, int32_t index) {
-    int32_t at = index + ABL_SEQ_MAX;
-    uint64_t bit = (uint64_t)1 << (at % 64);
-    bool fresh = (set->bits[at / 64] & bit) == 0;
-    set->bits[at / 64] |= bit;
-    return fresh;
-}
-
-/* Each index in range, and none twice. Where the size is not known yet (0), as far as can be. */
-static abl_code check_list(const place *at, const char *what, const char *reason,
-                           abl_index_list list, int64_t size, bool from_end,
-                           abl_status *ret_status) {
-    _Static_assert(ABL_BATCH_MAX <= ABL_SEQ_MAX && ABL_HEAD_COUNT_MAX <= ABL_SEQ_MAX, "one set");
-    int64_t end = size > 0 ? size : ABL_SEQ_MAX;
-    index_set seen = {{0}};
-    for (size_t i = 0; i < list.count; i++) {
-        int32_t index = list.indices[i];
-        if (index < (from_end ? -end : 0) || index >= end) {
-            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, reason,
-                            "%s at '%s': there is no %s %d; they are 0 to %lld%s", at->op, at->name,
-                            what, index, (long long)end - 1,
-                            from_end ? ", or negative from the end" : "");
-        }
-        if (!set_add(&seen, resolved(index, size))) {
-            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, reason,
-                            "%s at '%s': %s %d is named twice", at->op, at->name, what, index);
-        }
-    }
-    return ABL_CODE_OK;
-}
-
-static abl_code check_lists(const place *at, const abl_hook_layout *layout,
-                            abl_status *ret_status) {
-    const abl_intervention *item = at->item;
-    if (item->heads.count > 0 && layout->head_dim < 0) {
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "HOOK_HEADS",
-                        "%s at '%s': heads are named, and this point has no head axis", at->op,
-                        at->name);
-    }
-    int64_t heads = layout->head_dim < 0 ? 0 : layout->sizes[layout->head_dim];
-    abl_code code = check_list(at, "head", "HOOK_HEADS", item->heads, heads, false, ret_status);
-    if (code == ABL_CODE_OK) {
-        code = check_list(at, "position", "HOOK_POSITIONS", item->positions,
-                          layout->sizes[layout->pos_dim], true, ret_status);
-    }
-    if (code == ABL_CODE_OK) {
-        code = check_list(at, "row", "HOOK_ROWS", item->rows, layout->sizes[0], false, ret_status);
-    }
-    return code;
-}
-
-/* "[2, 18, 64]" */
-static void shape_text(const int64_t *shape, int rank, char *text, size_t text_bytes) {
-    size_t used = 0;
-    text[0] = '\0';
-    for (int i = 0; i < rank && used + 24 < text_bytes; i++) {
-        used += (size_t)snprintf(text + used, text_bytes - used, "%s%lld", i == 0 ? "[" : ", ",
-                                 (long long)shape[i]);
-    }
-    (void)snprintf(text + used, text_bytes - used, "%s", rank == 0 ? "[]" : "]");
-}
-
-/* The shape of what is selected. */
-static void selected_shape(const abl_intervention *item, const abl_hook_layout *layout,
-                           int64_t *ret_shape) {
-    memcpy(ret_shape, layout->sizes, sizeof layout->sizes);
-    ret_shape[0] = item->rows.count > 0 ? (int64_t)item->rows.count : ret_shape[0];
-    if (item->positions.count > 0) {
-        ret_shape[layout->pos_dim] = (int64_t)item->positions.count;
-    }
-    if (item->heads.count > 0) {
-        ret_shape[layout->head_dim] = (int64_t)item->heads.count;
-    }
-}
-
-/* Sizes of 0 are not known yet, and fit. */
-static abl_code check_value_shape(const place *at, const abl_hook_layout *layout,
-                                  abl_status *ret_status) {
-    const abl_intervention *item = at->item;
-    int64_t want[4];
-    selected_shape(item, layout, want);
-    bool fits = item->value_rank <= layout->rank;
-    for (int i = 1; fits && i <= item->value_rank; i++) {
-        int64_t size = item->value_shape[item->value_rank - i];
-        int64_t there = want[layout->rank - i];
-        fits = size == 1 || there == 0 || size == there;
-    }
-    if (!fits) {
-        char have_text[128];
-        char want_text[128];
-        shape_text(item->value_shape, item->value_rank, have_text, sizeof have_text);
-        shape_text(want, layout->rank, want_text, sizeof want_text);
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "HOOK_VALUE_SHAPE",
-                        "%s at '%s': a value of shape %s does not broadcast to what is selected, "
-                        "%s%s",
-                        at->op, at->name, have_text, want_text,
-                        layout->sizes[0] == 0 ? " (0: as the prompts)" : "");
-    }
-    return ABL_CODE_OK;
-}
-
-static abl_code check_cached(const place *at, const abl_hook_layout *layout,
-                             abl_status *ret_status) {
-    const abl_tensor *cached = at->item->cached;
-    bool same = abl_tensor_rank(cached) == layout->rank;
-    for (int i = 0; same && i < layout->rank; i++) {
-        int64_t size = abl_tensor_size(cached, i);
-        same = layout->sizes[i] == 0 || size == layout->sizes[i] || (i == 0 && size == 1);
-    }
-    if (!same) {
-        int64_t shape[ABL_DIMENSION_COUNT_MAX];
-        char have_text[128];
-        char want_text[128];
-        for (int i = 0; i < abl_tensor_rank(cached); i++) {
-            shape[i] = abl_tensor_size(cached, i);
-        }
-        shape_text(shape, abl_tensor_rank(cached), have_text, sizeof have_text);
-        shape_text(layout->sizes, layout->rank, want_text, sizeof want_text);
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "HOOK_VALUE_SHAPE",
-                        "patch at '%s': the cached run's tensor is %s, this pass's %s; they must "
-                        "be equal (or the cached batch 1)",
-                        at->name, have_text, want_text);
-    }
-    return ABL_CODE_OK;
-}
-
-static abl_code value_fail(const place *at, const char *what, abl_status *ret_status) {
-    return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "HOOK_VALUE", "%s at '%s': %s", at->op,
-                    at->name, what);
-}
-
-static int64_t value_count(const abl_intervention *item) {
-    int64_t count = 1;
-    for (int i = 0; i < item->value_rank; i++) {
-        count *= item->value_shape[i];
-    }
-    return count;
-}
-
-static abl_code check_values(const place *at, abl_status *ret_status) {
-    const abl_intervention *item = at->item;
-    int64_t count = value_count(item);
-    if (item->values == NULL || count == 0) {
-        return value_fail(at, "its value is missing", ret_status);
-    }
-    int64_t width = item->value_rank == 0 ? 1 : item->value_shape[item->value_rank - 1];
-    double length = 0;
-    for (int64_t i = 0; i < count; i++) {
-        double value = (double)item->values[i];
-        if (!isfinite(value)) {
-            return value_fail(at, "its value has an element that is not finite", ret_status);
-        }
-        length += value * value;
-        if (item->op == ABL_OP_PROJECT_OUT && (i + 1) % width == 0) {
-            if (length == 0) {
-                return value_fail(at, "a direction of length 0 says nothing", ret_status);
-            }
-            length = 0;
-        }
-    }
-    return ABL_CODE_OK;
-}
-
-static abl_code check_operation(const place *at, abl_status *ret_status) {
-    const abl_intervention *item = at->item;
-    bool scores = item->hook.point == ABL_HOOK_ATTN_SCORES;
-    bool infinite =
-        (item->op == ABL_OP_SCALE && item->factor <= 0) || item->op == ABL_OP_PROJECT_OUT;
-    if (scores && infinite) {
-        return abl_fail(ret_status, ABL_CODE_FAILED_PRECONDITION, "HOOK_CANNOT_FIRE",
-                        "%s at '%s' has no meaning: masked scores are minus infinity; use "
-                        "attn.hook_pattern",
-                        at->op, at->name);
-    }
-    switch (item->op) {
-    case ABL_OP_ZERO:
-    case ABL_OP_CAPTURE:
-    case ABL_OP_CAPTURE_GRADIENT:
-        return ABL_CODE_OK;
-    case ABL_OP_MEAN:
-        return item->over_rows || item->over_positions
-                   ? ABL_CODE_OK
-                   : value_fail(at, "say over what: rows, positions, or both", ret_status);
-    case ABL_OP_PATCH:
-        return item->cached != NULL ? ABL_CODE_OK
-                                    : value_fail(at, "there is no cached run", ret_status);
-    case ABL_OP_SCALE:
-        return isfinite(item->factor) ? ABL_CODE_OK
-                                      : value_fail(at, "the factor is not finite", ret_status);
-    case ABL_OP_CLAMP:
-        return !isnan(item->low) && !isnan(item->high) && item->low <= item->high
-                   ? ABL_CODE_OK
-                   : value_fail(at, "its low end must not be above its high end, nor NaN",
-                                ret_status);
-    case ABL_OP_ADD:
-        if (!isfinite(item->factor)) {
-            return value_fail(at, "the factor is not finite", ret_status);
-        }
-        return check_values(at, ret_status);
-    case ABL_OP_SET:
-    case ABL_OP_PROJECT_OUT:
-        return check_values(at, ret_status);
-    case ABL_OP_COUNT:
-    default:
-        return value_fail(at, "there is no such operation", ret_status);
-    }
-}
-
-abl_code abl_intervention_check(const abl_model_config *config, const abl_intervention *item,
-                                const abl_pass_shape *shape, abl_status *ret_status) {
-    place at = {.item = item, .op = abl_op_name(item->op)};
-    (void)abl_hook_name(item->hook, at.name, sizeof at.name);
-    abl_hook_layout layout = abl_hook_layout_of(config, item->hook.point, shape);
-    abl_code code = check_operation(&at, ret_status);
-    if (code == ABL_CODE_OK) {
-        code = check_lists(&at, &layout, ret_status);
-    }
-    if (code == ABL_CODE_OK && item->values != NULL) {
-        code = check_value_shape(&at, &layout, ret_status);
-    }
-    if (code == ABL_CODE_OK && item->cached != NULL) {
-        code = check_cached(&at, &layout, ret_status);
-    }
-    return code;
-}
-
-/* Whether they name a common index; one from the end and one from the start are told apart only
- * where the size is known. */
-static bool lists_meet(abl_index_list a, abl_index_list b, int64_t size) {
-    if (a.count == 0 || b.count == 0) {
-        return true;
-    }
-    index_set seen = {{0}};
-    for (size_t i = 0; i < a.count; i++) {
-        (void)set_add(&seen, resolved(a.indices[i], size));
-    }
-    for (size_t i = 0; i < b.count; i++) {
-        if (!set_add(&seen, resolved(b.indices[i], size))) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool contradict(const abl_intervention *a, const abl_intervention *b,
-                       const abl_hook_layout *layout) {
-    return ops[a->op].overwrites && ops[b->op].overwrites && a->hook.point == b->hook.point &&
-           a->hook.layer == b->hook.layer && lists_meet(a->rows, b->rows, 0) &&
-           lists_meet(a->positions, b->positions, layout->sizes[layout->pos_dim]) &&
-           lists_meet(a->heads, b->heads, 0);
-}
-
-abl_code abl_interventions_check(const abl_model_config *config, abl_interventions list,
-                                 const abl_pass_shape *shape, abl_status *ret_status) {
-    for (size_t i = 0; i < list.count; i++) {
-        const abl_intervention *item = &list.items[i];
-        abl_status inner = {0};
-        abl_code code = abl_intervention_check(config, item, shape, &inner);
-        if (code != ABL_CODE_OK) {
-            return abl_fail(ret_status, code, inner.reason, "hooks[%zu]: %.400s", i, inner.message);
-        }
-        abl_hook_layout layout = abl_hook_layout_of(config, item->hook.point, shape);
-        for (size_t j = 0; j < i; j++) {
-            if (contradict(&list.items[j], item, &layout)) {
-                char name[ABL_NAME_BYTES_MAX];
-                return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "HOOKS_OVERLAP",
-                                "hooks[%zu] (%s) and hooks[%zu] (%s) both overwrite the same "
-                                "elements of '%s': the first would do nothing",
-                                j, abl_op_name(list.items[j].op), i, abl_op_name(item->op),
-                                abl_hook_name(item->hook, name, sizeof name));
-            }
-        }
-    }
-    return ABL_CODE_OK;
+    return (abl_hook_layout){.rank = 4,
+                             .sizes = {batch, seq, heads, width},
+                             .pos_dim = 1,
+                             .head_dim = 2,
+                             .pos_first = shape->prefix};
 }
 
 /* ---- Selecting --------------------------------------------------------------------------- */
@@ -427,7 +146,8 @@ bool abl_interventions_by_row(abl_interventions list) {
     return false;
 }
 
-static abl_tensor *index_tensor(abl_scope *scope, abl_index_list list, int64_t size) {
+static abl_tensor *index_tensor(abl_scope *scope, abl_index_list list, int64_t first,
+                                int64_t size) {
     int64_t few[64] = {0};
     int64_t *indices = few;
     if (list.count > ABL_COUNT_OF(few)) {
@@ -440,7 +160,7 @@ static abl_tensor *index_tensor(abl_scope *scope, abl_index_list list, int64_t s
         return NULL;
     }
     for (size_t i = 0; i < list.count; i++) {
-        indices[i] = resolved(list.indices[i], size);
+        indices[i] = abl_index_at(list.indices[i], first, size);
     }
     abl_tensor *tensor = abl_tensor_from_host(scope, ABL_DTYPE_I64, 1,
                                               (const int64_t[]){(int64_t)list.count}, indices);
@@ -462,14 +182,16 @@ static int levels_of(abl_scope *scope, const abl_intervention *item, const abl_h
     const struct {
         abl_index_list list;
         int dim;
-    } all[] = {
-        {item->rows, 0}, {item->positions, layout->pos_dim}, {item->heads, layout->head_dim}};
+        int64_t first;
+    } all[] = {{item->rows, 0, 0},
+               {item->positions, layout->pos_dim, layout->pos_first},
+               {item->heads, layout->head_dim, 0}};
     int count = 0;
     for (size_t i = 0; i < ABL_COUNT_OF(all); i++) {
         if (all[i].list.count > 0) {
-            levels[count++] =
-                (level){.dim = all[i].dim,
-                        .indices = index_tensor(scope, all[i].list, layout->sizes[all[i].dim])};
+            levels[count++] = (level){.dim = all[i].dim,
+                                      .indices = index_tensor(scope, all[i].list, all[i].first,
+                                                              layout->sizes[all[i].dim])};
         }
     }
     return count;
@@ -520,9 +242,14 @@ static abl_tensor *projected(abl_scope *scope, const abl_intervention *item, con
 }
 
 /* The same selection of another run's tensor. */
-static abl_tensor *patched(abl_scope *scope, const abl_intervention *item, const level *levels,
-                           int level_count, const abl_tensor *x) {
+static abl_tensor *patched(abl_scope *scope, const abl_intervention *item,
+                           const abl_hook_layout *layout, const level *levels, int level_count,
+                           const abl_tensor *x) {
+    const int64_t end = layout->pos_first + layout->sizes[layout->pos_dim];
     abl_tensor *other = abl_scope_borrow(scope, item->cached);
+    if (layout->pos_first > 0 && abl_tensor_size(item->cached, layout->pos_dim) == end) {
+        other = abl_tensor_slice(scope, other, layout->pos_dim, layout->pos_first, end);
+    }
     for (int i = 0; i < level_count; i++) {
         if (levels[i].dim != 0 || abl_tensor_size(other, 0) != 1) {
             other = abl_tensor_index_select(scope, other, levels[i].dim, levels[i].indices);
@@ -549,7 +276,7 @@ static abl_tensor *forward_one(abl_scope *scope, const work *w, abl_tensor *x) {
     case ABL_OP_SET:
         return filled(scope, x, value_of(scope, item, abl_tensor_dtype(x)));
     case ABL_OP_PATCH:
-        return patched(scope, item, w->levels, w->level_count, x);
+        return patched(scope, item, w->layout, w->levels, w->level_count, x);
     case ABL_OP_ADD:
         return abl_tensor_add(
             scope, x,
@@ -622,10 +349,6 @@ static abl_tensor *through(abl_scope *scope, const abl_intervention *item,
     return part;
 }
 
-static bool is_capture(const abl_intervention *item) {
-    return item->op == ABL_OP_CAPTURE || item->op == ABL_OP_CAPTURE_GRADIENT;
-}
-
 /* What is selected of x to where a capture wants it; of all of x no copy. */
 static void capture(abl_scope *scope, const abl_intervention *item, const abl_hook_layout *layout,
                     abl_tensor *x) {
@@ -648,7 +371,7 @@ abl_tensor *abl_interventions_apply(abl_scope *scope, abl_interventions list, ab
                                     const abl_hook_layout *layout, abl_tensor *x,
                                     abl_tensor **saved) {
     for (size_t i = 0; i < list.count && x != NULL; i++) {
-        if (is_at(&list.items[i], hook) && is_capture(&list.items[i])) {
+        if (is_at(&list.items[i], hook) && abl_op_captures(list.items[i].op)) {
             if (list.items[i].op == ABL_OP_CAPTURE) {
                 capture(scope, &list.items[i], layout, x);
             }
@@ -663,7 +386,7 @@ abl_tensor *abl_interventions_backward(abl_scope *scope, abl_interventions list,
                                        const abl_hook_layout *layout, abl_tensor *grad,
                                        abl_tensor *const *saved) {
     for (size_t i = list.count; i > 0 && grad != NULL; i--) {
-        if (is_at(&list.items[i - 1], hook) && is_capture(&list.items[i - 1])) {
+        if (is_at(&list.items[i - 1], hook) && abl_op_captures(list.items[i - 1].op)) {
             if (list.items[i - 1].op == ABL_OP_CAPTURE_GRADIENT) {
                 capture(scope, &list.items[i - 1], layout, grad);
             }

@@ -47,8 +47,10 @@ typedef struct abl_intervention {
     abl_hook hook;
     abl_op op;
     abl_index_list heads;
-    abl_index_list positions; /* negative: from the end. Query positions of scores and patterns */
-    abl_index_list rows;      /* of the batch */
+    /* Of the whole prompt, also where a pass stands behind a prefix of it; negative: from the end.
+     * Query positions of scores and patterns. */
+    abl_index_list positions;
+    abl_index_list rows; /* of the batch */
 
     /* SET, ADD: broadcast, from the right, to what is selected. PROJECT_OUT: directions, likewise;
      * they need not have length 1. */
@@ -56,7 +58,7 @@ typedef struct abl_intervention {
     const int64_t *value_shape;
     int value_rank;
     /* PATCH: the tensor of another run at this point, whole; what is selected of it is taken. A
-     * batch of 1 serves every row. */
+     * batch of 1 serves every row. Behind a prefix it may be of the tail or of the whole prompt. */
     abl_tensor *cached;
     double factor;       /* SCALE; of the value, ADD */
     double low;          /* CLAMP */
@@ -75,13 +77,17 @@ typedef struct abl_interventions {
 
 /* "zero", ...; NULL for none. */
 const char *abl_op_name(abl_op op);
+bool abl_op_captures(abl_op op);
+/* What a list names, as an index into `size` of them that begin at `first`; below 0: in front. */
+int32_t abl_index_at(int32_t named, int64_t first, int64_t size);
 
 /* How a point's tensor is laid out in one pass. */
 typedef struct abl_hook_layout {
     int rank;
     int64_t sizes[4]; /* sizes[0]: the batch */
     int pos_dim;
-    int head_dim; /* -1: it has no heads */
+    int head_dim;      /* -1: it has no heads */
+    int64_t pos_first; /* the prompt's position at index 0: what a prefix has in front */
 } abl_hook_layout;
 
 typedef struct abl_pass_shape {
@@ -95,12 +101,21 @@ typedef struct abl_pass_shape {
 abl_hook_layout abl_hook_layout_of(const abl_model_config *config, abl_hook_point point,
                                    const abl_pass_shape *shape);
 
-/* What can be told of one without a pass, and, where shape->batch is known, all of it.
+/* The longest prefix of prompts of `seq` positions behind which it does what it does in whole ones:
+ * 0 none, seq any. */
+int64_t abl_intervention_prefix_max(const abl_model_config *config, const abl_intervention *item,
+                                    int64_t seq);
+
+/* What can be told of one without a pass, and, where shape->batch is known, all of it. Behind a
+ * prefix it must do there what it does in whole prompts. The prefix's keys and values were computed
+ * without it, so what it is about are positions of the tail, or it stands where no key or value can
+ * come to know of it (behind those of the last layer), or it is a capture, which changes nothing.
  *   INVALID_ARGUMENT     HOOK_HEADS        a head that is not there, or is named twice
  *   INVALID_ARGUMENT     HOOK_POSITIONS    likewise
  *   INVALID_ARGUMENT     HOOK_ROWS         likewise
  *   INVALID_ARGUMENT     HOOK_VALUE_SHAPE  does not broadcast to what is selected
  *   INVALID_ARGUMENT     HOOK_VALUE        not finite, a direction of length 0, low above high
+ *   INVALID_ARGUMENT     HOOK_IN_PREFIX    is about positions of the prefix, by name or as all are
  *   FAILED_PRECONDITION  HOOK_CANNOT_FIRE  the operation has no meaning at this point */
 ABL_MUST_CHECK abl_code abl_intervention_check(const abl_model_config *config,
                                                const abl_intervention *item,

@@ -285,7 +285,7 @@ void abl_rpc_create_ablation(abl_rpc *rpc, const ProtobufCMessage *message) {
     }
     if (found) {
         found = abl_kv_use_init(&state->kv, state->model, NULL, state->request.tail_divergence,
-                                NULL, &rpc->status) == ABL_CODE_OK &&
+                                &rpc->status) == ABL_CODE_OK &&
                 (state->request.kv_cache_id == NULL ||
                  abl_kv_use_name(rpc, &state->kv, state->request.kv_cache_id));
     }

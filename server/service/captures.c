@@ -9,10 +9,6 @@
 
 #include <string.h>
 
-bool abl_op_captures(abl_op op) {
-    return op == ABL_OP_CAPTURE || op == ABL_OP_CAPTURE_GRADIENT;
-}
-
 static bool is_hook_of(const abl_resident_graph *graph, const abl_resident_hook *hook) {
     for (size_t i = 0; i < abl_graph_hooks_count(graph->hooks); i++) {
         if (graph->hooks->hooks[i] == hook) {

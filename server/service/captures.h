@@ -14,7 +14,6 @@
 
 ABL_BEGIN_DECLS
 
-bool abl_op_captures(abl_op op);
 /* After a pass: what it captured takes the place of what its hooks had kept. */
 ABL_MUST_CHECK abl_code abl_captures_publish(abl_rpc *rpc, abl_hook_set *set,
                                              abl_resident_graph *graph);

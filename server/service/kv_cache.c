@@ -53,12 +53,13 @@ static abl_resident_kv_cache *find_exact(const abl_server *server, const abl_res
 }
 
 abl_resident_kv_cache *abl_kv_cache_longest(abl_server *server, const abl_resident_model *model,
-                                            const int32_t *tokens, int64_t rows, int64_t seq) {
+                                            const int32_t *tokens, int64_t rows, int64_t seq,
+                                            int64_t length_max) {
     abl_resident_kv_cache *longest = NULL;
     for (abl_resident_kv_cache *cache = first_cache(server); cache != NULL;
          cache = next_cache(cache)) {
         int64_t length = abl_prefix_length(cache->prefix);
-        if (cache->object.needs[0] == &model->object && length < seq &&
+        if (cache->object.needs[0] == &model->object && length < seq && length <= length_max &&
             (longest == NULL || length > abl_prefix_length(longest->prefix)) &&
             is_shared(cache, tokens, rows, seq)) {
             longest = cache;
@@ -178,14 +179,8 @@ static abl_resident_kv_cache *keep(abl_rpc *rpc, abl_resident_model *model, abl_
 
 abl_code abl_kv_use_init(abl_kv_use *use, abl_resident_model *model,
                          const abl_resident_graph *graph, bool tail_divergence,
-                         const abl_graph_hooks *hooks, abl_status *ret_status) {
+                         abl_status *ret_status) {
     bool named = graph != NULL && abl_resident_graph_kv_cache(graph, 0) != NULL;
-    if (tail_divergence && abl_graph_hooks_count(hooks) > 0) {
-        return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TAIL_DIVERGENCE",
-                        "tail_divergence is set, and there are %zu interventions, the graph's "
-                        "hooks included, which would act on the tail only; leave it unset",
-                        abl_graph_hooks_count(hooks));
-    }
     if (named && tail_divergence) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TAIL_DIVERGENCE",
                         "tail_divergence is set, and graph %s names KV caches, which say the "

@@ -35,11 +35,10 @@ typedef struct abl_kv_use {
     abl_prefix *made;             /* not kept yet */
 } abl_kv_use;
 
-/* `hooks`: what the runs are intervened in with.
- *   INVALID_ARGUMENT  TAIL_DIVERGENCE  with a graph that names KV caches, or with hooks */
+/*   INVALID_ARGUMENT  TAIL_DIVERGENCE  with a graph that names KV caches */
 ABL_MUST_CHECK abl_code abl_kv_use_init(abl_kv_use *use, abl_resident_model *model,
                                         const abl_resident_graph *graph, bool tail_divergence,
-                                        const abl_graph_hooks *hooks, abl_status *ret_status);
+                                        abl_status *ret_status);
 /* The cache that the request names. False: the rpc's status says why.
  *   NOT_FOUND            KV_CACHE_UNKNOWN
  *   FAILED_PRECONDITION  PREFIX_MODEL_MISMATCH */
@@ -58,9 +57,11 @@ ABL_MUST_CHECK abl_code abl_kv_use_apply(abl_kv_use *use, abl_dataset **dataset,
 ABL_MUST_CHECK abl_code abl_kv_use_keep(abl_rpc *rpc, abl_kv_use *use);
 void abl_kv_use_finish(abl_kv_use *use);
 
-/* The longest cache of the model that all prompts begin with and go on behind; NULL: none. */
+/* The longest cache of the model, of at most so many tokens, that all prompts begin with and go on
+ * behind; NULL: none. */
 abl_resident_kv_cache *abl_kv_cache_longest(abl_server *server, const abl_resident_model *model,
-                                            const int32_t *tokens, int64_t rows, int64_t seq);
+                                            const int32_t *tokens, int64_t rows, int64_t seq,
+                                            int64_t length_max);
 /* The cache with this id, pinned to the rpc, if it is of this model. NULL: the rpc's status says
  * why; errors as abl_kv_use_name(). */
 abl_resident_kv_cache *abl_kv_cache_named(abl_rpc *rpc, const abl_resident_model *model,

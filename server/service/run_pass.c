@@ -106,10 +106,24 @@ static abl_step tokenize_work(abl_rpc *rpc) {
     return ABL_STEP_DONE;
 }
 
+/* The longest prefix that makes no difference to what the pass is intervened in with. */
+static int64_t longest_unseen(const abl_pass *pass) {
+    int64_t length = pass->batch.seq;
+    for (size_t i = 0; i < pass->hooks.list.count; i++) {
+        const abl_intervention *item = &pass->hooks.list.items[i];
+        int64_t most = abl_intervention_prefix_max(abl_model_get_config(pass->model->model), item,
+                                                   pass->batch.seq);
+        bool all = abl_op_captures(item->op) && item->positions.count == 0;
+        most = all ? 0 : most;
+        length = most < length ? most : length;
+    }
+    return length;
+}
+
 static void tokenize_done(abl_rpc *rpc) {
     abl_pass *pass = rpc->state;
     pass->kv_cache = abl_kv_cache_longest(rpc->server, pass->model, pass->batch.tokens,
-                                          pass->batch.batch, pass->batch.seq);
+                                          pass->batch.batch, pass->batch.seq, longest_unseen(pass));
     if (pass->kv_cache != NULL) {
         abl_rpc_pin(rpc, &pass->kv_cache->object);
     }
@@ -163,12 +177,6 @@ bool abl_pass_prepare(abl_rpc *rpc, abl_pass *pass) {
     if (!prepare_prefix(rpc, pass) ||
         !abl_hook_set_init(rpc, &pass->hooks, pass->model, pass->graph, request->interventions,
                            request->intervention_count)) {
-        return false;
-    }
-    if (request->use_prefix_cache && pass->hooks.list.count > 0) {
-        (void)abl_fail(&rpc->status, ABL_CODE_INVALID_ARGUMENT, "PREFIX_CACHE_INVALID",
-                       "use_prefix_cache is given, and the pass is intervened in, which would act "
-                       "on the tail only; name the cache with kv_cache_id");
         return false;
     }
     return abl_convert_stop_at_layer(request->stop_at_layer,

@@ -249,7 +249,7 @@ void abl_submit_start(abl_rpc *rpc, abl_submit *state, const Ablate__V1__PruneJo
     state->request.options.interventions = abl_graph_hooks_interventions(state->hooks);
     state->slot = abl_server_slot(rpc->server, abl_model_device(state->model->model));
     if (abl_kv_use_init(&state->kv, state->model, state->graph, state->request.tail_divergence,
-                        state->hooks, &rpc->status) != ABL_CODE_OK ||
+                        &rpc->status) != ABL_CODE_OK ||
         !submit_ablation(rpc, state)) {
         abl_rpc_fail_status(rpc);
         return;

@@ -85,7 +85,7 @@ bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
     }
     if (!abl_run_hooks(rpc, run->graph, message->interventions, message->n_interventions,
                        &run->hooks) ||
-        abl_kv_use_init(&run->kv, run->model, run->graph, run->request.tail_divergence, run->hooks,
+        abl_kv_use_init(&run->kv, run->model, run->graph, run->request.tail_divergence,
                         &rpc->status) != ABL_CODE_OK) {
         return false;
     }

@@ -249,10 +249,15 @@ def test_grouped_heads_are_intervened_in_as_the_graph_has_them(grouped, expand):
 def test_hooks_act_behind_a_kv_cache(tiny):
     whole = [[1, 7, 3, 9, 4, 2]]
     cache = tiny.kv_cache([1, 7, 3])
-    spec = {"op": "scale", "factor": 3.0, "pos": -2}
-    want = tiny.run_with_hooks(whole, [(POST, spec)])
-    tail = tiny.run_with_hooks(whole, [(POST, spec)], kv_cache=cache)
-    np.testing.assert_allclose(tail, want[:, 3:], atol=1e-4)
+    for pos in (-2, 3, [5, 4]):  # the prompt's positions, with a cache and without
+        spec = {"op": "scale", "factor": 3.0, "pos": pos}
+        want = tiny.run_with_hooks(whole, [(POST, spec)])
+        tail = tiny.run_with_hooks(whole, [(POST, spec)], kv_cache=cache)
+        np.testing.assert_allclose(tail, want[:, 3:], atol=1e-4)
+    for spec in ({"op": "zero"}, {"op": "zero", "pos": [4, 2]}):
+        with pytest.raises(ablate.InvalidArgumentError, match="kv_cache_id") as refused:
+            tiny.run_with_hooks(whole, [(POST, spec)], kv_cache=cache)
+        assert refused.value.reason == "HOOK_IN_PREFIX"
     _, grads = tiny.run_with_cache(whole, "blocks.1.attn.hook_z", incl_bwd=True, gradient_of=[(5, ())])
     _, behind = tiny.run_with_cache(
         whole, "blocks.1.attn.hook_z", incl_bwd=True, gradient_of=[(5, ())], kv_cache=cache, pos_slice=slice(1, None)

@@ -248,14 +248,18 @@ class Model:
         slice_output: SliceOutput = None,
         prepend_bos: bool | None = None,
         kv_cache: KvCacheLike = None,
+        use_prefix_cache: bool = False,
     ) -> Array:
         """Logits of a pass that is intervened in: ``fwd_hooks=[("blocks.0.hook_mlp_out", "zero"),
         ("blocks.1.attn.hook_z", {"op": "scale", "factor": 2.0, "heads": [1], "pos": -1})]``.
 
         Interventions are data, not functions; :mod:`ablate._hooks` lists the operations. They apply in
-        order, and leave with the pass.
+        order, and leave with the pass. Their positions are the whole prompt's, also behind a
+        ``kv_cache``, whose own tokens they must not be about (``HOOK_IN_PREFIX``);
+        ``use_prefix_cache`` takes the longest that ends before them.
         """
         request = self._request(input, slice_output, prepend_bos, kv_cache)
+        request.use_prefix_cache = use_prefix_cache
         request.interventions.extend(make_interventions(fwd_hooks))
         return _passes.forward(self, request)
 

@@ -399,27 +399,54 @@ static void the_gradient_is_the_slope_through_interventions(void **state) {
     abl_model_unref(model);
 }
 
+enum { CUT = 2 };
+static const int32_t whole_tokens[] = {0, 5, 17, 99, 321};
+
 static void a_pass_behind_a_prefix_is_the_end_of_the_whole_one(void **state) {
     (void)state;
-    enum { CUT = 2 };
     abl_model *model = load();
     static const char *const names[] = {"blocks.1.hook_resid_pre", "blocks.1.attn.hook_z_grad"};
-    static const int32_t whole_tokens[] = {0, 5, 17, 99, 321};
     static const int32_t last[] = {-1};
-    const abl_intervention zero = {.hook = at(ABL_HOOK_MLP_OUT, 0),
-                                   .op = ABL_OP_ZERO,
-                                   .positions = {.indices = last, .count = 1}};
-    static const int64_t column[] = {7};
-    static const float weight[] = {1};
-    abl_forward_options options = pass_of(model, &zero, 1);
+    static const int32_t first[] = {CUT};        /* the tail's, as the prompt counts */
+    static const int32_t both[] = {CUT + 1, -1}; /* in this order */
+    abl_forward_options options = pass_of(model, NULL, 0);
     options.tokens = whole_tokens;
     options.batch = 1;
+    static const char *const patched[] = {"blocks.0.hook_resid_mid"};
+    options.hooks = patched;
+    options.hook_count = 1;
+    static const int32_t swapped[] = {0, 7, 18, 98, 320};
+    options.tokens = swapped;
+    abl_forward_result other = run(&options); /* of the whole prompt */
+    const abl_intervention items[] = {
+        {.hook = at(ABL_HOOK_MLP_OUT, 0), .op = ABL_OP_ZERO, .positions = {last, 1}},
+        {.hook = at(ABL_HOOK_K, 0), .op = ABL_OP_SCALE, .factor = 3, .positions = {first, 1}},
+        {.hook = at(ABL_HOOK_RESID_MID, 0),
+         .op = ABL_OP_PATCH,
+         .cached = other.entries[0].tensor,
+         .positions = {both, 2}},
+        {.hook = at(ABL_HOOK_PATTERN, 1),
+         .op = ABL_OP_MEAN,
+         .over_positions = true,
+         .positions = {both, 2}},
+        {.hook = at(ABL_HOOK_Q, 1), .op = ABL_OP_SCALE, .factor = -2}, /* no key comes to know */
+        {.hook = at(ABL_HOOK_MLP_POST, 1), .op = ABL_OP_CLAMP, .low = -1, .high = 0.1},
+    };
+    static const int64_t column[] = {7};
+    static const float weight[] = {1};
+    options.interventions = (abl_interventions){.items = items, .count = ABL_COUNT_OF(items)};
+    options.tokens = whole_tokens;
     options.hooks = names;
     options.hook_count = 2;
-    options.positions = zero.positions;
+    options.positions = (abl_index_list){last, 1};
+    options.out_slice = ABL_OUT_SLICE_LAST;
     options.scalar = (abl_scalar){
         .kind = ABL_SCALAR_LOGIT_SUM, .columns = column, .weights = weight, .width = 1};
     abl_forward_result whole = run(&options);
+    options.interventions.count--;
+    abl_forward_result fewer = run(&options);
+    assert_true(difference(whole.logits, fewer.logits) > 1e-3);
+    options.interventions.count++;
     abl_prefix *prefix = NULL;
     assert_int_equal(abl_prefix_create(model, whole_tokens, CUT, &prefix, NULL), ABL_CODE_OK);
     options.prefix = prefix;
@@ -427,11 +454,14 @@ static void a_pass_behind_a_prefix_is_the_end_of_the_whole_one(void **state) {
     options.seq = SEQ - CUT;
     abl_forward_result tail = run(&options);
     assert_int_equal(tail.entry_count, 2);
+    assert_true(difference(whole.logits, tail.logits) < 1e-5);
     for (size_t i = 0; i < 2; i++) {
         assert_true(difference(whole.entries[i].tensor, tail.entries[i].tensor) < 1e-5);
     }
     abl_forward_result_finish(&tail);
+    abl_forward_result_finish(&fewer);
     abl_forward_result_finish(&whole);
+    abl_forward_result_finish(&other);
     abl_prefix_destroy(prefix);
     abl_model_unref(model);
 }
@@ -505,6 +535,79 @@ static void what_cannot_be_done_at_a_point_is_refused(void **state) {
     abl_model_unref(model);
 }
 
+/* What would do less behind a prefix than in the whole prompt. */
+static void what_is_about_the_prefix_is_refused_behind_it(void **state) {
+    (void)state;
+    static const int32_t inside[] = {-1, CUT - 1};
+    static const int32_t from_end[] = {-SEQ};
+    static const int32_t later[] = {CUT};
+    static const struct {
+        abl_intervention item;
+        const char *reason; /* NULL: taken */
+        int64_t prefix_max;
+    } cases[] = {
+        {{.hook = {.point = ABL_HOOK_MLP_OUT, .layer = 0}, .op = ABL_OP_ZERO}, "HOOK_IN_PREFIX", 0},
+        {{.hook = {.point = ABL_HOOK_EMBED, .layer = -1}, .op = ABL_OP_ZERO}, "HOOK_IN_PREFIX", 0},
+        {{.hook = {.point = ABL_HOOK_V, .layer = 1}, .op = ABL_OP_ZERO}, "HOOK_IN_PREFIX", 0},
+        {{.hook = {.point = ABL_HOOK_LN1_SCALE, .layer = 1}, .op = ABL_OP_SCALE, .factor = 2},
+         "HOOK_IN_PREFIX",
+         0},
+        {{.hook = {.point = ABL_HOOK_MLP_OUT, .layer = 1},
+          .op = ABL_OP_MEAN,
+          .over_positions = true},
+         "HOOK_IN_PREFIX",
+         0},
+        {{.hook = {.point = ABL_HOOK_MLP_OUT, .layer = 1},
+          .op = ABL_OP_ZERO,
+          .positions = {inside, 2}},
+         "HOOK_IN_PREFIX",
+         CUT - 1},
+        {{.hook = {.point = ABL_HOOK_Z, .layer = 0}, .op = ABL_OP_ZERO, .positions = {from_end, 1}},
+         "HOOK_IN_PREFIX",
+         0},
+        {{.hook = {.point = ABL_HOOK_MLP_OUT, .layer = 0},
+          .op = ABL_OP_CAPTURE,
+          .positions = {inside, 2}},
+         "HOOK_IN_PREFIX",
+         CUT - 1},
+        {{.hook = {.point = ABL_HOOK_Z, .layer = 0}, .op = ABL_OP_ZERO, .positions = {later, 1}},
+         NULL,
+         CUT},
+        {{.hook = {.point = ABL_HOOK_MLP_OUT, .layer = 0}, .op = ABL_OP_CAPTURE}, NULL, SEQ},
+        {{.hook = {.point = ABL_HOOK_Z, .layer = 1}, .op = ABL_OP_ZERO}, NULL, SEQ},
+        {{.hook = {.point = ABL_HOOK_UNEMBED, .layer = -1}, .op = ABL_OP_ZERO}, NULL, SEQ},
+    };
+    abl_model *model = load();
+    abl_prefix *prefix = NULL;
+    assert_int_equal(abl_prefix_create(model, whole_tokens, CUT, &prefix, NULL), ABL_CODE_OK);
+    for (size_t i = 0; i < ABL_COUNT_OF(cases); i++) {
+        abl_intervention item = cases[i].item;
+        abl_tensor *kept = NULL;
+        item.kept = item.op == ABL_OP_CAPTURE ? &kept : NULL;
+        assert_int_equal(abl_intervention_prefix_max(abl_model_get_config(model), &item, SEQ),
+                         cases[i].prefix_max);
+        abl_forward_options options = pass_of(model, &item, 1);
+        options.tokens = whole_tokens + CUT;
+        options.batch = 1;
+        options.seq = SEQ - CUT;
+        options.prefix = prefix;
+        if (cases[i].reason != NULL) {
+            expect_failure(&options, ABL_CODE_INVALID_ARGUMENT, cases[i].reason);
+        } else {
+            abl_forward_result result = run(&options);
+            abl_forward_result_finish(&result);
+        }
+        options.tokens = whole_tokens;
+        options.seq = SEQ;
+        options.prefix = NULL;
+        abl_forward_result result = run(&options);
+        abl_forward_result_finish(&result);
+        abl_tensor_release(kept);
+    }
+    abl_prefix_destroy(prefix);
+    abl_model_unref(model);
+}
+
 static void what_two_would_overwrite_or_nothing_would_read_is_refused(void **state) {
     (void)state;
     abl_model *model = load();
@@ -568,6 +671,7 @@ int main(void) {
         cmocka_unit_test(the_gradient_is_the_slope_through_interventions),
         cmocka_unit_test(a_pass_behind_a_prefix_is_the_end_of_the_whole_one),
         cmocka_unit_test(what_cannot_be_done_at_a_point_is_refused),
+        cmocka_unit_test(what_is_about_the_prefix_is_refused_behind_it),
         cmocka_unit_test(what_two_would_overwrite_or_nothing_would_read_is_refused),
         cmocka_unit_test(every_failing_allocation_is_reported),
     };

@@ -147,8 +147,6 @@ def test_hooks_that_a_job_cannot_have_are_refused_at_submit(graph, ioi):
     graph.add_hook(Z, {"op": "zero", "pos": [40]})
     with pytest.raises(ablate.InvalidArgumentError, match="HOOK_POSITIONS"):
         graph.submit(ioi, "ground_truth", prompt_count=2)
-    with pytest.raises(ablate.InvalidArgumentError, match="TAIL_DIVERGENCE"):
-        graph.submit(ioi, "eap", prompt_count=2, tail_divergence=True)
     joined = graph.model.graph(separate_qkv=False)
     joined.add_hook("blocks.1.hook_q_input", "zero")
     with pytest.raises(ablate.FailedPreconditionError, match="HOOK_CANNOT_FIRE"):

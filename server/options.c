@@ -47,7 +47,7 @@ static const row rows[] = {
     {"threads", KIND_NUMBER, FIELD(threads), "0", 0, 1024, "N",
      "compute threads on the CPU; 0: as many as cores"},
     {"memory-budget-mib", KIND_NUMBER, FIELD(memory_budget_mib), "0", 0, INT64_C(1) << 30, "MIB",
-     "working memory that one request may take; 0: what is free"},
+     "working memory that one request may take; 0: what is free on its device"},
     {"kv-cache-mib", KIND_NUMBER, FIELD(kv_cache_mib), "1024", 0, INT64_C(1) << 30, "MIB",
      "all KV caches together; those used longest ago make room"},
     {"jobs-max", KIND_NUMBER, FIELD(jobs_max), "256", 1, 4096, "N", "jobs that may wait or run"},

@@ -121,11 +121,13 @@ static abl_code check_options(const abl_model_options *options, uint64_t paramet
             abl_backend_version(), abl_dtype_name(options->dtype));
     }
     uint64_t bytes = parameter_count * abl_dtype_bytes(options->dtype);
-    if (options->bytes_max != 0 && bytes > options->bytes_max) {
+    uint64_t left = abl_device_bytes_free(options->device);
+    if (bytes > left) {
         return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "MODEL_TOO_BIG",
-                        "the model needs %" PRIu64 " bytes in %s, and %" PRIu64
-                        " are left; unload another model",
-                        bytes, abl_dtype_name(options->dtype), options->bytes_max);
+                        "the model needs %.1f MiB in %s, and %.1f MiB are free on the device; "
+                        "unload another model, or load in a smaller dtype",
+                        (double)bytes / (1 << 20), abl_dtype_name(options->dtype),
+                        (double)left / (1 << 20));
     }
     return ABL_CODE_OK;
 }

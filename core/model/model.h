@@ -52,13 +52,12 @@ typedef struct abl_model_options {
     abl_model_processing processing;
     abl_dtype dtype; /* F32 (parity), F16 or BF16 */
     abl_device device;
-    uint64_t bytes_max; /* refuse to hold more weights than this; 0: no limit of its own */
     abl_model_progress_cb progress_cb; /* may be NULL */
     void *user_data;
 } abl_model_options;
 
 /* Reads config, safetensors and (where there is one) tokenizer of a resolved directory.
- *   RESOURCE_EXHAUSTED  MODEL_TOO_BIG      more than bytes_max
+ *   RESOURCE_EXHAUSTED  MODEL_TOO_BIG      more than is free on the device
  *   UNAVAILABLE         DEVICE_UNAVAILABLE no such device
  *   CANCELLED           LOAD_CANCELLED     progress_cb said so
  * and all of config.h, safetensors.h, family.h, tokenizer.h. */

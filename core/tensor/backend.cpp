@@ -9,7 +9,7 @@
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <torch/csrc/api/include/torch/version.h>
 
-#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 9)
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 10)
 #include <c10/core/CachingDeviceAllocator.h>
 #define ABL_DEVICE_STATS
 #endif
@@ -23,7 +23,7 @@
 #include <mutex>
 #include <unistd.h>
 
-abl::accelerator_kind abl::accelerator = {at::kCUDA, -1};
+abl::accelerator_kind abl::accelerator = {at::kCUDA, -1, UINT64_MAX};
 
 void abl::set_up_backend() {
     static std::once_flag once;
@@ -174,14 +174,21 @@ extern "C" void abl_device_synchronize(abl_device device) {
 }
 
 #ifdef ABL_DEVICE_STATS
-/* The caching allocator's count of bytes in tensors. Only a device that was used has one. */
-static uint64_t device_bytes(abl_device device, bool peak) {
-    if (device.type != ABL_DEVICE_CUDA || !abl_device_available(device)) {
-        return 0;
+/* CUDA's caching allocator; NULL until the device is used, which is before any work on it. */
+static at::DeviceAllocator *device_allocator(abl_device device) {
+    if (device.type != ABL_DEVICE_CUDA || !abl_device_available(device) ||
+        abl::accelerator.type != at::kCUDA) {
+        return nullptr;
     }
+    at::DeviceAllocator *allocator = at::getDeviceAllocator(at::kCUDA);
+    return allocator->initialized() ? allocator : nullptr;
+}
+
+/* Its count of bytes in tensors. */
+static uint64_t device_bytes(abl_device device, bool peak) {
     try {
-        at::DeviceAllocator *allocator = at::getDeviceAllocator(at::kCUDA);
-        if (!allocator->initialized()) {
+        at::DeviceAllocator *allocator = device_allocator(device);
+        if (allocator == nullptr) {
             return 0;
         }
         const auto stats = allocator->getDeviceStats(static_cast<c10::DeviceIndex>(device.index));
@@ -191,13 +198,43 @@ static uint64_t device_bytes(abl_device device, bool peak) {
         return 0;
     }
 }
+
+/* What the driver has, and what the allocator keeps of it in no tensor: it gives that back before
+ * it runs out. */
+static uint64_t device_bytes_free(abl_device device) {
+    try {
+        const auto index = static_cast<c10::DeviceIndex>(device.index);
+        at::DeviceAllocator *allocator = device_allocator(device);
+        if (allocator == nullptr) {
+            return UINT64_MAX;
+        }
+        const auto stats = allocator->getDeviceStats(index);
+        const int64_t kept =
+            stats.reserved_bytes.front().current - stats.allocated_bytes.front().current;
+        return allocator->getMemoryInfo(index).first + static_cast<uint64_t>(kept);
+    } catch (...) {
+        return UINT64_MAX;
+    }
+}
 #else
 static uint64_t device_bytes(abl_device device, bool peak) {
     (void)device;
     (void)peak;
     return 0;
 }
+
+static uint64_t device_bytes_free(abl_device device) {
+    (void)device;
+    return UINT64_MAX;
+}
 #endif
+
+extern "C" uint64_t abl_device_bytes_free(abl_device device) {
+    if (device.type == ABL_DEVICE_CUDA && abl::accelerator.count >= 0) {
+        return abl::accelerator.free_bytes;
+    }
+    return device_bytes_free(device);
+}
 
 extern "C" uint64_t abl_device_bytes_used(abl_device device) {
     return device_bytes(device, false);

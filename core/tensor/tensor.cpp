@@ -61,10 +61,27 @@ at::TensorOptions options_of(const abl_scope *scope, abl_dtype dtype) {
     return at::TensorOptions().dtype(scalar_type(dtype)).device(device_of(scope->device));
 }
 
+static bool says(const char *what, const char *words) {
+    return std::strstr(what, words) != nullptr;
+}
+
+/* libtorch has no exception for it that all its parts throw: CUDA's allocator, the driver under a
+ * kernel's launch, cuBLAS for its workspace, the CPU's allocator. */
 static bool says_out_of_memory(const char *what) {
-    return std::strstr(what, "out of memory") != nullptr ||
-           std::strstr(what, "can't allocate memory") != nullptr ||
-           std::strstr(what, "not enough memory") != nullptr;
+    return says(what, "out of memory") || says(what, "can't allocate memory") ||
+           says(what, "not enough memory") || says(what, "STATUS_ALLOC_FAILED") ||
+           says(what, "cudaErrorMemoryAllocation");
+}
+
+static void record(abl_scope *scope, const char *what) {
+    if (!says_out_of_memory(what)) {
+        (void)abl_fail(&scope->status, ABL_CODE_INTERNAL, "BACKEND_EXCEPTION", "%s", what);
+    } else if (scope->device.type == ABL_DEVICE_CPU || says(what, "CPUAllocator")) {
+        (void)abl_fail_oom(&scope->status);
+    } else {
+        (void)abl_fail(&scope->status, ABL_CODE_RESOURCE_EXHAUSTED, "OUT_OF_DEVICE_MEMORY",
+                       "the device is out of memory; unload a model or retry with less: %s", what);
+    }
 }
 
 void record_current_exception(abl_scope *scope) noexcept {
@@ -76,18 +93,9 @@ void record_current_exception(abl_scope *scope) noexcept {
     } catch (const null_operand &e) {
         (void)abl_fail(&scope->status, ABL_CODE_INTERNAL, "TENSOR_NULL", "%s", e.what());
     } catch (const c10::Error &e) {
-        const char *what = e.what_without_backtrace();
-        if (!says_out_of_memory(what)) {
-            (void)abl_fail(&scope->status, ABL_CODE_INTERNAL, "BACKEND_EXCEPTION", "%s", what);
-        } else if (scope->device.type == ABL_DEVICE_CPU) {
-            (void)abl_fail_oom(&scope->status);
-        } else {
-            (void)abl_fail(&scope->status, ABL_CODE_RESOURCE_EXHAUSTED, "OUT_OF_DEVICE_MEMORY",
-                           "the device is out of memory; unload a model or retry with less: %s",
-                           what);
-        }
+        record(scope, e.what_without_backtrace());
     } catch (const std::exception &e) {
-        (void)abl_fail(&scope->status, ABL_CODE_INTERNAL, "BACKEND_EXCEPTION", "%s", e.what());
+        record(scope, e.what());
     } catch (...) {
         (void)abl_fail(&scope->status, ABL_CODE_INTERNAL, "BACKEND_EXCEPTION",
                        "not a std::exception");

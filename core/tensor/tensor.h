@@ -87,6 +87,9 @@ void abl_device_synchronize(abl_device device);
 /* Bytes that tensors hold on the device now; 0 where the backend does not count (the CPU). */
 uint64_t abl_device_bytes_used(abl_device device);
 uint64_t abl_device_bytes_peak(abl_device device);
+/* Bytes that tensors could still take there; UINT64_MAX where the backend does not count (the CPU,
+ * libtorch before 2.10, and a device that nothing was put on yet). */
+uint64_t abl_device_bytes_free(abl_device device);
 
 /* ---- Scopes ------------------------------------------------------------------------------ */
 

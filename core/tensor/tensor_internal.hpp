@@ -58,11 +58,12 @@ struct null_operand : std::exception {
 /* Throws what libtorch would throw, for shapes that it would not check. */
 void require(bool condition, const char *message);
 
-/* What ABL_DEVICE_CUDA is, and how many there are (-1: CUDA knows). A test puts a device of its own
- * in its place. */
+/* What ABL_DEVICE_CUDA is, how many there are (-1: CUDA knows), and what is free on each (asked
+ * only where `count` is not CUDA's). A test puts a device of its own in its place. */
 struct accelerator_kind {
     at::DeviceType type;
     int count;
+    uint64_t free_bytes;
 };
 extern accelerator_kind accelerator;
 

@@ -128,7 +128,8 @@ static abl_step tokenize_work(abl_rpc *rpc) {
 static abl_step create_work(abl_rpc *rpc) {
     create_state *state = rpc->state;
     if (state->build == NULL &&
-        (abl_server_admit(rpc->server, (uint64_t)abl_ablation_build_bytes_estimate(&state->options),
+        (abl_server_admit(rpc->server, state->slot->device,
+                          (uint64_t)abl_ablation_build_bytes_estimate(&state->options),
                           "use fewer prompts (prompt_count), a smaller batch_size, or a mean",
                           &rpc->status) != ABL_CODE_OK ||
          abl_ablation_build_create(&state->options, &state->build, &rpc->status) != ABL_CODE_OK)) {
@@ -328,7 +329,7 @@ static abl_step get_work(abl_rpc *rpc) {
         count *= (size_t)state->shape[i];
     }
     state->bytes = count * sizeof(float);
-    if (abl_server_admit(rpc->server, 2 * (uint64_t)state->bytes,
+    if (abl_server_admit(rpc->server, ABL_HOST, 2 * (uint64_t)state->bytes,
                          "make an ablation of fewer prompts", &rpc->status) != ABL_CODE_OK) {
         return ABL_STEP_DONE;
     }

@@ -40,7 +40,8 @@ static bool completeness_open(abl_rpc *rpc, completeness_state *state) {
                                                   state->run.circuits.sizes[state->done],
                                               .knockouts = state->knockouts->values,
                                               .knockout_threshold = state->threshold};
-    return abl_server_admit(rpc->server, (uint64_t)abl_completeness_bytes_estimate(&options),
+    return abl_server_admit(rpc->server, state->run.slot->device,
+                            (uint64_t)abl_completeness_bytes_estimate(&options),
                             "use a smaller sweep.batch_size", &rpc->status) == ABL_CODE_OK &&
            abl_completeness_create(&options, &state->current, &rpc->status) == ABL_CODE_OK;
 }

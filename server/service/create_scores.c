@@ -35,7 +35,7 @@ static abl_step create_work(abl_rpc *rpc) {
     create_state *state = rpc->state;
     const abl_graph *graph = state->graph->graph;
     const int64_t count = abl_graph_edge_count(graph);
-    if (abl_server_admit(rpc->server, (uint64_t)count * sizeof(float),
+    if (abl_server_admit(rpc->server, ABL_HOST, (uint64_t)count * sizeof(float),
                          "unload a model, or use a graph without positions",
                          &rpc->status) != ABL_CODE_OK) {
         return ABL_STEP_DONE;

@@ -21,7 +21,7 @@
 /* Whether the edge values of this graph fit: a mask now, scores later. */
 static abl_code graph_admit(abl_rpc *rpc, const abl_graph *graph) {
     uint64_t bytes = (uint64_t)abl_graph_edge_count(graph) * sizeof(float);
-    return abl_server_admit(rpc->server, bytes,
+    return abl_server_admit(rpc->server, ABL_HOST, bytes,
                             "make a graph with a smaller seq_len, or with merge_qkv", &rpc->status);
 }
 

@@ -151,7 +151,7 @@ static abl_step resize_build(abl_rpc *rpc) {
     mask_change *state = rpc->state;
     const int64_t edges = abl_graph_edge_count(state->graph->graph);
     const int64_t rows = state->batch_size == 0 ? 1 : state->batch_size;
-    if (abl_server_admit(rpc->server, (uint64_t)(rows * edges) * sizeof(float),
+    if (abl_server_admit(rpc->server, ABL_HOST, (uint64_t)(rows * edges) * sizeof(float),
                          "use a smaller batch_size", &rpc->status) != ABL_CODE_OK) {
         return ABL_STEP_DONE;
     }

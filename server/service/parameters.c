@@ -92,7 +92,8 @@ static void tensor_fetch(abl_rpc *rpc, abl_scope *scope, const char *name,
         return;
     }
     uint64_t bytes = abl_tensor_bytes(tensor);
-    if (abl_server_admit(rpc->server, bytes, "ask for less", &rpc->status) != ABL_CODE_OK) {
+    if (abl_server_admit(rpc->server, ABL_HOST, bytes, "ask for less", &rpc->status) !=
+        ABL_CODE_OK) {
         return;
     }
     state->host = abl_malloc((size_t)bytes);
@@ -217,8 +218,8 @@ static abl_step embed_work(abl_rpc *rpc) {
                                          .seq = state->batch.seq,
                                          .stop_at_layer = 0};
     abl_forward_result result;
-    if (abl_server_admit(rpc->server, abl_forward_bytes(&options), "use a smaller batch",
-                         &rpc->status) != ABL_CODE_OK ||
+    if (abl_server_admit(rpc->server, state->slot->device, abl_forward_bytes(&options),
+                         "use a smaller batch", &rpc->status) != ABL_CODE_OK ||
         abl_forward(&options, &result, &rpc->status) != ABL_CODE_OK) {
         return ABL_STEP_DONE;
     }

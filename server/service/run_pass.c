@@ -258,7 +258,7 @@ static void run_plain(abl_rpc *rpc, abl_pass *pass) {
     options.batch = pass->batch.batch;
     options.seq = pass->batch.seq;
     options.out_slice = pass->out_slice;
-    if (abl_server_admit(rpc->server, abl_forward_bytes(&options),
+    if (abl_server_admit(rpc->server, pass->slot->device, abl_forward_bytes(&options),
                          "use a smaller batch or fewer hook points", &rpc->status) == ABL_CODE_OK &&
         abl_forward(&options, &pass->result, &rpc->status) == ABL_CODE_OK) {
         take_logits(rpc, pass);
@@ -410,8 +410,8 @@ static void run_patched(abl_rpc *rpc, abl_pass *pass) {
                        (long long)pass->batch.seq, seq_len);
         return;
     }
-    if (abl_server_admit(rpc->server, patched_bytes(rpc, pass, &options), "use a smaller batch",
-                         &rpc->status) != ABL_CODE_OK) {
+    if (abl_server_admit(rpc->server, pass->slot->device, patched_bytes(rpc, pass, &options),
+                         "use a smaller batch", &rpc->status) != ABL_CODE_OK) {
         return;
     }
     abl_sources *sources = NULL;

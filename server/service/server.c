@@ -209,23 +209,35 @@ void abl_server_memory(int64_t *ret_total, int64_t *ret_available) {
     }
 }
 
-abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice,
-                          abl_status *ret_status) {
-    uint64_t budget = server->options.memory_budget;
-    bool configured = budget != 0;
-    if (!configured) {
-        int64_t total = 0;
-        int64_t available = 0;
-        abl_server_memory(&total, &available);
-        budget = total == 0 ? UINT64_MAX : (uint64_t)available;
+static uint64_t free_bytes(abl_device device) {
+    if (device.type != ABL_DEVICE_CPU) {
+        return abl_device_bytes_free(device);
     }
-    if (bytes <= budget) {
+    int64_t total = 0;
+    int64_t available = 0;
+    abl_server_memory(&total, &available);
+    return total == 0 ? UINT64_MAX : (uint64_t)available;
+}
+
+/* The host's memory may be overcommitted by who sets a budget; a device's cannot. */
+abl_code abl_server_admit(const abl_server *server, abl_device device, uint64_t bytes,
+                          const char *advice, abl_status *ret_status) {
+    const uint64_t budget = server->options.memory_budget;
+    bool on_host = device.type == ABL_DEVICE_CPU;
+    uint64_t limit = budget == 0 || !on_host ? free_bytes(device) : budget;
+    char whose[48] = "are free";
+    if (budget != 0 && budget <= limit) {
+        limit = budget;
+        (void)snprintf(whose, sizeof whose, "are allowed (--memory-budget-mib)");
+    } else if (!on_host) {
+        (void)snprintf(whose, sizeof whose, "are free on cuda:%d", device.index);
+    }
+    if (bytes <= limit) {
         return ABL_CODE_OK;
     }
     return abl_fail(ret_status, ABL_CODE_RESOURCE_EXHAUSTED, "ESTIMATE_TOO_BIG",
                     "this needs about %.1f MiB of working memory, and %.1f MiB %s; %s",
-                    (double)bytes / (1 << 20), (double)budget / (1 << 20),
-                    configured ? "are allowed (--memory-budget-mib)" : "are free", advice);
+                    (double)bytes / (1 << 20), (double)limit / (1 << 20), whose, advice);
 }
 
 static const char *const kind_labels[ABL_OBJECT_KIND_COUNT] = {

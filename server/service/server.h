@@ -84,9 +84,12 @@ abl_device_slot *abl_server_slot(abl_server *server, abl_device device);
 /* Of this machine, in bytes; 0: cannot be told. */
 void abl_server_memory(int64_t *ret_total, int64_t *ret_available);
 
-/* Whether work that takes `bytes` of memory may start.
+/* Whether work that takes `bytes` of the device's memory may start; ABL_HOST is this machine's own.
+ * From that device's executor, or for the host from any thread.
  *   RESOURCE_EXHAUSTED  ESTIMATE_TOO_BIG  with both sizes; `advice` says how to need less */
-ABL_MUST_CHECK abl_code abl_server_admit(abl_server *server, uint64_t bytes, const char *advice,
+#define ABL_HOST ((abl_device){ABL_DEVICE_CPU, 0})
+ABL_MUST_CHECK abl_code abl_server_admit(const abl_server *server, abl_device device,
+                                         uint64_t bytes, const char *advice,
                                          abl_status *ret_status);
 
 /* Deletes the graphs whose idle time-out is over. `user_data` is the server. */

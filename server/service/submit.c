@@ -74,7 +74,8 @@ static abl_code submit_prepare(abl_rpc *rpc, abl_submit *state, abl_status *ret_
                                      .batch_size = state->request.batch_size,
                                      .prefix = prefix};
     state->estimated_bytes = abl_prune_bytes_estimate(options);
-    code = abl_server_admit(rpc->server, (uint64_t)state->estimated_bytes,
+    code = abl_server_admit(rpc->server, abl_model_device(options->model),
+                            (uint64_t)state->estimated_bytes,
                             "lower spec.batch_size, or use shorter prompts", ret_status);
     if (code == ABL_CODE_OK) {
         code = abl_prune_create(options, &state->prune, ret_status);

@@ -180,13 +180,18 @@ void abl_sweep_run_start(abl_rpc *rpc, abl_step (*step_cb)(abl_rpc *rpc),
 }
 
 bool abl_sweep_run_admit(abl_rpc *rpc, const abl_sweep_run *run, uint64_t host_bytes) {
+    const abl_device device = run->slot->device;
+    const char *fewer =
+        "ask for fewer circuits (sweep.edge_counts) or prompts (sweep.prompt_count) at once";
     uint64_t bytes = (uint64_t)abl_circuits_bytes_estimate(&run->circuits);
-    const char *advice = "use a smaller sweep.batch_size";
-    if (host_bytes > bytes) {
-        advice = "ask for fewer circuits (sweep.edge_counts) or prompts (sweep.prompt_count) at "
-                 "once";
+    const char *advice = host_bytes > bytes ? fewer : "use a smaller sweep.batch_size";
+    if (device.type == ABL_DEVICE_CPU) {
+        bytes += host_bytes;
+    } else if (abl_server_admit(rpc->server, ABL_HOST, host_bytes, fewer, &rpc->status) !=
+               ABL_CODE_OK) {
+        return false;
     }
-    return abl_server_admit(rpc->server, bytes + host_bytes, advice, &rpc->status) == ABL_CODE_OK;
+    return abl_server_admit(rpc->server, device, bytes, advice, &rpc->status) == ABL_CODE_OK;
 }
 
 bool abl_sweep_run_next(abl_rpc *rpc, bool all_sent, Ablate__V1__SweepProgress **progress,

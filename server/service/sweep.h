@@ -56,7 +56,7 @@ void abl_sweep_run_start(abl_rpc *rpc, abl_step (*step_cb)(abl_rpc *rpc),
 ABL_MUST_CHECK bool abl_sweep_run_next(abl_rpc *rpc, bool all_sent,
                                        Ablate__V1__SweepProgress **progress,
                                        const ProtobufCMessage *response);
-/* Whether the passes' memory, and host_bytes of results, may be taken. */
+/* Whether the passes' memory on their device, and host_bytes of results, may be taken. */
 ABL_MUST_CHECK bool abl_sweep_run_admit(abl_rpc *rpc, const abl_sweep_run *run,
                                         uint64_t host_bytes);
 void abl_sweep_run_end(abl_sweep_run *run);

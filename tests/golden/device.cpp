@@ -34,6 +34,7 @@ int64_t reads;
 int64_t writes;
 uint64_t used;
 int64_t until_failure; /* tensors; 0: never */
+const char *failure;
 bool inside_operation;
 std::string operation; /* the last one, for messages */
 
@@ -58,7 +59,7 @@ void release(void *context) {
 at::DataPtr allocate(size_t bytes) {
     const size_t size = pages(bytes);
     if (until_failure > 0 && --until_failure == 0) {
-        TORCH_CHECK_WITH(OutOfMemoryError, false, "device out of memory: asked for ", bytes);
+        TORCH_CHECK(false, failure);
     }
     void *address = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     TORCH_CHECK(address != MAP_FAILED, "no memory for the device");
@@ -246,7 +247,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
 }
 
 extern "C" void golden_device_install(void) {
-    abl::accelerator = {FAKE, 1};
+    abl::accelerator = {FAKE, 1, UINT64_MAX};
 }
 
 extern "C" int64_t golden_device_reads(void) {
@@ -257,10 +258,15 @@ extern "C" int64_t golden_device_writes(void) {
     return writes;
 }
 
-extern "C" void golden_device_fail_at(int64_t n) {
+extern "C" void golden_device_fail_at(int64_t n, const char *words) {
     until_failure = n;
+    failure = words;
 }
 
 extern "C" uint64_t golden_device_used(void) {
     return used;
+}
+
+extern "C" void golden_device_set_free(uint64_t bytes) {
+    abl::accelerator.free_bytes = bytes;
 }

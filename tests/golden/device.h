@@ -23,9 +23,11 @@ void golden_device_install(void);
 int64_t golden_device_reads(void);
 /* Copies to it. */
 int64_t golden_device_writes(void);
-/* The n-th tensor from now on is out of memory; 0: none. */
-void golden_device_fail_at(int64_t n);
+/* The n-th tensor from now on fails, in these words of libtorch's; 0: none. */
+void golden_device_fail_at(int64_t n, const char *words);
 uint64_t golden_device_used(void); /* bytes */
+/* What abl_device_bytes_free() says of it; it takes no less for that. UINT64_MAX until then. */
+void golden_device_set_free(uint64_t bytes);
 
 ABL_END_DECLS
 #endif

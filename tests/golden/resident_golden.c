@@ -485,14 +485,14 @@ static void failing(const pair *p, const abl_graph *graph) {
         bool fine = true;
         for (int64_t n = 1; code != ABL_CODE_OK && fine; n += 1 + n / 4) {
             status = (abl_status){.reason = ""};
-            golden_device_fail_at(n);
+            golden_device_fail_at(n, "CUDA out of memory. Tried to allocate 20.00 MiB");
             code = what < 0 ? masked_try(p, graph, &status)
                             : prune_try(p, graph, (abl_prune_algorithm)what, &status);
             fine = golden_device_used() == before &&
                    (code == ABL_CODE_OK || (code == ABL_CODE_RESOURCE_EXHAUSTED &&
                                             strcmp(status.reason, "OUT_OF_DEVICE_MEMORY") == 0));
         }
-        golden_device_fail_at(0);
+        golden_device_fail_at(0, "");
         if (!fine) {
             printf("%s: %s\n", status.reason, status.message);
         }

@@ -25,6 +25,7 @@ abl_unit_test(core/patch/simple_test LIBS abl_core abl_loader abl_data abl_graph
 abl_unit_test(core/prune/acdc_plan_test LIBS abl_core abl_graph abl_base)
 abl_unit_test(core/prune/mask_training_test
     LIBS abl_core abl_loader abl_data abl_graph abl_tensor abl_base m)
+abl_unit_test(core/tensor/memory_test LIBS abl_test_device abl_tensor abl_base)
 abl_unit_test(core/tensor/tensor_test LIBS abl_tensor abl_base m)
 abl_unit_test(core/tokenizer/tokenizer_test LIBS abl_tokenizer abl_base)
 abl_unit_test(server/convert/prune_test LIBS abl_server abl_proto abl_graph abl_base)
@@ -39,6 +40,9 @@ abl_unit_test(server/runtime/job_test
 abl_unit_test(server/runtime/loop_test LIBS abl_runtime abl_base Threads::Threads)
 abl_unit_test(server/runtime/mailbox_test LIBS abl_runtime abl_base Threads::Threads)
 abl_unit_test(server/runtime/registry_test LIBS abl_server abl_base)
+abl_unit_test(server/service/server_test
+    LIBS PkgConfig::UV abl_test_device abl_server abl_transport abl_runtime abl_core abl_loader
+        abl_tensor abl_base) # libuv before torch's
 abl_unit_test(core/model/config_test LIBS abl_loader abl_base)
 abl_unit_test(core/model/dir_test LIBS abl_loader abl_base)
 abl_unit_test(core/model/family_test LIBS abl_loader abl_base)

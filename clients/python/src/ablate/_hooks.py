@@ -168,7 +168,8 @@ class Hook:
     @property
     def activations(self) -> "Activations | None":
         """Of a ``capture`` or ``capture_gradient``: what the graph's last run had there, one tensor, kept
-        on the daemon until the next run or until the hook goes; None before the first run. Raises
+        on the daemon until the next run or until the hook goes; None before the first run. Jobs and
+        sweeps, whose passes are many, keep nothing and leave what there is. Raises
         :class:`ablate.NotFoundError` when the hook is gone.
         """
         response = self.client._call("ListHooks", run_pb2.ListHooksRequest(graph_id=self.graph_id))

@@ -429,6 +429,10 @@ int32_t abl_batches_count(const abl_batches *batches) {
     return whole + (rest ? 1 : 0);
 }
 
+int32_t abl_batches_rows_max(const abl_batches *batches) {
+    return batches->batch_size < batches->count ? batches->batch_size : batches->count;
+}
+
 abl_batch abl_batches_at(const abl_batches *batches, int32_t index) {
     ABL_ASSERT(index >= 0 && index < abl_batches_count(batches));
     const abl_dataset *dataset = batches->dataset;

@@ -140,6 +140,7 @@ typedef struct abl_batches {
  *   INVALID_ARGUMENT  SPLIT_INVALID       outside the dataset, or no batch at all */
 ABL_MUST_CHECK abl_code abl_batches_check(const abl_batches *batches, abl_status *ret_status);
 int32_t abl_batches_count(const abl_batches *batches);
+int32_t abl_batches_rows_max(const abl_batches *batches); /* prompts of the largest batch */
 abl_batch abl_batches_at(const abl_batches *batches, int32_t index);
 
 ABL_END_DECLS

@@ -315,20 +315,26 @@ static abl_code simple_unknown(const abl_graph *graph, bool is_src, text name,
         is_src ? ", 'A0.0', 'MLP 0'" : "");
 }
 
+/* ", 'MLP 0' to 'MLP 11'", or nothing. */
+static const char *mlps_shown(const abl_graph_options *o, char to[64]) {
+    to[0] = '\0';
+    if (!o->attn_only) {
+        (void)snprintf(to, 64, ", 'MLP 0' to 'MLP %d'", o->layer_count - 1);
+    }
+    return to;
+}
+
 static abl_code src_unknown(const abl_graph *graph, text name, abl_status *ret_status) {
     const abl_graph_options *o = abl_graph_options_of(graph);
     if (o->simple) {
         return simple_unknown(graph, true, name, ret_status);
     }
     int last = o->layer_count - 1;
-    char mlps[64] = "";
-    if (!o->attn_only) {
-        (void)snprintf(mlps, sizeof mlps, ", 'MLP 0' to 'MLP %d'", last);
-    }
+    char mlps[64];
     return abl_fail(ret_status, ABL_CODE_NOT_FOUND, "SOURCE_UNKNOWN",
                     "this graph has no source '%.*s'; its sources are 'Resid Start', 'A0.0' to "
                     "'A%d.%d'%s (or 'input', 'a0.h0' to 'a%d.h%d', ...)",
-                    shown(name.length), name.at, last, o->head_count - 1, mlps, last,
+                    shown(name.length), name.at, last, o->head_count - 1, mlps_shown(o, mlps), last,
                     o->head_count - 1);
 }
 
@@ -347,12 +353,9 @@ static abl_code dest_unknown(const abl_graph *graph, text name, abl_status *ret_
         (void)snprintf(heads, sizeof heads, "'A0.0.Q' to 'A%d.%d.Q', .K and .V to 'A%d.%d.V'", last,
                        o->head_count - 1, last, kv_last);
     }
-    char mlps[64] = "";
-    if (!o->attn_only) {
-        (void)snprintf(mlps, sizeof mlps, ", 'MLP 0' to 'MLP %d'", last);
-    }
+    char mlps[64];
     return abl_fail(ret_status, ABL_CODE_NOT_FOUND, "DESTINATION_UNKNOWN",
                     "this graph has no destination '%.*s'; its destinations are %s%s and "
                     "'Resid End' (or 'a0.h0<q>', 'm0', 'logits')",
-                    shown(name.length), name.at, heads, mlps);
+                    shown(name.length), name.at, heads, mlps_shown(o, mlps));
 }

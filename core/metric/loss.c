@@ -90,19 +90,22 @@ void abl_loss_columns(abl_loss loss, const abl_batch *batch, int32_t width, int6
 
 /* ---- the gradient ---------------------------------------------------------------------------- */
 
-/* G as (rows, n) columns and weights on the device. */
-static abl_loss_gradient sparse_weights(abl_scope *scope, abl_loss loss, const abl_batch *batch) {
+/* G as (rows, n) columns and weights on the device; each row's columns are counted from `stride`
+ * times its number. */
+static abl_loss_gradient sparse_weights(abl_scope *scope, abl_loss loss, const abl_batch *batch,
+                                        int64_t stride) {
     int32_t width = abl_loss_columns_width(loss, batch);
     size_t count = (size_t)batch->size * (size_t)width;
     ABL_CLEANUP(abl_freep) int64_t *columns = abl_calloc(count, sizeof *columns);
     ABL_CLEANUP(abl_freep) float *weights = abl_calloc(count, sizeof *weights);
     if (columns == NULL || weights == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
+        abl_scope_fail_oom(scope);
         return (abl_loss_gradient){.columns = NULL};
     }
     abl_loss_columns(loss, batch, width, columns, weights);
+    for (size_t i = 0; i < count; i++) {
+        columns[i] += (int64_t)(i / (size_t)width) * stride;
+    }
     const int64_t shape[] = {batch->size, width};
     return (abl_loss_gradient){
         .columns = abl_tensor_from_host(scope, ABL_DTYPE_I64, 2, shape, columns),
@@ -112,26 +115,12 @@ static abl_loss_gradient sparse_weights(abl_scope *scope, abl_loss loss, const a
 /* G spread over the vocabulary; an id that occurs twice gets both weights. */
 static abl_tensor *dense_weights(abl_scope *scope, abl_loss loss, const abl_batch *batch,
                                  int64_t vocab) {
-    int32_t width = abl_loss_columns_width(loss, batch);
-    size_t count = (size_t)batch->size * (size_t)width;
-    ABL_CLEANUP(abl_freep) int64_t *columns = abl_calloc(count, sizeof *columns);
-    ABL_CLEANUP(abl_freep) float *weights = abl_calloc(count, sizeof *weights);
-    if (columns == NULL || weights == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
-        return NULL;
-    }
-    abl_loss_columns(loss, batch, width, columns, weights);
-    for (size_t i = 0; i < count; i++) {
-        columns[i] += (int64_t)(i / (size_t)width) * vocab;
-    }
-    const int64_t shape[] = {(int64_t)count};
+    const int64_t flat[] = {-1};
+    abl_loss_gradient sparse = sparse_weights(scope, loss, batch, vocab);
     abl_tensor *dense =
         abl_tensor_zeros(scope, ABL_DTYPE_F32, 1, (const int64_t[]){batch->size * vocab});
-    abl_tensor_index_add_(scope, dense, 0,
-                          abl_tensor_from_host(scope, ABL_DTYPE_I64, 1, shape, columns),
-                          abl_tensor_from_host(scope, ABL_DTYPE_F32, 1, shape, weights));
+    abl_tensor_index_add_(scope, dense, 0, abl_tensor_view(scope, sparse.columns, 1, flat),
+                          abl_tensor_view(scope, sparse.grad, 1, flat));
     return abl_tensor_view(scope, dense, 2, (const int64_t[]){batch->size, vocab});
 }
 
@@ -139,9 +128,7 @@ static abl_tensor *dense_weights(abl_scope *scope, abl_loss loss, const abl_batc
 static abl_tensor *mse_weights(abl_scope *scope, const abl_batch *batch, const abl_tensor *values) {
     ABL_CLEANUP(abl_freep) float *targets = abl_calloc((size_t)batch->size, sizeof *targets);
     if (targets == NULL || values == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
+        abl_scope_fail_oom(scope);
         return NULL;
     }
     for (int32_t row = 0; row < batch->size; row++) {
@@ -160,7 +147,7 @@ abl_loss_gradient abl_loss_backward(abl_scope *scope, abl_loss loss, const abl_b
         return (abl_loss_gradient){.columns = NULL};
     }
     if (loss.grad_function == ABL_GRAD_LOGIT && !mse) {
-        return sparse_weights(scope, loss, batch);
+        return sparse_weights(scope, loss, batch, 0);
     }
     /* In float64: p (1 - p) of a sure answer is a difference of almost equals. */
     abl_tensor *l = abl_tensor_to_dtype(scope, abl_tensor_clone(scope, logits), ABL_DTYPE_F64);

@@ -244,9 +244,7 @@ static abl_tensor *chosen(abl_scope *scope, abl_tensor *tensor, const abl_index_
     }
     int64_t *indices = abl_calloc(list->count, sizeof *indices);
     if (indices == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
+        abl_scope_fail_oom(scope);
         return NULL;
     }
     for (size_t i = 0; i < list->count; i++) {

@@ -261,16 +261,22 @@ static abl_tensor *run_embed(pass *p) {
     return resid;
 }
 
+bool abl_forward_ends(const abl_forward_options *options, abl_scope *scope, int layer) {
+    if (options->cancelled_cb != NULL && options->cancelled_cb(options->user_data)) {
+        abl_status status;
+        (void)abl_fail(&status, ABL_CODE_CANCELLED, "RUN_CANCELLED",
+                       "the pass was cancelled before layer %d", layer);
+        abl_scope_fail(scope, &status);
+    }
+    return abl_scope_failed(scope);
+}
+
 static abl_code run(pass *p, abl_status *ret_status) {
     const abl_forward_options *o = p->options;
     int stop = (o->stop_at_layer < 0) ? p->config->n_layers : o->stop_at_layer;
     int64_t last_q_pos = only_last_position(p) ? 1 : 0;
     abl_tensor *resid = run_embed(p);
-    for (int layer = 0; layer < stop && !abl_scope_failed(p->scope); layer++) {
-        if (o->cancelled_cb != NULL && o->cancelled_cb(o->user_data)) {
-            return abl_fail(ret_status, ABL_CODE_CANCELLED, "RUN_CANCELLED",
-                            "the pass was cancelled before layer %d", layer);
-        }
+    for (int layer = 0; layer < stop && !abl_forward_ends(o, p->scope, layer); layer++) {
         size_t mark = abl_scope_mark(p->scope);
         resid = run_block(p, layer, resid, layer + 1 == p->config->n_layers ? last_q_pos : 0);
         abl_scope_rewind(p->scope, mark, &resid, 1);

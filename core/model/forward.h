@@ -167,6 +167,9 @@ ABL_MUST_CHECK abl_code abl_forward_check(const abl_forward_options *options,
 ABL_MUST_CHECK abl_code abl_tokens_check(const abl_model_config *config, const int32_t *tokens,
                                          int64_t batch, int64_t seq, abl_status *ret_status);
 
+/* Before each layer of a pass, either way: whether it ends here. Where it is cancelled, the scope
+ * fails with CANCELLED (RUN_CANCELLED). */
+bool abl_forward_ends(const abl_forward_options *options, abl_scope *scope, int layer);
 /* Whether gradients are asked for: by incl_bwd, by a name, or by a loss of the caller's. */
 bool abl_forward_wants_gradients(const abl_forward_options *options);
 /* What such a pass computes in. */

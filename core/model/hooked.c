@@ -189,9 +189,7 @@ static abl_tensor *attention_mask(abl_hooked_pass *p) {
     const int64_t keys = p->shape.prefix + seq;
     ABL_CLEANUP(abl_freep) float *host = abl_calloc((size_t)(seq * keys), sizeof *host);
     if (host == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(p->scope, &status);
+        abl_scope_fail_oom(p->scope);
         return NULL;
     }
     for (int64_t query = 0; query < seq; query++) {
@@ -390,11 +388,7 @@ static abl_code run(abl_hooked_pass *p, abl_status *ret_status) {
     int stop = (o->stop_at_layer < 0) ? p->config->n_layers : o->stop_at_layer;
     p->mask = attention_mask(p);
     abl_tensor *resid = run_embed(p);
-    for (int layer = 0; layer < stop && !abl_scope_failed(p->scope); layer++) {
-        if (o->cancelled_cb != NULL && o->cancelled_cb(o->user_data)) {
-            return abl_fail(ret_status, ABL_CODE_CANCELLED, "RUN_CANCELLED",
-                            "the pass was cancelled before layer %d", layer);
-        }
+    for (int layer = 0; layer < stop && !abl_forward_ends(o, p->scope, layer); layer++) {
         size_t mark = abl_scope_mark(p->scope);
         resid = run_block(p, layer, resid);
         if (!p->captures->gradients) {

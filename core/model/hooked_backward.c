@@ -93,9 +93,7 @@ static abl_tensor *loss_backward(abl_hooked_pass *p) {
     const int64_t rows = o->batch * (o->seq - 1);
     ABL_CLEANUP(abl_freep) int64_t *targets = abl_calloc((size_t)rows, 2 * sizeof *targets);
     if (targets == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
+        abl_scope_fail_oom(scope);
         return NULL;
     }
     int64_t *flat = targets + rows; /* of each target in (rows, vocab) */
@@ -392,7 +390,8 @@ static abl_tensor *block_backward(abl_hooked_pass *p, int layer, abl_tensor *gra
 
 void abl_hooked_backward(abl_hooked_pass *p) {
     abl_tensor *grad = end_backward(p);
-    for (int layer = p->config->n_layers - 1; layer >= 0 && !abl_scope_failed(p->scope); layer--) {
+    const int last = p->config->n_layers - 1;
+    for (int layer = last; layer >= 0 && !abl_forward_ends(p->options, p->scope, layer); layer--) {
         size_t mark = abl_scope_mark(p->scope);
         grad = block_backward(p, layer, grad);
         abl_scope_rewind(p->scope, mark, &grad, 1);

@@ -103,9 +103,7 @@ static abl_tensor *take(loader *load, abl_scope *host, abl_tensor *tensor) {
 static abl_scope *open_host(loader *load) {
     abl_scope *host = abl_scope_create((abl_device){.type = ABL_DEVICE_CPU});
     if (host == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(load->scope, &status);
+        abl_scope_fail_oom(load->scope);
     }
     return host;
 }
@@ -276,9 +274,7 @@ static void load_rope(loader *load) {
     const int64_t shape[2] = {positions, half};
     float *cosines = abl_calloc((size_t)(positions * half), 2 * sizeof *cosines);
     if (cosines == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(load->scope, &status);
+        abl_scope_fail_oom(load->scope);
         return;
     }
     float *sines = cosines + positions * half;

@@ -296,13 +296,9 @@ static int64_t rows_bytes(const abl_ablation_options *o, int64_t rows) {
            (c->n_layers * layer + (o->residuals ? 2LL : 1LL) * c->d_model);
 }
 
-static int32_t batch_rows(const abl_batches *batches) {
-    return batches->batch_size < batches->count ? batches->batch_size : batches->count;
-}
-
 int64_t abl_ablation_build_bytes_estimate(const abl_ablation_options *options) {
     int64_t rows = options->ablation == ABL_ABLATION_RESAMPLE ? options->batches.count : 2;
-    return rows_bytes(options, rows + batch_rows(&options->batches)) +
+    return rows_bytes(options, rows + abl_batches_rows_max(&options->batches)) +
            abl_block_widened_bytes(options->model);
 }
 
@@ -440,5 +436,5 @@ int64_t abl_ablator_bytes_estimate(const abl_ablator_options *options) {
     if (options->resident != NULL || options->of.ablation == ABL_ABLATION_ZERO) {
         return 0;
     }
-    return rows_bytes(&options->of, 2 + (int64_t)batch_rows(&options->of.batches));
+    return rows_bytes(&options->of, 2 + (int64_t)abl_batches_rows_max(&options->of.batches));
 }

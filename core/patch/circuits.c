@@ -349,8 +349,7 @@ int64_t abl_circuits_bytes_estimate(const abl_circuits_options *options) {
     abl_patch_options patch = {.model = options->model,
                                .graph = options->graph,
                                .prefix = batches->prefix,
-                               .batch = batches->batch_size < batches->count ? batches->batch_size
-                                                                             : batches->count,
+                               .batch = abl_batches_rows_max(batches),
                                .seq = abl_dataset_seq_len(batches->dataset),
                                .interventions = options->interventions,
                                .out_slice = options->out_slice};

@@ -73,9 +73,7 @@ static abl_tensor *matrix_of(abl_scope *scope, const abl_mask_rows *rows) {
     ABL_CLEANUP(abl_freep)
     float *host = abl_calloc((size_t)(rows->positions * block), sizeof *host);
     if (host == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
+        abl_scope_fail_oom(scope);
         return NULL;
     }
     for (int64_t i = 0; i < rows->positions; i++) {
@@ -423,26 +421,14 @@ static abl_code run(const abl_patch_options *options, const abl_forward_options 
 
 abl_code abl_patch_hooked(const abl_patch_options *options, const abl_forward_options *hooks,
                           abl_forward_result *ret_result, abl_status *ret_status) {
-    ABL_ASSERT(options->model != NULL && options->graph != NULL && options->tokens != NULL);
-    abl_code code = abl_graph_check_model(options->graph, options->model, ret_status);
-    if (code == ABL_CODE_OK) {
-        code = abl_patch_check(options, ret_status);
-    }
-    if (code != ABL_CODE_OK) {
-        return code;
-    }
-    if (options->mask_function == ABL_MASK_NONE &&
-        (options->mask == NULL || options->mask_dropout == 0.0F)) {
-        return run(options, hooks, &(wanted){.keep = NULL}, ret_result, ret_status);
-    }
-    const abl_mask_sample_options function = abl_patch_mask_function(options);
+    abl_patch_options plain;
     abl_mask_sample sample;
-    code = abl_mask_sample_init(&function, &sample, ret_status);
+    abl_code code = abl_patch_check(options, ret_status);
     if (code == ABL_CODE_OK) {
-        abl_patch_options sampled = *options;
-        sampled.mask = sample.values;
-        sampled.mask_batch = (int32_t)sample.rows;
-        code = run(&sampled, hooks, &(wanted){.keep = NULL}, ret_result, ret_status);
+        code = abl_patch_sample(options, &plain, &sample, ret_status);
+    }
+    if (code == ABL_CODE_OK) {
+        code = run(&plain, hooks, &(wanted){.keep = NULL}, ret_result, ret_status);
         abl_mask_sample_finish(&sample);
     }
     return code;

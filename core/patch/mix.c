@@ -31,9 +31,7 @@ abl_tensor *abl_mix_matrix(abl_scope *scope, const abl_mask_rows *rows, const in
     ABL_CLEANUP(abl_freep)
     float *matrix = abl_calloc((size_t)(rows->positions * count * width), sizeof *matrix);
     if (matrix == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
+        abl_scope_fail_oom(scope);
         return NULL;
     }
     for (int64_t t = 0; t < rows->positions; t++) {
@@ -116,9 +114,7 @@ void abl_mix_products_write(abl_scope *scope, const abl_tensor *products, float 
     const int64_t block = abl_tensor_size(products, 1) * abl_tensor_size(products, 2);
     ABL_CLEANUP(abl_freep) float *values = abl_calloc((size_t)(planes * block), sizeof *values);
     if (values == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
+        abl_scope_fail_oom(scope);
         return;
     }
     abl_tensor_to_floats(scope, products, values, (size_t)(planes * block));

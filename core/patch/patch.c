@@ -27,8 +27,12 @@ static abl_code ablated_check(const abl_patch_options *o, abl_status *ret_status
 }
 
 abl_code abl_patch_check(const abl_patch_options *o, abl_status *ret_status) {
-    abl_code code =
-        abl_tokens_check(abl_model_get_config(o->model), o->tokens, o->batch, o->seq, ret_status);
+    ABL_ASSERT(o->model != NULL && o->graph != NULL && o->tokens != NULL);
+    abl_code code = abl_graph_check_model(o->graph, o->model, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_tokens_check(abl_model_get_config(o->model), o->tokens, o->batch, o->seq,
+                                ret_status);
+    }
     if (code == ABL_CODE_OK) {
         code = abl_prefix_check(o->prefix, o->model, o->seq, ret_status);
     }
@@ -83,29 +87,40 @@ abl_mask_sample_options abl_patch_mask_function(const abl_patch_options *o) {
                                      .rows = o->batch};
 }
 
+abl_code abl_patch_sample(const abl_patch_options *options, abl_patch_options *ret_plain,
+                          abl_mask_sample *ret_sample, abl_status *ret_status) {
+    abl_patch_options plain = *options;
+    abl_mask_sample sample = {.values = NULL};
+    bool drops = options->mask != NULL && options->mask_dropout != 0.0F;
+    if (options->mask_function != ABL_MASK_NONE || drops) {
+        const abl_mask_sample_options function = abl_patch_mask_function(options);
+        abl_code code = abl_mask_sample_init(&function, &sample, ret_status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
+        plain.mask = sample.values;
+        plain.mask_batch = (int32_t)sample.rows;
+    }
+    *ret_plain = plain;
+    *ret_sample = sample;
+    return ABL_CODE_OK;
+}
+
 abl_code abl_patcher_run_sampled(abl_patcher *patcher, const abl_patch_options *options,
                                  float *ret_logits, abl_status *ret_status) {
-    const abl_mask_sample_options function = abl_patch_mask_function(options);
+    abl_patch_options plain;
     abl_mask_sample sample;
-    abl_code code = abl_mask_sample_init(&function, &sample, ret_status);
-    if (code != ABL_CODE_OK) {
-        return code;
+    abl_code code = abl_patch_sample(options, &plain, &sample, ret_status);
+    if (code == ABL_CODE_OK) {
+        code = abl_patcher_run(patcher, &plain, ret_logits, ret_status);
+        abl_mask_sample_finish(&sample);
     }
-    abl_patch_options plain = *options;
-    plain.mask = sample.values;
-    plain.mask_batch = (int32_t)sample.rows;
-    code = abl_patcher_run(patcher, &plain, ret_logits, ret_status);
-    abl_mask_sample_finish(&sample);
     return code;
 }
 
 abl_code abl_patch_forward(const abl_patch_options *options, float *ret_logits,
                            abl_status *ret_status) {
-    ABL_ASSERT(options->model != NULL && options->graph != NULL && options->tokens != NULL);
-    abl_code code = abl_graph_check_model(options->graph, options->model, ret_status);
-    if (code == ABL_CODE_OK) {
-        code = abl_patch_check(options, ret_status);
-    }
+    abl_code code = abl_patch_check(options, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
@@ -114,10 +129,7 @@ abl_code abl_patch_forward(const abl_patch_options *options, float *ret_logits,
         code = abl_patcher_create(options->model, options->graph, &patcher, ret_status);
     }
     if (code == ABL_CODE_OK) {
-        bool plain = options->mask_function == ABL_MASK_NONE &&
-                     (options->mask == NULL || options->mask_dropout == 0.0F);
-        code = plain ? abl_patcher_run(patcher, options, ret_logits, ret_status)
-                     : abl_patcher_run_sampled(patcher, options, ret_logits, ret_status);
+        code = abl_patcher_run_sampled(patcher, options, ret_logits, ret_status);
     }
     abl_patcher_destroy(patcher);
     return code;

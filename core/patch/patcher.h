@@ -30,10 +30,15 @@ ABL_MUST_CHECK abl_code abl_patcher_run_sampled(abl_patcher *patcher,
                                                 const abl_patch_options *options, float *ret_logits,
                                                 abl_status *ret_status);
 
-/* What abl_patch_forward() fails with, before any work; model and graph fit each other already. */
+/* What abl_patch_forward() fails with, before any work. */
 ABL_MUST_CHECK abl_code abl_patch_check(const abl_patch_options *options, abl_status *ret_status);
 /* How the options' mask becomes the one that mixes. */
 abl_mask_sample_options abl_patch_mask_function(const abl_patch_options *options);
+/* The options with that mask in the place of theirs, drawn where something is to be drawn;
+ * *ret_sample, which it may be, is the caller's to finish. */
+ABL_MUST_CHECK abl_code abl_patch_sample(const abl_patch_options *options,
+                                         abl_patch_options *ret_plain, abl_mask_sample *ret_sample,
+                                         abl_status *ret_status);
 
 ABL_END_DECLS
 #endif

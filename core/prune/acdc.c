@@ -220,19 +220,6 @@ typedef struct acdc_group {
     int64_t length; /* in the order, inert ones included */
 } acdc_group;
 
-abl_effect abl_acdc_effect_of(const abl_prune *prune, const abl_batch *batch) {
-    const abl_prune_options *o = &prune->options;
-    return (abl_effect){
-        .model = o->model, .metric = o->exact_metric, .loss = abl_prune_loss(o), .batch = *batch};
-}
-
-void abl_acdc_effect(abl_scope *scope, const abl_prune *prune, const abl_batch *batch,
-                     const abl_tensor *end, abl_effect *ret_effect) {
-    *ret_effect = abl_acdc_effect_of(prune, batch);
-    abl_tensor *last = abl_tensor_select(scope, end, 1, batch->seq_len - 1);
-    abl_effect_open(scope, ret_effect, abl_tensor_contiguous(scope, last));
-}
-
 static abl_code evaluator_open(abl_prune *prune, acdc_run *run, abl_status *ret_status) {
     abl_batch batch = abl_batches_at(&prune->options.batches, 0);
     const abl_sources *ablated = NULL;

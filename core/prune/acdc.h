@@ -53,12 +53,5 @@ ABL_MUST_CHECK abl_code abl_acdc_masked_each(abl_acdc_evaluator *evaluator, cons
                                              int32_t count, double *ret_effects, int32_t *ret_tried,
                                              abl_status *ret_status);
 
-/* The effect that the options ask for, not opened yet. */
-abl_effect abl_acdc_effect_of(const abl_prune *prune, const abl_batch *batch);
-/* The effect that the options ask for, opened on the clean run that ends in `end` (batch, seq,
- * d_model). */
-void abl_acdc_effect(abl_scope *scope, const abl_prune *prune, const abl_batch *batch,
-                     const abl_tensor *end, abl_effect *ret_effect);
-
 ABL_END_DECLS
 #endif

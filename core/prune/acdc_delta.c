@@ -151,7 +151,8 @@ static abl_code delta_open(abl_acdc_delta_run *run, const abl_sources *ablated,
         return abl_fail_oom(ret_status);
     }
     differences_fill(run, ablated);
-    abl_acdc_effect(run->scope, run->prune, &run->batch, run->clean->end, &run->effect);
+    run->effect = abl_effect_make(&run->prune->options, &run->batch);
+    abl_effect_open(run->scope, &run->effect, run->clean->end);
     code = silence_find(run, ret_status);
     return code == ABL_CODE_OK ? abl_scope_status(run->scope, ret_status) : code;
 }

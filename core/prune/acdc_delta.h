@@ -107,7 +107,6 @@ abl_tensor *abl_acdc_kept_role(const abl_acdc_delta_run *run, int32_t block, abl
 /* The kept keys or values of heads begin..end before the positions that are computed. */
 abl_tensor *abl_acdc_before(abl_acdc_delta_run *run, const abl_tensor *kept, int64_t begin,
                             int64_t end);
-void abl_acdc_fail_oom(abl_scope *scope);
 
 ABL_END_DECLS
 #endif

@@ -118,7 +118,7 @@ static abl_code hooked_open(acdc_masked *self, abl_status *ret_status) {
         return abl_fail_oom(ret_status);
     }
     const int64_t shape[] = {1, self->batch.size, abl_model_get_config(o->model)->d_vocab_out};
-    self->effect = abl_acdc_effect_of(self->prune, &self->batch);
+    self->effect = abl_effect_make(o, &self->batch);
     abl_effect_open_logits(
         self->scope, &self->effect,
         abl_tensor_from_host(self->scope, ABL_DTYPE_F32, 3, shape, self->logits));
@@ -142,7 +142,8 @@ static abl_code clean_open(acdc_masked *self, abl_status *ret_status) {
         abl_sources_destroy(clean);
         return abl_fail_oom(ret_status);
     }
-    abl_acdc_effect(self->scope, self->prune, batch, clean->end, &self->effect);
+    self->effect = abl_effect_make(&self->prune->options, batch);
+    abl_effect_open(self->scope, &self->effect, clean->end);
     code = abl_scope_status(self->scope, ret_status);
     abl_sources_destroy(clean);
     return code;

@@ -21,12 +21,6 @@
 #include "core/model/prefix.h"
 #include "core/prune/rows.h"
 
-void abl_acdc_fail_oom(abl_scope *scope) {
-    abl_status status;
-    (void)abl_fail_oom(&status);
-    abl_scope_fail(scope, &status);
-}
-
 int64_t abl_acdc_positions(const abl_acdc_delta_run *run, int32_t block) {
     return block + 1 >= run->config->n_layers ? 1 : run->tail;
 }
@@ -78,7 +72,7 @@ static abl_tensor *factors(abl_acdc_delta_run *run, int32_t first, int32_t count
     ABL_CLEANUP(abl_freep)
     float *matrix = abl_calloc((size_t)(depth * count * slots), sizeof *matrix);
     if (matrix == NULL) {
-        abl_acdc_fail_oom(run->trial_scope);
+        abl_scope_fail_oom(run->trial_scope);
         return NULL;
     }
     for (int32_t src = 0; src < abl_graph_src_count(plan->graph); src++) {
@@ -192,7 +186,7 @@ static void heads_change(abl_acdc_delta_run *run, int32_t b, abl_tensor *z) {
     const int64_t count = (int64_t)block->unit_count * plan->unit_heads;
     ABL_CLEANUP(abl_freep) int64_t *heads = abl_calloc((size_t)count, sizeof *heads);
     if (heads == NULL) {
-        abl_acdc_fail_oom(scope);
+        abl_scope_fail_oom(scope);
         return;
     }
     for (int64_t i = 0; i < count; i++) {
@@ -296,7 +290,7 @@ static abl_tensor *role_heads(abl_acdc_delta_run *run, int32_t b, abl_acdc_role 
     abl_tensor *kept = abl_acdc_kept_role(run, b, role);
     ABL_CLEANUP(abl_freep) const abl_tensor **parts = abl_calloc((size_t)count, sizeof *parts);
     if (parts == NULL) {
-        abl_acdc_fail_oom(scope);
+        abl_scope_fail_oom(scope);
         return NULL;
     }
     size_t part_count = 0;
@@ -340,7 +334,7 @@ static abl_tensor *block_attention(abl_acdc_delta_run *run, int32_t b) {
     ABL_CLEANUP(abl_freep) abl_tensor **tensors = abl_calloc((size_t)count, sizeof(void *));
     ABL_CLEANUP(abl_freep) int32_t *heads = abl_calloc((size_t)head_count, sizeof *heads);
     if (tensors == NULL || heads == NULL) {
-        abl_acdc_fail_oom(scope);
+        abl_scope_fail_oom(scope);
         return NULL;
     }
     for (int32_t m = 0; m < count; m++) {

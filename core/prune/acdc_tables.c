@@ -81,7 +81,7 @@ static abl_tensor *role_of_trials(abl_acdc_delta_run *run, abl_acdc_role role) {
     ABL_CLEANUP(abl_freep)
     int64_t *ids = abl_calloc((size_t)(run->trial_count * heads), sizeof *ids);
     if (ids == NULL || run->tables[role] == NULL) {
-        abl_acdc_fail_oom(scope);
+        abl_scope_fail_oom(scope);
         return NULL;
     }
     newest_fill(run, role, ids);
@@ -118,7 +118,7 @@ static abl_tensor *units_of_trials(abl_acdc_delta_run *run, int32_t b, const abl
     ABL_CLEANUP(abl_freep)
     int64_t *ids = abl_calloc((size_t)(run->trial_count * units), sizeof *ids);
     if (ids == NULL) {
-        abl_acdc_fail_oom(scope);
+        abl_scope_fail_oom(scope);
         return NULL;
     }
     for (int32_t k = 0; k < run->trial_count; k++) {

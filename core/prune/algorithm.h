@@ -1,6 +1,10 @@
 /* algorithm.h -- what a prune algorithm implements; for core/prune only.
  *
  * prune.c checks the options, owns the scores, and counts steps; an algorithm does one step's work.
+ *
+ * OWNERSHIP  `state` is the algorithm's, which close() frees; the rest is prune.c's.
+ * THREADS    The device's executor thread only; bytes_estimate() on any.
+ * ERRORS     Fallible calls return a code and fill *ret_status; after a failure only close().
  */
 #ifndef ABLATE_CORE_PRUNE_ALGORITHM_H
 #define ABLATE_CORE_PRUNE_ALGORITHM_H
@@ -56,6 +60,9 @@ int64_t abl_prune_hooked_bytes(const abl_prune_options *options, bool gradient);
  * the algorithm goes there. */
 ABL_MUST_CHECK abl_code abl_prune_check_hooks(const abl_prune_options *options,
                                               const abl_batches *batches, abl_status *ret_status);
+
+/* For open(): that every batch has the answers which the loss needs. */
+ABL_MUST_CHECK abl_code abl_prune_check_answers(const abl_prune *prune, abl_status *ret_status);
 
 /* The loss of the options' functions, and its gradient by the logits over one batch: an
  * abl_logits_loss_cb, whose user_data is an abl_prune_batch_loss. */

@@ -63,12 +63,7 @@ static abl_code options_check(const abl_prune *prune, abl_status *ret_status) {
                         "eap_ig goes from the corrupt prompt's input to the clean one's, so its "
                         "ablation must be RESAMPLE; only its method ACTIVATIONS takes others");
     }
-    abl_code code = ABL_CODE_OK;
-    for (int32_t i = 0; code == ABL_CODE_OK && i < prune->batch_count; i++) {
-        abl_batch batch = abl_batches_at(&o->batches, i);
-        code = abl_loss_check(abl_prune_loss(o), &batch, ret_status);
-    }
-    return code;
+    return abl_prune_check_answers(prune, ret_status);
 }
 
 static abl_code eap_ig_open(abl_prune *prune, abl_status *ret_status) {
@@ -271,9 +266,7 @@ static void eap_ig_close(abl_prune *prune) {
 
 static int64_t eap_ig_bytes_estimate(const abl_prune_options *options) {
     const abl_model_config *c = abl_model_get_config(options->model);
-    int64_t batch = options->batches.batch_size < options->batches.count
-                        ? options->batches.batch_size
-                        : options->batches.count;
+    int64_t batch = abl_batches_rows_max(&options->batches);
     int64_t seq = abl_dataset_seq_len(options->batches.dataset);
     int64_t run = 4 * batch * seq *
                   (c->d_model + c->n_layers * ((int64_t)c->n_heads * c->d_head + c->d_model));

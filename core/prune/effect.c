@@ -5,12 +5,7 @@
 #include "core/prune/effect.h"
 
 #include "core/base/mem.h"
-
-static void fail_oom(abl_scope *scope) {
-    abl_status status;
-    (void)abl_fail_oom(&status);
-    abl_scope_fail(scope, &status);
-}
+#include "core/prune/algorithm.h"
 
 abl_code abl_effect_check(abl_exact_metric metric, abl_loss loss, const abl_batch *batch,
                           abl_status *ret_status) {
@@ -25,7 +20,7 @@ static void row_means(abl_scope *scope, const abl_effect *effect, const abl_tens
     const int64_t batch = effect->batch.size;
     ABL_CLEANUP(abl_freep) float *host = abl_calloc((size_t)(count * batch), sizeof *host);
     if (host == NULL) {
-        fail_oom(scope);
+        abl_scope_fail_oom(scope);
         return;
     }
     abl_tensor_to_floats(scope, rows, host, (size_t)(count * batch));
@@ -46,9 +41,14 @@ static void effect_mse(abl_scope *scope, const abl_effect *effect, const abl_ten
 
 /* ---- losses ---------------------------------------------------------------------------------- */
 
-/* y (count, batch, d_model), after the final norm -> each run's loss, by the answers' columns
- * alone. */
-static void loss_by_columns(abl_scope *scope, const abl_effect *effect, const abl_tensor *y,
+/* Whether a loss reads the answers' columns alone: it does not normalize over the vocabulary. */
+static bool is_by_columns(const abl_effect *effect) {
+    return effect->metric == ABL_EXACT_LOSS && effect->loss.grad_function == ABL_GRAD_LOGIT &&
+           effect->loss.answer_function != ABL_ANSWER_MSE;
+}
+
+/* x (count, batch, d_model), before the final norm -> each run's loss. */
+static void loss_by_columns(abl_scope *scope, const abl_effect *effect, const abl_tensor *x,
                             int64_t count, double *ret_losses) {
     const abl_model_weights *weights = abl_model_get_weights(effect->model);
     const int64_t batch = effect->batch.size;
@@ -58,7 +58,7 @@ static void loss_by_columns(abl_scope *scope, const abl_effect *effect, const ab
     ABL_CLEANUP(abl_freep) float *factors = abl_calloc((size_t)(batch * n), sizeof *factors);
     ABL_CLEANUP(abl_freep) float *logits = abl_calloc((size_t)(count * batch * n), sizeof *logits);
     if (columns == NULL || factors == NULL || logits == NULL) {
-        fail_oom(scope);
+        abl_scope_fail_oom(scope);
         return;
     }
     abl_loss_columns(effect->loss, &effect->batch, n, columns, factors);
@@ -68,6 +68,8 @@ static void loss_by_columns(abl_scope *scope, const abl_effect *effect, const ab
     w = abl_tensor_view(scope, abl_tensor_contiguous(scope, w), 3,
                         (const int64_t[]){width, batch, n});
     w = abl_tensor_permute(scope, w, 3, (const int64_t[]){1, 0, 2}); /* (batch, d, n) */
+    abl_tensor *y =
+        abl_block_norm_forward(scope, effect->model, 0, ABL_BLOCK_NORM_FINAL, x, NULL, NULL);
     abl_tensor *by_row = abl_tensor_permute(scope, y, 3, (const int64_t[]){1, 0, 2});
     abl_tensor *out = abl_tensor_matmul(scope, by_row, w); /* (batch, count, n) */
     if (weights->b_unembed != NULL) {
@@ -93,7 +95,7 @@ static void loss_by_logits(abl_scope *scope, const abl_effect *effect, const abl
     const size_t per = (size_t)effect->batch.size * (size_t)vocab;
     ABL_CLEANUP(abl_freep) float *host = abl_calloc((size_t)count * per, sizeof *host);
     if (host == NULL) {
-        fail_oom(scope);
+        abl_scope_fail_oom(scope);
         return;
     }
     abl_tensor_to_floats(scope, logits, host, (size_t)count * per);
@@ -123,44 +125,46 @@ void abl_effect_of_logits(abl_scope *scope, const abl_effect *effect, const abl_
 
 void abl_effect_of(abl_scope *scope, const abl_effect *effect, const abl_tensor *x, int64_t count,
                    double *ret_effects) {
-    bool columns = effect->metric == ABL_EXACT_LOSS &&
-                   effect->loss.grad_function == ABL_GRAD_LOGIT &&
-                   effect->loss.answer_function != ABL_ANSWER_MSE;
-    if (!columns) {
+    if (!is_by_columns(effect)) {
         abl_effect_of_logits(scope, effect, abl_block_unembed(scope, effect->model, x, NULL, NULL),
                              count, ret_effects);
         return;
     }
-    abl_tensor *y =
-        abl_block_norm_forward(scope, effect->model, 0, ABL_BLOCK_NORM_FINAL, x, NULL, NULL);
-    loss_by_columns(scope, effect, y, count, ret_effects);
+    loss_by_columns(scope, effect, x, count, ret_effects);
     for (int64_t k = 0; k < count; k++) {
         ret_effects[k] -= effect->clean_loss;
     }
 }
 
+/* ---- the clean run --------------------------------------------------------------------------- */
+
+abl_effect abl_effect_make(const abl_prune_options *options, const abl_batch *batch) {
+    return (abl_effect){.model = options->model,
+                        .metric = options->exact_metric,
+                        .loss = abl_prune_loss(options),
+                        .batch = *batch};
+}
+
 void abl_effect_open(abl_scope *scope, abl_effect *effect, const abl_tensor *end) {
-    abl_tensor *x = abl_tensor_unsqueeze(scope, end, 0);
-    effect->clean = NULL;
-    effect->clean_loss = 0;
-    if (effect->metric == ABL_EXACT_LOSS) {
-        double clean_loss = 0;
-        abl_effect_of(scope, effect, x, 1, &clean_loss);
-        effect->clean_loss = clean_loss;
+    abl_tensor *last = abl_tensor_select(scope, end, 1, effect->batch.seq_len - 1);
+    abl_tensor *x = abl_tensor_unsqueeze(scope, abl_tensor_contiguous(scope, last), 0);
+    if (is_by_columns(effect)) {
+        loss_by_columns(scope, effect, x, 1, &effect->clean_loss);
         return;
     }
     abl_effect_open_logits(scope, effect, abl_block_unembed(scope, effect->model, x, NULL, NULL));
 }
 
 void abl_effect_open_logits(abl_scope *scope, abl_effect *effect, abl_tensor *logits) {
-    effect->clean = NULL;
-    effect->clean_loss = 0;
-    if (effect->metric == ABL_EXACT_LOSS) {
-        double clean_loss = 0;
-        abl_effect_of_logits(scope, effect, logits, 1, &clean_loss);
-        effect->clean_loss = clean_loss;
-        return;
+    switch (effect->metric) {
+    case ABL_EXACT_LOSS:
+        loss_by_logits(scope, effect, logits, 1, &effect->clean_loss);
+        break;
+    case ABL_EXACT_KL_DIV:
+        effect->clean = abl_tensor_log_softmax(scope, logits, 2);
+        break;
+    case ABL_EXACT_MSE:
+        effect->clean = logits;
+        break;
     }
-    effect->clean =
-        effect->metric == ABL_EXACT_KL_DIV ? abl_tensor_log_softmax(scope, logits, 2) : logits;
 }

@@ -32,8 +32,9 @@ typedef struct abl_effect {
 /* Rows that the effect cannot be computed for: as abl_loss_check(). */
 ABL_MUST_CHECK abl_code abl_effect_check(abl_exact_metric metric, abl_loss loss,
                                          const abl_batch *batch, abl_status *ret_status);
-/* The clean run ends in `end` (batch, d_model): Resid End at the last position. model, metric, loss
- * and batch are set. */
+/* What the options ask for, to be opened. */
+abl_effect abl_effect_make(const abl_prune_options *options, const abl_batch *batch);
+/* The clean run ends in `end` (batch, seq, d_model), Resid End: its last position counts. */
 void abl_effect_open(abl_scope *scope, abl_effect *effect, const abl_tensor *end);
 /* The same from the clean run's logits (1, batch, vocab). */
 void abl_effect_open_logits(abl_scope *scope, abl_effect *effect, abl_tensor *logits);

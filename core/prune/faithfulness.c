@@ -138,9 +138,7 @@ abl_tensor *abl_faithfulness_backward(abl_scope *scope, abl_faithfulness target,
     ABL_CLEANUP(abl_freep) float *host = abl_calloc(2 * count, sizeof *host);
     ABL_CLEANUP(abl_freep) float *factors = abl_calloc((size_t)batch->size, sizeof *factors);
     if (host == NULL || factors == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
+        abl_scope_fail_oom(scope);
         return NULL;
     }
     abl_tensor_to_floats(scope, logits, host, count);

@@ -207,13 +207,8 @@ static void differences_fill(abl_candidates *c, const abl_sources *ablated) {
 
 static void effect_open(abl_candidates *c) {
     abl_exact_run *state = c->state;
-    abl_scope *scope = state->batch_scope;
-    abl_tensor *last = abl_tensor_select(scope, state->clean->end, 1, c->seq - 1);
-    state->effect = (abl_effect){.model = c->model,
-                                 .metric = c->prune->options.exact_metric,
-                                 .loss = abl_prune_loss(&c->prune->options),
-                                 .batch = c->batch};
-    abl_effect_open(scope, &state->effect, abl_tensor_contiguous(scope, last));
+    state->effect = abl_effect_make(&c->prune->options, &c->batch);
+    abl_effect_open(state->batch_scope, &state->effect, state->clean->end);
 }
 
 static abl_code batch_open(abl_candidates *c, abl_status *ret_status) {
@@ -380,9 +375,7 @@ static int64_t ground_truth_bytes(const abl_prune_options *options) {
     }
     const abl_model_config *c = abl_model_get_config(options->model);
     int64_t seq = abl_dataset_seq_len(options->batches.dataset);
-    int64_t batch = options->batches.batch_size < options->batches.count
-                        ? options->batches.batch_size
-                        : options->batches.count;
+    int64_t batch = abl_batches_rows_max(&options->batches);
     int64_t tokens = batch * seq;
     int64_t candidates = TOKENS_PER_CHUNK / tokens < 1 ? 1 : TOKENS_PER_CHUNK / tokens;
     int64_t arena = (ABL_SLOT_SOURCES + (int64_t)abl_graph_src_count(options->graph)) * c->d_model;

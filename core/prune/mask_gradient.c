@@ -15,15 +15,6 @@ typedef struct mask_gradient {
     bool integrated;
 } mask_gradient;
 
-static abl_code answers_check(const abl_prune *prune, abl_status *ret_status) {
-    abl_code code = ABL_CODE_OK;
-    for (int32_t i = 0; code == ABL_CODE_OK && i < prune->batch_count; i++) {
-        abl_batch batch = abl_batches_at(&prune->options.batches, i);
-        code = abl_loss_check(abl_prune_loss(&prune->options), &batch, ret_status);
-    }
-    return code;
-}
-
 /* At mask 0 no destination reads any of the ablation's residual; in a simple graph it is what
  * sources emit. */
 static bool residuals_needed(const abl_prune_options *o) {
@@ -33,7 +24,7 @@ static bool residuals_needed(const abl_prune_options *o) {
 
 static abl_code open_points(abl_prune *prune, int32_t point_count, bool integrated,
                             abl_status *ret_status) {
-    abl_code code = answers_check(prune, ret_status);
+    abl_code code = abl_prune_check_answers(prune, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
@@ -157,9 +148,7 @@ static void close(abl_prune *prune) {
 
 static int64_t bytes_estimate(const abl_prune_options *options) {
     const abl_model_config *c = abl_model_get_config(options->model);
-    int64_t batch = options->batches.batch_size < options->batches.count
-                        ? options->batches.batch_size
-                        : options->batches.count;
+    int64_t batch = abl_batches_rows_max(&options->batches);
     int64_t seq = abl_dataset_seq_len(options->batches.dataset);
     if (options->interventions.count > 0) {
         return abl_prune_hooked_bytes(options, true) +

@@ -175,6 +175,15 @@ abl_loss abl_prune_loss(const abl_prune_options *options) {
                       .answer_function = options->answer_function};
 }
 
+abl_code abl_prune_check_answers(const abl_prune *prune, abl_status *ret_status) {
+    abl_code code = ABL_CODE_OK;
+    for (int32_t i = 0; code == ABL_CODE_OK && i < prune->batch_count; i++) {
+        abl_batch batch = abl_batches_at(&prune->options.batches, i);
+        code = abl_loss_check(abl_prune_loss(&prune->options), &batch, ret_status);
+    }
+    return code;
+}
+
 abl_tensor *abl_prune_loss_gradient(abl_scope *scope, const abl_tensor *logits, void *user_data) {
     const abl_prune_batch_loss *of = user_data;
     return abl_loss_backward_dense(scope, of->loss, of->batch, logits);
@@ -183,8 +192,7 @@ abl_tensor *abl_prune_loss_gradient(abl_scope *scope, const abl_tensor *logits, 
 int64_t abl_prune_hooked_bytes(const abl_prune_options *options, bool gradient) {
     const abl_batches *batches = &options->batches;
     const abl_batch largest = {.prefix = batches->prefix,
-                               .size = batches->batch_size < batches->count ? batches->batch_size
-                                                                            : batches->count,
+                               .size = abl_batches_rows_max(batches),
                                .seq_len = abl_dataset_seq_len(batches->dataset)};
     const abl_patch_options pass = abl_prune_pass(options, &largest);
     return abl_patch_hooked_run_bytes(&pass, gradient);

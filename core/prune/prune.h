@@ -184,8 +184,8 @@ typedef struct abl_prune_progress {
  *   INVALID_ARGUMENT    ORDER_INVALID              acdc: edges twice, or not down the layers
  *   INVALID_ARGUMENT    ABLATION_SHAPE             the resident ablation is of other prompts
  *   INVALID_ARGUMENT    SEQ_LEN_MISMATCH           prompts are not as long as the graph's positions
- *   INVALID_ARGUMENT    ANSWERS_MISSING            the answer function needs answers that a row
- * lacks INVALID_ARGUMENT    EDGE_INDEX_INVALID, BATCH_SIZE_INVALID, SPLIT_INVALID
+ *   INVALID_ARGUMENT    ANSWERS_MISSING            the loss needs answers that a row lacks
+ *   INVALID_ARGUMENT    EDGE_INDEX_INVALID, BATCH_SIZE_INVALID, SPLIT_INVALID
  *   those of abl_interventions_check(), and HOOK_CANNOT_FIRE, the algorithm's name in front
  *   RESOURCE_EXHAUSTED  OUT_OF_HOST_MEMORY */
 ABL_MUST_CHECK abl_code abl_prune_create(const abl_prune_options *options, abl_prune **ret_prune,

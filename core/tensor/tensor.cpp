@@ -183,6 +183,12 @@ extern "C" void abl_scope_fail(abl_scope *scope, const abl_status *status) {
     }
 }
 
+extern "C" void abl_scope_fail_oom(abl_scope *scope) {
+    abl_status status;
+    (void)abl_fail_oom(&status);
+    abl_scope_fail(scope, &status);
+}
+
 extern "C" size_t abl_scope_mark(const abl_scope *scope) {
     return scope->tensors.size();
 }

@@ -104,6 +104,7 @@ ABL_MUST_CHECK abl_code abl_scope_status(const abl_scope *scope, abl_status *ret
 bool abl_scope_failed(const abl_scope *scope);
 /* Puts a failure of the caller's own in the scope, unless one is there. */
 void abl_scope_fail(abl_scope *scope, const abl_status *status);
+void abl_scope_fail_oom(abl_scope *scope); /* with abl_fail_oom() */
 
 /* A loop marks before its body and rewinds after it, so that memory does not pile up. Everything
  * made since the mark goes, except `survivors`: they stay in the scope, under new marks. */

@@ -102,7 +102,7 @@ static void ablation_rows(abl_table *table, const ProtobufCMessage *page) {
 
 int abl_cmd_ablations_list(abl_cli *cli) {
     static const abl_rpc_method method = ABL_RPC("CacheService", "ListAblations", list_ablations);
-    static const abl_column columns[] = {{"id", false, true},     {"type", false, true},
+    static const abl_column columns[] = {{"id", false, false},    {"type", false, true},
                                          {"model", false, true},  {"prompts", true, false},
                                          {"tokens", true, false}, {"size", true, false},
                                          {"jobs", true, false}};

@@ -55,7 +55,7 @@ static void cache_rows(abl_table *table, const ProtobufCMessage *page) {
 int abl_cmd_caches_list(abl_cli *cli) {
     static const abl_rpc_method method = ABL_RPC("CacheService", "ListKvCaches", list_kv_caches);
     static const abl_column columns[] = {
-        {"id", false, true},    {"model", false, true}, {"tokens", true, false},
+        {"id", false, false},   {"model", false, true}, {"tokens", true, false},
         {"size", true, false},  {"hits", true, false},  {"last use", true, false},
         {"users", true, false},
     };

@@ -116,7 +116,7 @@ static void dataset_rows(abl_table *table, const ProtobufCMessage *page) {
 
 int abl_cmd_dataset_list(abl_cli *cli) {
     static const abl_rpc_method method = ABL_RPC("DatasetService", "ListDatasets", list_datasets);
-    static const abl_column columns[] = {{"id", false, true},
+    static const abl_column columns[] = {{"id", false, false},
                                          {"name", false, true},
                                          {"prompts", true, false},
                                          {"size", true, false},

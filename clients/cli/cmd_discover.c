@@ -236,31 +236,6 @@ static void spell_algorithms(unsigned set, char *out, size_t size) {
     }
 }
 
-/* What can be seen to be wrong before anything is done. */
-static int check_options(const abl_cli *cli) {
-    const abl_args *args = cli->args;
-    int64_t given = args->count[ABL_OPTION_ALGORITHM];
-    unsigned chosen = 1U << (given == 0 ? ALGORITHM_EAP : given);
-    for (size_t i = 0; i < ABL_COUNT_OF(owned_options); i++) {
-        if (args->given[owned_options[i].option] && (owned_options[i].of & chosen) == 0) {
-            char theirs[160] = "";
-            char ours[64] = "";
-            spell_algorithms(owned_options[i].of, theirs, sizeof theirs);
-            spell_algorithms(chosen, ours, sizeof ours);
-            return abl_cli_usage(cli, "--%s does nothing with --algorithm %s: it is for %s",
-                                 abl_option_of((int)owned_options[i].option).name, ours, theirs);
-        }
-    }
-    if (args->given[ABL_OPTION_IG] && args->given[ABL_OPTION_MASK_VALUE]) {
-        return abl_cli_usage(cli, "--ig and --mask-value are two places to take the gradient at: "
-                                  "give one of them");
-    }
-    char problem[4352];
-    return abl_out_possible(args->text[ABL_OPTION_OUT], problem, sizeof problem)
-               ? ABL_EXIT_OK
-               : abl_cli_error(cli, "%s", problem);
-}
-
 /* The choices of --method, --grad and --answer, from 1, are the protocol's numbers. */
 static void set_eap_ig(const abl_args *args, Ablate__V1__EapIg *eap_ig) {
     eap_ig->method = (Ablate__V1__EapIgMethod)args->count[ABL_OPTION_METHOD];
@@ -520,23 +495,56 @@ static int follow_job(abl_cli *cli, const Ablate__V1__PruneJobSpec *spec, size_t
     return job.code;
 }
 
-int abl_cmd_discover(abl_cli *cli) {
+/* What can be seen to be wrong before anything is done. */
+static int check_options(const abl_cli *cli, algorithms *all) {
     const abl_args *args = cli->args;
     if (!args->given[ABL_OPTION_DATASET]) {
         return abl_cli_usage(cli, "discover needs --dataset: a file in AutoCircuit's JSON, or the "
                                   "id of an uploaded one");
     }
-    int code = check_options(cli);
-    if (code != ABL_EXIT_OK) {
-        return code;
+    int64_t given = args->count[ABL_OPTION_ALGORITHM];
+    unsigned chosen = 1U << (given == 0 ? ALGORITHM_EAP : given);
+    for (size_t i = 0; i < ABL_COUNT_OF(owned_options); i++) {
+        if (args->given[owned_options[i].option] && (owned_options[i].of & chosen) == 0) {
+            char theirs[160] = "";
+            char ours[64] = "";
+            spell_algorithms(owned_options[i].of, theirs, sizeof theirs);
+            spell_algorithms(chosen, ours, sizeof ours);
+            return abl_cli_usage(cli, "--%s does nothing with --algorithm %s: it is for %s",
+                                 abl_option_of((int)owned_options[i].option).name, ours, theirs);
+        }
     }
-    code = ABL_EXIT_ERROR;
-    ABL_CLEANUP(abl_freep) char *graph_id = abl_cli_graph(cli, &code);
-    if (graph_id == NULL) {
-        return code;
+    if (args->given[ABL_OPTION_IG] && args->given[ABL_OPTION_MASK_VALUE]) {
+        return abl_cli_usage(cli, "--ig and --mask-value are two places to take the gradient at: "
+                                  "give one of them");
     }
+    if (!set_sizes(args->text[ABL_OPTION_SIZES], all)) {
+        return abl_cli_usage(cli, "--sizes takes up to %d numbers of edges above 0",
+                             ABL_CIRCUIT_COUNT_MAX);
+    }
+    if (!set_taus(args->text[ABL_OPTION_TAU], all)) {
+        return abl_cli_usage(cli, "--tau takes up to %d numbers", ABL_TAU_COUNT_MAX);
+    }
+    int64_t target = args->count[ABL_OPTION_TARGET];
+    if (given == ALGORITHM_ACDC ? acdc_target(target) < 0 : target > TARGET_TRAININGS) {
+        return abl_cli_usage(cli, "--target: acdc takes kl-div, mse and answer-diff; probing takes "
+                                  "all but answer-diff");
+    }
+    char problem[4352];
+    return abl_out_possible(args->text[ABL_OPTION_OUT], problem, sizeof problem)
+               ? ABL_EXIT_OK
+               : abl_cli_error(cli, "%s", problem);
+}
+
+/* Uploads, loads and makes what is missing, in the order in which it costs more, and follows the
+ * job. */
+static int run_job(abl_cli *cli, algorithms *all, const abl_cli_interventions *set) {
+    const abl_args *args = cli->args;
+    int code = ABL_EXIT_ERROR;
     ABL_CLEANUP(abl_freep) char *dataset_id = abl_cli_dataset(cli, &code);
-    if (dataset_id == NULL) {
+    ABL_CLEANUP(abl_freep)
+    char *graph_id = dataset_id == NULL ? NULL : abl_cli_graph(cli, &code);
+    if (graph_id == NULL) {
         return code;
     }
     int64_t top = args->given[ABL_OPTION_TOP] ? args->count[ABL_OPTION_TOP] : TOP_DEFAULT;
@@ -554,6 +562,13 @@ int abl_cmd_discover(abl_cli *cli) {
         spec.ablation_id = ablation_id;
     }
     spec.ablate_by_clean = args->given[ABL_OPTION_CLEAN];
+    spec.interventions = set->items;
+    spec.n_interventions = set->count;
+    return set_algorithm(args, all, &spec) ? follow_job(cli, &spec, (size_t)top)
+                                           : abl_cli_error(cli, "out of memory");
+}
+
+int abl_cmd_discover(abl_cli *cli) {
     algorithms all = {
         .eap = ABLATE__V1__EDGE_ATTRIBUTION_PATCHING__INIT,
         .gradient = ABLATE__V1__MASK_GRADIENT__INIT,
@@ -565,29 +580,15 @@ int abl_cmd_discover(abl_cli *cli) {
         .circuits = ABLATE__V1__CIRCUIT_PROBING__INIT,
         .acdc = ABLATE__V1__ACDC__INIT,
     };
-    if (!set_sizes(args->text[ABL_OPTION_SIZES], &all)) {
-        return abl_cli_usage(cli, "--sizes takes up to %d numbers of edges above 0",
-                             ABL_CIRCUIT_COUNT_MAX);
-    }
-    if (!set_taus(args->text[ABL_OPTION_TAU], &all)) {
-        return abl_cli_usage(cli, "--tau takes up to %d numbers", ABL_TAU_COUNT_MAX);
-    }
-    bool acdc = args->count[ABL_OPTION_ALGORITHM] == ALGORITHM_ACDC;
-    int64_t target = args->count[ABL_OPTION_TARGET];
-    if (acdc ? acdc_target(target) < 0 : target > TARGET_TRAININGS) {
-        return abl_cli_usage(cli, "--target: acdc takes kl-div, mse and answer-diff; probing takes "
-                                  "all but answer-diff");
-    }
     abl_cli_interventions set = {.count = 0};
-    code = abl_cli_read_interventions(cli, &set);
-    if (code != ABL_EXIT_OK) {
-        return code;
+    int code = check_options(cli, &all);
+    if (code == ABL_EXIT_OK) {
+        code = abl_cli_read_interventions(cli, &set);
     }
-    spec.interventions = set.items;
-    spec.n_interventions = set.count;
-    code = set_algorithm(args, &all, &spec) ? follow_job(cli, &spec, (size_t)top)
-                                            : abl_cli_error(cli, "out of memory");
-    abl_interventions_free(&set);
+    if (code == ABL_EXIT_OK) {
+        code = run_job(cli, &all, &set);
+        abl_interventions_free(&set);
+    }
     algorithms_finish(&all);
     return code;
 }

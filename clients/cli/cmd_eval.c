@@ -64,7 +64,8 @@ typedef struct sweep {
     abl_column columns[METRIC_COUNT_MAX + 1];
     int64_t sizes[ABL_CIRCUIT_COUNT_MAX];
     double shares[ABL_CIRCUIT_COUNT_MAX];
-    Ablate__V1__EdgeCounts counts; /* shares, or a rule */
+    size_t share_count;
+    Ablate__V1__EdgeCounts counts; /* a rule */
     Ablate__V1__Metric wanted[METRIC_COUNT_MAX];
     Ablate__V1__CircuitSweep message;
     Ablate__V1__EvaluateCircuitsRequest request;
@@ -154,15 +155,17 @@ static int parse_size(sweep *run, const char *item) {
     double value = share ? strtod(item, &end) : (double)strtoll(item, &end, 10);
     if (end == item || *end != '\0' || !(value >= 0) || (share && value > 1)) {
         return abl_cli_usage(run->cli,
-                             "--sizes takes numbers of edges (100), shares of all edges (0.1), or "
-                             "one of all, logarithmic and groups, not '%s'",
+                             rule_of(item) != 0
+                                 ? "--sizes: '%s' stands alone; in a list the whole graph is 1.0"
+                                 : "--sizes takes numbers of edges (100), shares of all edges "
+                                   "(0.1), or one of all, logarithmic and groups, not '%s'",
                              item);
     }
-    if (run->message.n_edge_counts + run->counts.n_shares == ABL_CIRCUIT_COUNT_MAX) {
+    if (run->message.n_edge_counts + run->share_count == ABL_CIRCUIT_COUNT_MAX) {
         return abl_cli_usage(run->cli, "--sizes takes at most %d sizes", ABL_CIRCUIT_COUNT_MAX);
     }
     if (share) {
-        run->shares[run->counts.n_shares++] = value;
+        run->shares[run->share_count++] = value;
     } else {
         run->sizes[run->message.n_edge_counts++] = (int64_t)value;
     }
@@ -173,7 +176,6 @@ static int parse_sizes(sweep *run, const char *list) {
     char item[32];
     int rule = list == NULL ? 0 : rule_of(list);
     run->message.edge_counts = run->sizes;
-    run->counts.shares = run->shares;
     if (rule != 0) {
         run->counts.kind = (Ablate__V1__EdgeCountsKind)rule;
         run->message.sizes = &run->counts;
@@ -185,10 +187,37 @@ static int parse_sizes(sweep *run, const char *list) {
             return code;
         }
     }
-    if (run->counts.n_shares > 0) {
-        run->message.sizes = &run->counts;
-    }
     return ABL_EXIT_OK;
+}
+
+/* Shares as numbers of edges of the job's graph. EdgeCounts.shares are AutoCircuit's, whose rules
+ * leave 0 and all out of short lists and add them to long ones; here, what is asked for is run. */
+static int resolve_shares(abl_cli *cli, sweep *run) {
+    static const abl_rpc_method get_job = ABL_RPC("PruneService", "GetJob", get_job);
+    static const abl_rpc_method get_graph = ABL_RPC("GraphService", "GetGraph", get_graph);
+    int code = ABL_EXIT_OK;
+    if (run->share_count == 0) {
+        return code;
+    }
+    Ablate__V1__GetJobRequest job = ABLATE__V1__GET_JOB_REQUEST__INIT;
+    job.job_id = run->message.job_id;
+    ABL_CLEANUP(abl_rpc_freep)
+    ProtobufCMessage *found = abl_cli_call(cli, &get_job, &job.base, &code);
+    if (found == NULL) {
+        return code;
+    }
+    Ablate__V1__GetGraphRequest graph = ABLATE__V1__GET_GRAPH_REQUEST__INIT;
+    graph.graph_id = ((const Ablate__V1__GetJobResponse *)found)->job->spec->graph_id;
+    ABL_CLEANUP(abl_rpc_freep)
+    ProtobufCMessage *response = abl_cli_call(cli, &get_graph, &graph.base, &code);
+    if (response == NULL) {
+        return code;
+    }
+    int64_t edge_count = ((const Ablate__V1__GetGraphResponse *)response)->graph->edge_count;
+    for (size_t i = 0; i < run->share_count; i++) {
+        run->sizes[run->message.n_edge_counts++] = (int64_t)(run->shares[i] * (double)edge_count);
+    }
+    return code;
 }
 
 static int parse_metrics(sweep *run, const char *list) {
@@ -268,14 +297,10 @@ int abl_cmd_eval(abl_cli *cli) {
         .counts = ABLATE__V1__EDGE_COUNTS__INIT,
     };
     ABL_CLEANUP(abl_freep)
-    char *dataset =
-        abl_strdup(args->given[ABL_OPTION_DATASET] ? args->text[ABL_OPTION_DATASET] : "");
-    ABL_CLEANUP(abl_freep)
     char *ablation =
         abl_strdup(args->given[ABL_OPTION_ABLATION_ID] ? args->text[ABL_OPTION_ABLATION_ID] : "");
     run.message.job_id = args->operands[0];
     run.message.ablation_id = ablation;
-    run.message.dataset_id = dataset;
     /* The choices of --patch, from 1, are PatchType's numbers. */
     run.message.patch_type = (Ablate__V1__PatchType)args->count[ABL_OPTION_PATCH];
     run.message.ablation_type = (Ablate__V1__AblationType)args->count[ABL_OPTION_ABLATION];
@@ -299,7 +324,17 @@ int abl_cmd_eval(abl_cli *cli) {
     }
     run.message.interventions = set.items;
     run.message.n_interventions = set.count;
-    code = make_table(&run) ? evaluate(cli, &run) : abl_cli_error(cli, "out of memory");
+    ABL_CLEANUP(abl_freep) char *dataset = NULL; /* NULL: the job's own */
+    if (args->given[ABL_OPTION_DATASET]) {
+        dataset = abl_cli_dataset(cli, &code);
+        run.message.dataset_id = dataset;
+    }
+    if (code == ABL_EXIT_OK) {
+        code = resolve_shares(cli, &run);
+    }
+    if (code == ABL_EXIT_OK) {
+        code = make_table(&run) ? evaluate(cli, &run) : abl_cli_error(cli, "out of memory");
+    }
     abl_interventions_free(&set);
     abl_table_destroy(run.table);
     abl_table_destroy(run.areas);

@@ -36,9 +36,8 @@ static void graph_row(abl_table *table, const Ablate__V1__Graph *graph) {
 }
 
 static const abl_column graph_columns[] = {
-    {"id", false, true},      {"model", false, true},        {"edges", true, false},
-    {"sources", true, false}, {"destinations", true, false}, {"options", false, true},
-    {"owner", false, true},
+    {"id", false, false},   {"model", false, true},   {"edges", true, false}, {"srcs", true, false},
+    {"dests", true, false}, {"options", false, true}, {"owner", false, true},
 };
 
 static void graph_rows(abl_table *table, const ProtobufCMessage *page) {
@@ -204,6 +203,10 @@ int abl_cmd_graph_edges(abl_cli *cli) {
     }
     if (cli->json || shown.code != ABL_EXIT_OK) {
         return shown.code;
+    }
+    if (abl_table_row_count(table) == 0 && shown.left != 0) {
+        abl_cli_say(cli, "no edge of this graph is like that");
+        return ABL_EXIT_OK;
     }
     return abl_cli_print_table(cli, table);
 }

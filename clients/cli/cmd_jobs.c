@@ -2,6 +2,8 @@
 /* cmd_jobs.c -- `ablate jobs ...`: list, show, watch, cancel, and fetch the scores of jobs. */
 #include "clients/cli/job_view.h"
 
+#include <jansson.h>
+#include <string.h>
 #include <time.h>
 
 static const char *state_name(Ablate__V1__JobState state, char *buffer, size_t size) {
@@ -18,6 +20,20 @@ static void when(int64_t ms, char *buffer, size_t size) {
     }
 }
 
+/* The time of today, the day of another day. */
+static void short_when(int64_t ms, char *buffer, size_t size) {
+    enum { DAY = 10 }; /* bytes of 2026-11-24 */
+    char today[32];
+    char full[32];
+    when((int64_t)time(NULL) * 1000, today, sizeof today);
+    when(ms, full, sizeof full);
+    if (strncmp(full, today, DAY) == 0 && full[0] != '\0') {
+        (void)snprintf(buffer, size, "%s", full + DAY + 1);
+    } else {
+        (void)snprintf(buffer, size, "%.*s", DAY, full);
+    }
+}
+
 static void job_rows(abl_table *table, const ProtobufCMessage *page) {
     const Ablate__V1__ListJobsResponse *list = (const Ablate__V1__ListJobsResponse *)page;
     for (size_t i = 0; i < list->n_jobs; i++) {
@@ -26,15 +42,15 @@ static void job_rows(abl_table *table, const ProtobufCMessage *page) {
         char elapsed[24];
         char created[32];
         abl_text_duration(elapsed, sizeof elapsed, job->elapsed_ms);
-        when(job->created_ms, created, sizeof created);
+        short_when(job->created_ms, created, sizeof created);
         abl_table_add(table, "%s", job->job_id);
         abl_table_add(table, "%s", abl_job_algorithm(job->spec));
         abl_table_add(table, "%s", state_name(job->state, state, sizeof state));
         abl_table_add(table, "%lld/%lld", (long long)job->done_units, (long long)job->total_units);
         abl_table_add(table, "%s", elapsed);
-        abl_table_add(table, "%s", job->spec == NULL ? "" : job->spec->graph_id);
-        abl_table_add(table, "%s", job->owner);
         abl_table_add(table, "%s", created);
+        abl_table_add(table, "%s", job->owner);
+        abl_table_add(table, "%s", job->spec == NULL ? "" : job->spec->graph_id);
     }
 }
 
@@ -42,14 +58,44 @@ int abl_cmd_jobs_list(abl_cli *cli) {
     static const abl_rpc_method method = ABL_RPC("PruneService", "ListJobs", list_jobs);
     enum { TIME = 4 };
     static const abl_column columns[] = {
-        {"id", false, true},    {"algorithm", false, false}, {"state", false, false},
-        {"done", true, false},  {"time", true, false},       {"graph", false, true},
-        {"owner", false, true}, {"submitted", false, false},
+        {"id", false, false},   {"algorithm", false, false}, {"state", false, false},
+        {"done", true, false},  {"time", true, false},       {"submitted", false, false},
+        {"owner", false, true}, {"graph", false, true},
     };
     Ablate__V1__ListJobsRequest request = ABLATE__V1__LIST_JOBS_REQUEST__INIT;
     request.state = (Ablate__V1__JobState)cli->args->count[ABL_OPTION_STATE];
     return abl_cli_list_watched(cli, &method, &request.base, columns, ABL_COUNT_OF(columns),
                                 job_rows, "no jobs; `ablate discover` starts one", 1U << TIME);
+}
+
+/* "epochs 20, seed 0, ...", in a row of their own. */
+static void option_row(abl_table *table, const Ablate__V1__Provenance *provenance) {
+    json_t *options = provenance == NULL ? NULL : json_loads(provenance->algorithm_json, 0, NULL);
+    char text[2048] = "";
+    const char *name = NULL;
+    json_t *value = NULL;
+    json_object_foreach(options, name, value) {
+        size_t length = strlen(text);
+        size_t room = sizeof text - length;
+        const char *gap = length == 0 ? "" : ", ";
+        if (strcmp(name, "algorithm") == 0) {
+            continue; /* has a row */
+        }
+        if (json_is_number(value)) {
+            (void)snprintf(text + length, room, "%s%s %.9g", gap, name, json_number_value(value));
+        } else if (json_is_string(value)) {
+            (void)snprintf(text + length, room, "%s%s %s", gap, name, json_string_value(value));
+        } else if (json_is_array(value)) {
+            (void)snprintf(text + length, room, "%s%s: %zu", gap, name, json_array_size(value));
+        } else if (json_is_true(value)) {
+            (void)snprintf(text + length, room, "%s%s", gap, name);
+        }
+    }
+    if (text[0] != '\0') {
+        abl_table_add(table, "options");
+        abl_table_add(table, "%s", text);
+    }
+    json_decref(options);
 }
 
 static int show_job(const abl_cli *cli, const Ablate__V1__Job *job) {
@@ -63,8 +109,8 @@ static int show_job(const abl_cli *cli, const Ablate__V1__Job *job) {
     abl_table_add(table, "state");
     abl_table_add(table, "%s", state_name(job->state, text, sizeof text));
     abl_table_add(table, "algorithm");
-    abl_table_add(table, "%s %s", abl_job_algorithm(job->spec),
-                  provenance == NULL ? "" : provenance->algorithm_json);
+    abl_table_add(table, "%s", abl_job_algorithm(job->spec));
+    option_row(table, provenance);
     abl_table_add(table, "model");
     abl_table_add(table, "%s %s", job->model_id, provenance == NULL ? "" : provenance->model);
     abl_table_add(table, "graph");
@@ -88,6 +134,7 @@ static int show_job(const abl_cli *cli, const Ablate__V1__Job *job) {
         abl_table_add(table, "error");
         abl_table_add(table, "%s", job->error);
     }
+    abl_table_wrap(table);
     return abl_cli_print_table(cli, table);
 }
 

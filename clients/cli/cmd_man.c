@@ -13,10 +13,12 @@ static void text(const char *words) {
             fputs("\\e", stdout);
         } else if (*at == '-') {
             fputs("\\-", stdout);
-        } else if (at == words && (*at == '.' || *at == '\'')) {
-            fprintf(stdout, "\\&%c", *at);
-        } else if (*at == '`' || *at == '\n') {
-            fputc(*at == '`' ? '\'' : ' ', stdout);
+        } else if (at == words && *at == '.') {
+            fputs("\\&.", stdout);
+        } else if (*at == '`' || *at == '\'') {
+            fputs("\\(aq", stdout); /* one that a shell takes, not a typographer's */
+        } else if (*at == '\n') {
+            fputc(' ', stdout);
         } else {
             fputc(*at, stdout);
         }
@@ -127,8 +129,8 @@ int abl_cmd_man(abl_cli *cli) {
         print_command(&abl_commands[i]);
     }
     section("OPTIONS");
-    line("Every command that asks the daemon takes --host, --token-file, --json, --timeout and "
-         "--help.");
+    line("Every command that asks the daemon takes --host, --tls-ca, --client-cert, --client-key, "
+         "--token-file, --json, --timeout and --help.");
     for (int i = 0; i < ABL_OPTION_COUNT; i++) {
         print_option(i);
     }
@@ -136,9 +138,14 @@ int abl_cmd_man(abl_cli *cli) {
     exit_codes();
     section("EXAMPLES");
     fputs(".nf\n", stdout);
-    line("ablate models load smollm2-135m --mode tl");
-    line("ablate discover --dataset ioi.json --algorithm eap --out scores.safetensors");
-    line("ablate eval JOB --sizes 0,10,100,all");
+    for (size_t i = 0; i < abl_command_count; i++) {
+        if (abl_commands[i].example[0] != '\0') {
+            fputs("ablate ", stdout);
+            text(abl_commands[i].name);
+            fputc(' ', stdout);
+            line(abl_commands[i].example);
+        }
+    }
     fputs(".fi\n", stdout);
     return fflush(stdout) == 0 ? ABL_EXIT_OK : abl_cli_error(cli, "cannot write the output");
 }

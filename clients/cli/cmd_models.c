@@ -37,7 +37,7 @@ static void model_rows(abl_table *table, const ProtobufCMessage *page) {
 int abl_cmd_models_list(abl_cli *cli) {
     static const abl_rpc_method method = ABL_RPC("ModelService", "ListModels", list_models);
     static const abl_column columns[] = {
-        {"id", false, true},       {"name", false, true},   {"family", false, false},
+        {"id", false, false},      {"name", false, true},   {"family", false, false},
         {"weights", false, false}, {"dtype", false, false}, {"device", false, false},
         {"size", true, false},     {"graphs", true, false},
     };
@@ -134,6 +134,7 @@ static int show_model(const abl_cli *cli, const Ablate__V1__Model *model) {
     number_row(table, "graphs", model->graph_count);
     row(table, "tokenizer", model->has_tokenizer ? "yes" : "no");
     row(table, "BOS in front", model->default_prepend_bos ? "yes" : "no");
+    abl_table_wrap(table);
     return abl_cli_print_table(cli, table);
 }
 

@@ -8,7 +8,9 @@
 #include "clients/cli/job_view.h"
 #include "clients/cli/out_file.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 static bool is_graph_json(const char *path) {
     size_t length = strlen(path);
@@ -173,19 +175,13 @@ static int send(abl_cli *cli, Ablate__V1__CreatePruneScoresRequest *request) {
     return ABL_EXIT_OK;
 }
 
-static int import_tensors(abl_cli *cli, char *graph_id) {
-    char problem[4352];
-    abl_scores *scores = NULL;
-    if (!abl_scores_load(cli->args->operands[0], &scores, problem, sizeof problem)) {
-        return abl_cli_error(cli, "%s", problem);
-    }
+static int import_tensors(abl_cli *cli, char *graph_id, const abl_scores *scores) {
     Ablate__V1__CreatePruneScoresRequest request = ABLATE__V1__CREATE_PRUNE_SCORES_REQUEST__INIT;
     request.graph_id = graph_id;
     request.scores_case = ABLATE__V1__CREATE_PRUNE_SCORES_REQUEST__SCORES_MODULES;
     request.modules = abl_scores_message(scores);
     int code = request.modules == NULL ? abl_cli_error(cli, "out of memory") : send(cli, &request);
     abl_scores_free_message(request.modules);
-    abl_scores_destroy(scores);
     return code;
 }
 
@@ -250,13 +246,22 @@ static int import_graph(abl_cli *cli, char *graph_id) {
 }
 
 int abl_cmd_import(abl_cli *cli) {
+    const char *path = cli->args->operands[0];
+    char problem[4352];
+    abl_scores *scores = NULL;
+    if (access(path, R_OK) != 0) {
+        return abl_cli_error(cli, "cannot read '%s': %s", path, strerror(errno));
+    }
+    if (!is_graph_json(path) && !abl_scores_load(path, &scores, problem, sizeof problem)) {
+        return abl_cli_error(cli, "%s", problem);
+    }
     int code = ABL_EXIT_ERROR;
     ABL_CLEANUP(abl_freep) char *graph_id = abl_cli_graph(cli, &code);
-    if (graph_id == NULL) {
-        return code;
+    if (graph_id != NULL) {
+        code = scores == NULL ? import_graph(cli, graph_id) : import_tensors(cli, graph_id, scores);
     }
-    return is_graph_json(cli->args->operands[0]) ? import_graph(cli, graph_id)
-                                                 : import_tensors(cli, graph_id);
+    abl_scores_destroy(scores);
+    return code;
 }
 
 /* --- diff ------------------------------------------------------------------------------------- */
@@ -279,7 +284,7 @@ static int show_overlaps(const abl_cli *cli, const Ablate__V1__CompareScoresResp
             bars[i] = overlap->jaccard;
         }
     }
-    abl_table_bars(table, "Jaccard", bars, out->n_overlaps);
+    abl_table_bars(table, "", bars, out->n_overlaps);
     abl_cli_say(cli, "rank correlation of |score| %.4f, correlation of scores %.4f", out->spearman,
                 out->pearson);
     return abl_cli_print_table(cli, table);
@@ -298,7 +303,7 @@ static int show_roc(const abl_cli *cli, const Ablate__V1__MeasureRocResponse *ou
             bars[i] = out->points[i]->true_positive_rate;
         }
     }
-    abl_table_bars(table, "true positives", bars, out->n_points);
+    abl_table_bars(table, "", bars, out->n_points);
     fputc('\n', stdout);
     abl_cli_say(cli, "ROC against the second job's %lld edges: area %.4f, chance is 0.5",
                 (long long)out->reference_edge_count, out->area);

@@ -122,6 +122,7 @@ int abl_cmd_status(abl_cli *cli) {
     if (look(cli, table, &document, NULL, &error) != ABL_CODE_OK) {
         return abl_cli_failed(cli, &error);
     }
+    abl_table_wrap(table);
     return cli->json ? abl_cli_put_json(cli, document, false) : abl_cli_print_table(cli, table);
 }
 

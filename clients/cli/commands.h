@@ -20,6 +20,7 @@ typedef struct abl_command {
     int operand_count;
     abl_option_set takes; /* beside ABL_TAKES_GLOBAL; or with ABL_OFFLINE */
     int (*run)(abl_cli *cli);
+    const char *example; /* words behind the name, for the help and the manual; "" for none */
 } abl_command;
 
 extern const abl_command abl_commands[];

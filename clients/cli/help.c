@@ -54,11 +54,17 @@ void abl_help_command(const abl_cli *cli, const abl_command *it) {
     (void)snprintf(line, sizeof line, "\n%c%s.\n", toupper((unsigned char)it->summary[0]),
                    it->summary + 1);
     abl_text_wrap(stdout, &cli->out, 0, line);
+    if (it->example[0] != '\0') {
+        (void)snprintf(line, sizeof line, "Example: ablate %s %s", it->name, it->example);
+        fputc('\n', stdout);
+        abl_text_wrap(stdout, &cli->out, 9, line);
+    }
     if ((it->takes & ~ABL_OFFLINE) != 0) {
         fputs("\nOptions:\n", stdout);
         abl_options_help(stdout, &cli->out, it->takes & ~ABL_OFFLINE);
-        fputs("\nOptions of every command:\n", stdout);
     }
+    fputs((it->takes & ABL_OFFLINE) != 0 ? "\nOptions:\n" : "\nOptions of every command:\n",
+          stdout);
     abl_options_help(stdout, &cli->out, abl_command_takes(it) & ABL_TAKES_GLOBAL);
 }
 

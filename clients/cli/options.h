@@ -36,7 +36,7 @@ ABL_BEGIN_DECLS
     X(HOOKS, "hooks", 0, FLAG, 0, "", "list the hook points instead")                              \
     X(PARAMETERS, "parameters", 0, FLAG, 0, "", "list the weights by name instead")                \
     X(BOS, "bos", 0, CHOICE, 0, "prepend|none", "whether BOS goes in front [the model's habit]")   \
-    X(TOP, "top", 'n', COUNT, 1000, "N", "how many to show [10]")                                  \
+    X(TOP, "top", 'n', COUNT, 1000, "N", "how many to show [10; graph edges: all]")                \
     X(GRAPH, "graph", 'g', TEXT, 0, "GRAPH", "a graph's id")                                       \
     X(CORRUPT, "corrupt", 0, TEXT, 0, "TEXT", "prompt whose activations replace ablated ones")     \
     X(INTERVENE, "intervene", 0, TEXT, 0, "SPEC",                                                  \

@@ -422,6 +422,10 @@ static void say_unreachable(const exchange *ex, char *message, size_t size) {
     const char *cause = strstr(message, "andshake failed");
     if (ex->answered) {
         (void)snprintf(message, size, "the connection to ablated at %s was lost", host);
+    } else if (refused && cause != NULL && strstr(message, "wrong version number") != NULL) {
+        (void)snprintf(message, size,
+                       "what listens at %s does not speak TLS: give its address without https://",
+                       host);
     } else if (refused && cause != NULL) {
         char *words = abl_strdup(cause + strlen("andshake failed"));
         (void)snprintf(message, size,
@@ -436,7 +440,10 @@ static void say_unreachable(const exchange *ex, char *message, size_t size) {
             "its port for gRPC, which is 50051 unless it was told another",
             host);
     } else if (strstr(message, "DNS resolution") != NULL) {
-        (void)snprintf(message, size, "there is no host of the name in %s", host);
+        (void)snprintf(message, size,
+                       "cannot find ablated: '%s' is no HOST:PORT, or nobody knows a host of that "
+                       "name; say where it is with --host or ABLATE_HOST",
+                       host);
     } else if (closed && is_secure(host)) {
         (void)snprintf(message, size,
                        "ablated at %s ended the TLS handshake: if it asks for a certificate, give "

@@ -2,8 +2,9 @@
 /* table.c -- see table.h.
  *
  * Cells are kept as one growing array of strings, row major, because a column's width is only
- * known when the last row is. Layout is one pass for the natural widths, then a loop that takes a
- * column at a time from the widest column that may shrink, which keeps columns even.
+ * known when the last row is. Layout is one pass for the natural widths, one that finds how many
+ * columns fit at their narrowest, then a loop that takes a column at a time from the widest one
+ * that may shrink, which keeps columns even.
  */
 #include "clients/cli/table.h"
 
@@ -16,10 +17,10 @@
 
 #define GAP 2               /* columns between columns */
 #define FLEXIBLE_MIN 12     /* a name cut shorter than this says little */
-#define RIGID_MIN 3         /* the last resort before columns are left out */
 #define COLUMN_COUNT_MAX 16 /* more is a mistake in this program */
 #define CELL_BYTES_MAX 65536
-#define BAR_MIN 6 /* a shorter bar tells nothing apart */
+#define MARK_MAX 2 /* columns of "…" or ".." */
+#define BAR_MIN 6  /* a shorter bar tells nothing apart */
 #define BAR_MAX 24
 
 struct abl_table {
@@ -29,6 +30,7 @@ struct abl_table {
     size_t cell_count;
     size_t cell_capacity;
     bool failed;
+    bool wraps; /* the last column */
     const char *bar_title;
     const double *bars; /* (row); NULL: none */
     size_t bar_count;
@@ -121,6 +123,12 @@ void abl_table_bars(abl_table *table, const char *title, const double *fractions
     }
 }
 
+void abl_table_wrap(abl_table *table) {
+    if (table != NULL) {
+        table->wraps = true;
+    }
+}
+
 static int total_width(const int *widths, size_t count) {
     int total = count == 0 ? 0 : (int)(count - 1) * GAP;
     for (size_t i = 0; i < count; i++) {
@@ -130,17 +138,28 @@ static int total_width(const int *widths, size_t count) {
 }
 
 /* The widest column that may give one; -1: none. */
-static int widest(const abl_table *table, const int *widths, size_t count, bool rigid_too) {
+static int widest(const abl_table *table, const int *widths, size_t count) {
     int best = -1;
     for (size_t i = 0; i < count; i++) {
-        bool flexible = table->columns[i].flexible;
-        int width_min = flexible && !rigid_too ? FLEXIBLE_MIN : RIGID_MIN;
-        if ((flexible || rigid_too) && widths[i] > width_min &&
+        if (table->columns[i].flexible && widths[i] > FLEXIBLE_MIN &&
             (best < 0 || widths[i] > widths[best])) {
             best = (int)i;
         }
     }
     return best;
+}
+
+/* How many columns there is room for, at least one. */
+static size_t columns_that_fit(const abl_table *table, const int *widths, int width) {
+    int total = -GAP;
+    for (size_t i = 0; i < table->column_count; i++) {
+        bool cut = table->columns[i].flexible && widths[i] > FLEXIBLE_MIN;
+        total += GAP + (cut ? FLEXIBLE_MIN : widths[i]);
+        if (total > width) {
+            return i == 0 ? 1 : i;
+        }
+    }
+    return table->column_count;
 }
 
 /* Sets the widths and returns how many columns are shown. */
@@ -158,18 +177,17 @@ static size_t layout(const abl_table *table, int width, int *widths) {
     if (width == 0) {
         return count;
     }
-    while (total_width(widths, count) > width) {
-        int column = widest(table, widths, count, false);
-        if (column < 0) {
-            column = widest(table, widths, count, true);
-        }
+    count = columns_that_fit(table, widths, width);
+    int room = width - (count < table->column_count ? GAP + MARK_MAX : 0);
+    int column = 0;
+    while (column >= 0 && total_width(widths, count) > room) {
+        column = widest(table, widths, count);
         if (column >= 0) {
             widths[column]--;
-        } else if (count > 1) {
-            count--;
-        } else {
-            widths[0] = width;
         }
+    }
+    if (total_width(widths, count) > width) {
+        widths[0] = width; /* not even one fits */
     }
     return count;
 }
@@ -217,26 +235,39 @@ bool abl_table_print(const abl_table *table, FILE *out, const abl_term *term) {
     int widths[COLUMN_COUNT_MAX] = {0};
     size_t shown = layout(table, term->width, widths);
     int bar = bar_width(table, widths, shown, term->width);
+    int used = total_width(widths, shown);
+    const char *mark = term->unicode ? "…" : "..";
+    bool wraps = table->wraps && bar == 0 && shown == table->column_count;
     bool titled = bar > 0 && table->bar_title[0] != '\0';
+    bool marked = shown < table->column_count && used + GAP + abl_text_width(mark) <= term->width;
     abl_term_style(term, out, "1");
     for (size_t i = 0; i < shown; i++) {
         print_cell(&table->columns[i], table->columns[i].title, widths[i],
-                   i + 1 == shown && !titled, out, term);
+                   i + 1 == shown && !titled && !marked, out, term);
     }
     if (titled) {
         (void)abl_text_write(out, term, table->bar_title, bar);
+    } else if (marked) {
+        fputs(mark, out);
     }
     abl_term_reset(term, out);
     fputc('\n', out);
     for (size_t row = 0; row < abl_table_row_count(table); row++) {
         for (size_t i = 0; i < shown; i++) {
             const char *text = table->cells[row * table->column_count + i];
-            print_cell(&table->columns[i], text, widths[i], i + 1 == shown && bar == 0, out, term);
+            bool last = i + 1 == shown && bar == 0;
+            if (last && wraps) {
+                abl_text_hang(out, term, used - widths[i], text);
+            } else {
+                print_cell(&table->columns[i], text, widths[i], last, out, term);
+            }
         }
         if (bar > 0) {
             print_bar(table, row, bar, out, term);
         }
-        fputc('\n', out);
+        if (!wraps) {
+            fputc('\n', out);
+        }
     }
     return true;
 }

@@ -4,8 +4,9 @@
  * THREADS    One thread.
  * ERRORS     Sticky: an allocation that fails is remembered and told by abl_table_print().
  *
- * Where the terminal is too narrow, flexible columns are cut first, then all; where not even three
- * columns a cell are left, the last columns are left out. Nothing ever exceeds the width.
+ * Where the terminal is too narrow, flexible columns are cut; where that is not enough, the last
+ * columns are left out, which "…" behind the titles says. Columns that are not flexible, such as
+ * ids, which people copy, and numbers, are whole or not there. Nothing ever exceeds the width.
  */
 #ifndef ABLATE_CLI_TABLE_H
 #define ABLATE_CLI_TABLE_H
@@ -35,6 +36,9 @@ const char *abl_table_cell(const abl_table *table, size_t row, size_t column); /
 /* A picture behind the last column, where the width is known and leaves room: a bar for each row,
  * `fractions` of [0, 1], which are borrowed until the table is printed, as is the title. */
 void abl_table_bars(abl_table *table, const char *title, const double *fractions, size_t count);
+
+/* What does not fit into the last column goes on in the next line, instead of being cut. */
+void abl_table_wrap(abl_table *table);
 
 /* False: there was no memory for some cell, and nothing is printed. */
 ABL_MUST_CHECK bool abl_table_print(const abl_table *table, FILE *out, const abl_term *term);

@@ -217,10 +217,20 @@ void abl_text_wrap(FILE *out, const abl_term *term, int indent, const char *text
         indent = 0;
     }
     text = wrap_line(out, text, width);
+    if (*text == '\0') {
+        fputc('\n', out);
+        return;
+    }
+    fprintf(out, "\n%*s", indent, "");
+    abl_text_hang(out, term, indent, text);
+}
+
+void abl_text_hang(FILE *out, const abl_term *term, int indent, const char *text) {
+    text = wrap_line(out, text, term->width == 0 ? 0 : term->width - indent);
     fputc('\n', out);
     while (*text != '\0') {
         fprintf(out, "%*s", indent, "");
-        text = wrap_line(out, text, width == 0 ? 0 : width - indent);
+        text = wrap_line(out, text, term->width == 0 ? 0 : term->width - indent);
         fputc('\n', out);
     }
 }

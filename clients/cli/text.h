@@ -55,6 +55,9 @@ int abl_text_write(FILE *out, const abl_term *term, const char *text, int width)
  * the text are kept. Ends with a newline. */
 void abl_text_wrap(FILE *out, const abl_term *term, int indent, const char *text);
 
+/* The same where `indent` columns, fewer than the width, of the first line are written already. */
+void abl_text_hang(FILE *out, const abl_term *term, int indent, const char *text);
+
 /* "538.1 MB" (powers of 1000), "1m 05s": for people. `size` of 24 is enough. */
 void abl_text_bytes(char *buffer, size_t size, int64_t bytes);
 void abl_text_duration(char *buffer, size_t size, double ms);

@@ -150,6 +150,42 @@ def test_models_are_listed_loaded_shown_and_unloaded(ablate, model):
     assert model in [m["model_id"] for m in json.loads(out)["models"]]
 
 
+def test_the_shares_of_a_sweep_are_its_sizes_no_more_and_no_less(ablate, discovered, ioi_path):
+    job = discovered[0]["created"]["job_id"]
+
+    def sizes(asked, *options):
+        out, _ = ablate("eval", job, "--sizes", asked, "--metrics", "answer-diff", "--json", *options)
+        return [row["edge_count"] for row in documents(out) if "values" in row]
+
+    assert sizes("0.1,1.0") == [151, 1519]
+    assert sizes("0,10,1.0") == [0, 10, 1519]
+    assert sizes("0.5", "--dataset", ioi_path, "--prompts", 2) == [759]
+    _, errors = ablate("eval", job, "--sizes", "0,10,all", code=2)
+    assert "'all' stands alone" in errors and "1.0" in errors
+
+
+def test_a_mistake_leaves_nothing_behind(ablate, model, tmp_path):
+    def graphs():
+        return len(json.loads(ablate("graph", "list", "--json")[0])["graphs"])
+
+    before = graphs()
+    (tmp_path / "bad.json").write_text("# no dataset")
+    of_new = ("--model", model, "--merge-qkv", "--seq-len", 5)
+    _, errors = ablate("discover", "--dataset", tmp_path / "bad.json", *of_new, code=1)
+    assert "DATASET_MALFORMED" in errors
+    for file in ("bad.json", "no.json", "no.safetensors"):
+        ablate("import", tmp_path / file.replace("bad.json", "bad.scores"), *of_new, code=1)
+    assert graphs() == before
+
+
+def test_edges_that_are_not_there_are_said(ablate, model, ioi_path):
+    graph = json.loads(ablate("graph", "create", "--model", model, "--json")[0])["graph"]["graph_id"]
+    out, errors = ablate("graph", "edges", graph, "--from", "A1.1", "--to", "MLP 0")
+    assert "no edge" in out + errors
+    assert "position" not in out
+    ablate("graph", "delete", graph)
+
+
 def test_a_model_goes_by_its_name_too():
     name = "tiny-rand"
     with Daemon() as own:

@@ -3,6 +3,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -82,6 +83,22 @@ def test_help_takes_a_command_or_a_group():
 
 
 # --- doctor ---------------------------------------------------------------------------------------
+
+
+def test_the_examples_of_the_help_are_commands(tmp_path):
+    summary = run(NOBODY, "help")[0]
+    names = re.findall(r"(?m)^  ([a-z]+(?: [a-z]+)?)(?: [A-Z ]+)?  ", summary)
+    (tmp_path / "ioi.json").write_text("[]")
+    examples = [re.search(r"(?m)^Example: (.*)$", run(NOBODY, "help", *name.split())[0]) for name in names]
+    lines = [found[1] for found in examples if found]
+    assert len(names) > 30 and len(lines) > 15
+    page = run(NOBODY, "man")[0].replace("\\-", "-").replace("\\(aq", "'")
+    for line in lines:
+        assert line in page, "the manual has them, too"
+        words = shlex.split(re.split(r" \| | >> ", line)[0])
+        ended = subprocess.run([CLI, *words[1:]], env=environment(NOBODY), cwd=tmp_path, capture_output=True, text=True,
+                               check=False)
+        assert ended.returncode in (0, 1, 3), (line, ended.stderr)
 
 
 def test_doctor_finds_a_healthy_daemon(daemon, ablate):  # noqa: F811

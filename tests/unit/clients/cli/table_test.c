@@ -61,6 +61,46 @@ static void no_line_exceeds_any_width(void **state) {
     abl_table_destroy(table);
 }
 
+static void ids_are_whole_and_what_is_left_out_is_marked(void **state) {
+    (void)state;
+    static const abl_column of_jobs[] = {{"id", false, false},
+                                         {"owner", false, true},
+                                         {"done", true, false},
+                                         {"submitted", false, false}};
+    abl_table *table = abl_table_create(of_jobs, 4);
+    abl_table_add(table, "job-0123456789");
+    abl_table_add(table, "somebody@a-long-name.example");
+    abl_table_add(table, "1/4");
+    abl_table_add(table, "00:22:11");
+    char *text = printed(table, 45);
+    assert_string_equal(text, "id              owner         done  submitted\n"
+                              "job-0123456789  somebody@a-…   1/4  00:22:11\n");
+    free(text);
+    text = printed(table, 44);
+    assert_string_equal(text, "id              owner               done  …\n"
+                              "job-0123456789  somebody@a-long-n…   1/4\n");
+    free(text);
+    text = printed(table, 20);
+    assert_string_equal(text, "id              …\njob-0123456789\n");
+    free(text);
+    abl_table_destroy(table);
+}
+
+static void what_does_not_fit_the_last_column_goes_on_below(void **state) {
+    (void)state;
+    static const abl_column pair[] = {{"job", false, true}, {"", false, true}};
+    abl_table *table = abl_table_create(pair, 2);
+    abl_table_add(table, "options");
+    abl_table_add(table, "epochs 20, learning_rate 0.1");
+    abl_table_wrap(table);
+    char *text = printed(table, 30);
+    assert_string_equal(text, "job      \n"
+                              "options  epochs 20,\n"
+                              "         learning_rate 0.1\n");
+    free(text);
+    abl_table_destroy(table);
+}
+
 static void names_are_cut_before_numbers(void **state) {
     (void)state;
     abl_table *table = filled();
@@ -147,6 +187,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(columns_line_up),
         cmocka_unit_test(no_line_exceeds_any_width),
+        cmocka_unit_test(ids_are_whole_and_what_is_left_out_is_marked),
+        cmocka_unit_test(what_does_not_fit_the_last_column_goes_on_below),
         cmocka_unit_test(names_are_cut_before_numbers),
         cmocka_unit_test(control_characters_do_not_reach_the_terminal),
         cmocka_unit_test(an_empty_table_has_its_titles),

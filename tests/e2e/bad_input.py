@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One line for each request that must be refused: what it is, the call, its code and its reason."""
+"""One line for each request that must be refused: what it is, the call, its code, its reason, and words of its
+message where they are promised."""
 
 from __future__ import annotations
 
@@ -111,7 +112,7 @@ Z0, MLP_OUT = "blocks.0.attn.hook_z", "blocks.0.hook_mlp_out"
 Call = Callable[[World], Any]
 
 # (what, call, code, reason): several reasons where more than one is right.
-CASES: list[tuple[str, Call, str, str]] = [
+CASES: list[tuple[str, Call, str, str] | tuple[str, Call, str, str, str]] = [
     # unknown things
     ("model", lambda w: w.client.load_model("no-such", progress=False), "NOT_FOUND", "MODEL_UNKNOWN|MODEL_NOT_FOUND"),
     ("model id", lambda w: ablate.Model.to_tokens(_as(w.model, id="m-no"), "x"), "NOT_FOUND", "MODEL_UNKNOWN"),
@@ -474,6 +475,19 @@ CASES: list[tuple[str, Call, str, str]] = [
      "INVALID_ARGUMENT", "NAME_INVALID"),
     ("scores with a long origin", lambda w: w.graph.upload_scores({MLP1: [0.0] * 18}, origin="a" * 300),
      "INVALID_ARGUMENT", "NAME_INVALID"),
+    ("graph JSON of another model", lambda w: w.graph.read_eap_graph(_eap(w, cfg={"n_layers": 2, "d_model": 64})),
+     "INVALID_ARGUMENT", "GRAPH_CONFIG_MISMATCH", "n_layers is 2 there and 4 here, d_model is 64 there and 128 here"),
+    ("graph JSON without a field of its model", lambda w: w.graph.read_eap_graph(_eap(w, cfg={"n_heads": None})),
+     "INVALID_ARGUMENT", "GRAPH_CONFIG_MISMATCH", "n_heads is None there and 8 here"),
+    ("graph JSON of another graph", lambda w: w.graph.read_eap_graph(_eap(w, edges={"input->m9": {"score": 0}})),
+     "INVALID_ARGUMENT", "GRAPH_FILE_MALFORMED", "'input->m9' is none of the graph's"),
+    ("graph JSON with an edge that has no score", lambda w: w.graph.read_eap_graph(_eap(w, edges={"input->m0": {}})),
+     "INVALID_ARGUMENT", "GRAPH_FILE_MALFORMED", "'input->m0' needs a score"),
+    ("graph JSON with a NaN", lambda w: w.graph.upload_scores(w.graph.read_eap_graph(
+        _eap(w, edges={"input->m0": {"score": NAN, "in_graph": True}})).scores), "INVALID_ARGUMENT", "SCORES_NOT_FINITE"),
+    ("graph JSON that is none", lambda w: w.graph.read_eap_graph({"nodes": {}, "edges": {}}),
+     "INVALID_ARGUMENT", "GRAPH_FILE_MALFORMED", "'cfg' is missing"),
+    ("graph file that is no JSON", lambda w: w.graph.read_eap_graph(__file__), "INVALID_ARGUMENT", "GRAPH_FILE_MALFORMED"),
     ("scores for no graph", lambda w: _as(w.graph, id="g-no").new_prune_scores(), "NOT_FOUND", "GRAPH_UNKNOWN"),
     ("a metric that is not", lambda w: w.client._call("EvaluateCircuits", evaluate_pb2.EvaluateCircuitsRequest(
         sweep=run_pb2.CircuitSweep(job_id=_job(w).id), metrics=[99])).__next__(), "INVALID_ARGUMENT", ""),
@@ -604,9 +618,17 @@ def _graph(world: World, **options: Any) -> Any:
     return world.client._call("CreateGraph", request)
 
 
+def _eap(world: World, **changes: dict[str, Any]) -> dict[str, Any]:
+    """The graph's file of EAP-IG, with other entries in its parts."""
+    content = world.graph.eap_graph(world.graph.prune_scores(world.dataset, "random", progress=False)).to_dict()
+    return content | {part: content[part] | entries for part, entries in changes.items()}
+
+
 def _simple(world: World) -> ablate.Graph:
     """A simple graph over the model."""
     return world.model.graph(factorized=False)
+
+
 def _micro(**changes: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A small network whose configuration was changed."""
     config, tensors = ablate.micro.convert([[[1, 2], [3, 4]]], [[1, 0], [0, 1]], n_ctx=8)

@@ -17,8 +17,10 @@ def world(client, tiny, tiny_tl, graph, ioi):
     return World(client, tiny, graph, ioi, client.server_info().limits)
 
 
-@pytest.mark.parametrize(("what", "call", "code", "reason"), CASES, ids=[case[0] for case in CASES])
-def test_it_is_refused(daemon, client, world, what, call, code, reason):
+@pytest.mark.parametrize(
+    ("what", "call", "code", "reason", "words"), [(*case, "")[:5] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_it_is_refused(daemon, client, world, what, call, code, reason, words):
     masks = {name: array.copy() for name, array in world.graph.get_patch_mask().items()}
     weights = client.server_info().resident_bytes.weights
     with pytest.raises(ablate.AblateError) as caught:
@@ -29,6 +31,7 @@ def test_it_is_refused(daemon, client, world, what, call, code, reason):
     assert error.reason, "an error without a reason"
     assert not reason or error.reason in reason.split("|"), str(error)
     assert len(error.message) > 15, "an error without a sentence"
+    assert words in error.message
     for name, array in world.graph.get_patch_mask().items():
         assert (array == masks[name]).all(), f"{name} was changed by a request that was refused"
     assert client.server_info().resident_bytes.weights == weights

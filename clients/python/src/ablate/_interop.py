@@ -171,7 +171,12 @@ def to_eap_graph(
 
 
 def _read_json(source: PathLike | Mapping[str, Any]) -> dict[str, Any]:
-    content = source if isinstance(source, Mapping) else json.loads(Path(source).read_text())
+    try:
+        content = source if isinstance(source, Mapping) else json.loads(Path(source).read_text())
+    except ValueError as error:
+        raise InvalidArgumentError(f"no graph file of EAP-IG: no JSON: {error}", "GRAPH_FILE_MALFORMED") from None
+    if not isinstance(content, Mapping):
+        raise InvalidArgumentError("no graph file of EAP-IG: no JSON object", "GRAPH_FILE_MALFORMED")
     missing = [key for key in ("cfg", "nodes", "edges") if not isinstance(content.get(key), Mapping)]
     if missing:
         raise InvalidArgumentError(f"no graph file of EAP-IG: {missing[0]!r} is missing", "GRAPH_FILE_MALFORMED")

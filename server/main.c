@@ -5,7 +5,8 @@
  * The order of the end is the reverse of the order of the start, with one turn: calls finish before
  * executors are joined, because a call may wait for a step, and completion queues are shut after
  * the last call, because its finish travels through them. A first SIGTERM or SIGINT drains; a
- * second one ends the process at once. */
+ * second one ends the process at once. Where there is TLS, its files are read again each minute and
+ * at a SIGHUP. */
 #include "core/base/mem.h"
 #include "core/model/dir.h"
 #include "core/tensor/tensor.h"
@@ -29,10 +30,11 @@
 #include <unistd.h>
 
 #define SERVICE_COUNT_MAX 16
+#define TLS_RENEW_MS 60000
 
 typedef struct ablated {
     const abl_options *options;
-    const abl_tls_options *tls; /* NULL: plain text */
+    abl_tls *tls; /* NULL: plain text */
     abl_loop *loop;
     abl_server *server;
     abl_health *health;
@@ -42,7 +44,8 @@ typedef struct ablated {
     abl_grpc_server *grpc;
     abl_web_server *web; /* NULL: --http off */
     abl_page page;
-    abl_signal *signals[2];
+    abl_signal *signals[3];
+    abl_timer *tls_timer;
     int ends_awaited; /* transports that have not said that they are down */
     char *hub_cache;
     char state_dir[ABL_PATH_BYTES_MAX];
@@ -75,8 +78,7 @@ int main(int argc, char **argv) {
     } else if (command == ABL_COMMAND_CHECK_CONFIG) {
         abl_options_print(&options, stdout);
     } else {
-        ablated self = {.options = &options,
-                        .tls = tls.options.certificate == NULL ? NULL : &tls.options};
+        ablated self = {.options = &options, .tls = tls.options.certificate == NULL ? NULL : &tls};
         if (daemon_start(&self, &status) == ABL_CODE_OK) {
             abl_loop_run(self.loop); /* until daemon_drain() is through */
             abl_log(ABL_LOG_INFO, "stopped", "pid=%ld", (long)getpid());
@@ -190,7 +192,7 @@ static abl_code start_transports(ablated *self, abl_status *ret_status) {
         .listen = self->options->listen,
         .guard_cb = abl_server_guard,
         .guard_user_data = self->server,
-        .tls = self->tls,
+        .tls = self->tls == NULL ? NULL : &self->tls->options,
     };
     abl_code code = abl_grpc_server_create(&grpc, &self->grpc, ret_status);
     if (code != ABL_CODE_OK || strcmp(self->options->http, "off") == 0) {
@@ -213,7 +215,7 @@ static abl_code start_transports(ablated *self, abl_status *ret_status) {
         .file_count = self->page.file_count,
         .metrics_cb = abl_server_metrics_text,
         .metrics_user_data = self->server,
-        .tls = self->tls,
+        .tls = self->tls == NULL ? NULL : &self->tls->options,
     };
     return abl_web_server_create(&web, &self->web, ret_status);
 }
@@ -255,6 +257,35 @@ static void on_signal(int signal_number, void *user_data) {
     daemon_drain(self);
 }
 
+static void renew_tls(void *user_data) {
+    ablated *self = user_data;
+    bool changed = false;
+    abl_status status;
+    abl_code code = abl_tls_reopen(self->options, self->tls, &changed, &status);
+    if (code == ABL_CODE_OK && changed) {
+        abl_grpc_server_renew_tls(self->grpc, &self->tls->options);
+        if (self->web != NULL) {
+            code = abl_web_server_renew_tls(self->web, &self->tls->options, &status);
+        }
+    }
+    char text[ABL_PATH_BYTES_MAX];
+    if (code != ABL_CODE_OK) { /* as when one of two files is new: the next time has both */
+        abl_log(ABL_LOG_WARN, "tls_not_renewed", "error=%s",
+                abl_log_quote(text, sizeof text, status.message));
+    } else if (changed) {
+        abl_log(ABL_LOG_INFO, "tls_renewed", "certificate=%s",
+                abl_log_quote(text, sizeof text, self->options->tls_cert));
+    }
+}
+
+static void on_hangup(int signal_number, void *user_data) {
+    const ablated *self = user_data;
+    (void)signal_number;
+    if (!self->server->draining) {
+        renew_tls(user_data);
+    }
+}
+
 static abl_code announce(ablated *self, abl_status *ret_status) {
     char grpc[128];
     char http[128] = "";
@@ -273,9 +304,9 @@ static abl_code announce(ablated *self, abl_status *ret_status) {
     abl_log(ABL_LOG_INFO, "listening",
             "version=%s grpc=%s http=%s tls=%s device=%s threads=%d backend=\"%s\" blas=\"%s\"",
             ABLATE_VERSION, grpc, http,
-            self->tls == NULL              ? "off"
-            : self->tls->client_ca == NULL ? "server"
-                                           : "mutual",
+            self->tls == NULL                      ? "off"
+            : self->tls->options.client_ca == NULL ? "server"
+                                                   : "mutual",
             self->options->device, abl_backend_threads(), abl_backend_version(),
             abl_backend_blas_name());
     return write_ready_file(self->options->ready_file, grpc, http, ret_status);
@@ -290,6 +321,15 @@ static abl_code start_signals(ablated *self, abl_status *ret_status) {
             return abl_fail_oom(ret_status);
         }
     }
+    if (self->tls == NULL) {
+        return ABL_CODE_OK; /* a SIGHUP ends the daemon with its terminal */
+    }
+    self->signals[2] = abl_signal_create(self->loop, SIGHUP, on_hangup, self);
+    self->tls_timer = abl_timer_create(self->loop, renew_tls, self);
+    if (self->signals[2] == NULL || self->tls_timer == NULL) {
+        return abl_fail_oom(ret_status);
+    }
+    abl_timer_start(self->tls_timer, TLS_RENEW_MS, TLS_RENEW_MS);
     return ABL_CODE_OK;
 }
 
@@ -328,6 +368,8 @@ static void on_transport_down(void *user_data) {
  * stops. */
 static void daemon_drain(ablated *self) {
     uint64_t grace_ms = (uint64_t)self->options->drain_ms;
+    abl_timer_destroy(self->tls_timer);
+    self->tls_timer = NULL;
     abl_health_drain(self->health);
     abl_server_drain(self->server);
     self->ends_awaited = (self->grpc != NULL) + (self->web != NULL);

@@ -153,3 +153,21 @@ void abl_tls_close(abl_tls *tls) {
     text_free(tls->options.client_ca);
     *tls = (abl_tls){0};
 }
+
+static bool same(const char *a, const char *b) {
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+abl_code abl_tls_reopen(const abl_options *options, abl_tls *tls, bool *ret_changed,
+                        abl_status *ret_status) {
+    abl_tls newer = {0};
+    abl_code code = abl_tls_open(options, &newer, ret_status);
+    if (code == ABL_CODE_OK) {
+        *ret_changed = !same(newer.options.certificate, tls->options.certificate) ||
+                       !same(newer.options.key, tls->options.key) ||
+                       !same(newer.options.client_ca, tls->options.client_ca);
+        abl_tls_close(*ret_changed ? tls : &newer);
+        *tls = *ret_changed ? newer : *tls;
+    }
+    return code;
+}

@@ -28,6 +28,7 @@
 #include <grpc/support/log.h>
 #include <grpc/support/time.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #define SLOT_COUNT 4
@@ -46,6 +47,9 @@ struct abl_grpc_server {
     size_t armed; /* in all slots */
     size_t live_calls;
     size_t request_bytes;
+
+    /* Certificates that core has not fetched yet; it fetches on threads of its own. */
+    _Atomic(grpc_ssl_server_certificate_config *) certificates;
 
     bool draining;
     bool core_stopping;
@@ -221,20 +225,55 @@ static grpc_server *core_create(size_t message_bytes_max) {
     return grpc_server_create(&arguments, NULL);
 }
 
-static abl_code listen_on(abl_grpc_server *server, const abl_grpc_options *options,
-                          abl_status *ret_status) {
-    grpc_server_credentials *credentials = NULL;
-    const abl_tls_options *tls = options->tls;
+/* Core asserts that there are roots, even where it asks clients for nothing. */
+static grpc_ssl_server_certificate_config *certificates_of(const abl_tls_options *tls) {
+    const grpc_ssl_pem_key_cert_pair pair = {.private_key = tls->key,
+                                             .cert_chain = tls->certificate};
+    return grpc_ssl_server_certificate_config_create(
+        tls->client_ca != NULL ? tls->client_ca : tls->certificate, &pair, 1);
+}
+
+/* Core asks at the start, and before each handshake. */
+static grpc_ssl_certificate_config_reload_status
+fetch_certificates(void *user_data, grpc_ssl_server_certificate_config **ret_config) {
+    abl_grpc_server *server = user_data;
+    grpc_ssl_server_certificate_config *config = atomic_exchange(&server->certificates, NULL);
+    if (config == NULL) {
+        return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
+    }
+    *ret_config = config; /* core's now */
+    return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
+}
+
+static void certificates_replace(abl_grpc_server *server,
+                                 grpc_ssl_server_certificate_config *config) {
+    config = atomic_exchange(&server->certificates, config);
+    if (config != NULL) {
+        grpc_ssl_server_certificate_config_destroy(config);
+    }
+}
+
+void abl_grpc_server_renew_tls(abl_grpc_server *server, const abl_tls_options *tls) {
+    ABL_ASSERT_LOOP_THREAD();
+    certificates_replace(server, certificates_of(tls));
+}
+
+static grpc_server_credentials *credentials_of(abl_grpc_server *server,
+                                               const abl_tls_options *tls) {
     if (tls == NULL) {
-        credentials = grpc_insecure_server_credentials_create();
-    } else {
-        grpc_ssl_pem_key_cert_pair pair = {.private_key = tls->key, .cert_chain = tls->certificate};
-        credentials = grpc_ssl_server_credentials_create_ex(
-            tls->client_ca, &pair, 1,
+        return grpc_insecure_server_credentials_create();
+    }
+    certificates_replace(server, certificates_of(tls));
+    return grpc_ssl_server_credentials_create_with_options(
+        grpc_ssl_server_credentials_create_options_using_config_fetcher(
             tls->client_ca == NULL ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
                                    : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY,
-            NULL);
-    }
+            fetch_certificates, server));
+}
+
+static abl_code listen_on(abl_grpc_server *server, const abl_grpc_options *options,
+                          abl_status *ret_status) {
+    grpc_server_credentials *credentials = credentials_of(server, options->tls);
     if (credentials == NULL) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "TLS_INVALID",
                         "certificate and key do not make server credentials");
@@ -294,6 +333,7 @@ static void abandon(abl_grpc_server *server) {
         }
         grpc_completion_queue_destroy(server->queue);
     }
+    certificates_replace(server, NULL);
     grpc_shutdown();
     abl_timer_destroy(server->grace);
     abl_free(server->slots);
@@ -416,6 +456,7 @@ void abl_grpc_server_destroy(abl_grpc_server *server) {
     ABL_ASSERT(server->thread_ended); /* shut it down, and wait for done_cb */
     abl_timer_destroy(server->grace);
     abl_free(server->slots);
+    certificates_replace(server, NULL);
     abl_free(server);
     grpc_shutdown();
 }

@@ -41,6 +41,10 @@ int abl_grpc_server_port(const abl_grpc_server *server);
 
 size_t abl_grpc_server_live_calls(const abl_grpc_server *server);
 
+/* For connections that come from now on; those there are go on. The server was made with TLS, and
+ * asks for clients' certificates if it did then. `tls` is borrowed for the call: checked texts. */
+void abl_grpc_server_renew_tls(abl_grpc_server *server, const abl_tls_options *tls);
+
 /* Refuses new calls (UNAVAILABLE) and waits for those that run; after grace_ms cancels them. Each
  * still owes its finish. done_cb runs when all is over. To be called once. */
 void abl_grpc_server_shutdown(abl_grpc_server *server, uint64_t grace_ms,

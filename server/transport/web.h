@@ -52,7 +52,7 @@ typedef struct abl_web_options {
     /* The text of GET /metrics, an abl_malloc block ended by the server; NULL: 500. */
     char *(*metrics_cb)(void *user_data, size_t *ret_bytes);
     void *metrics_user_data;
-    const abl_tls_options *tls; /* NULL: plain text; must outlive the server */
+    const abl_tls_options *tls; /* NULL: plain text; borrowed for the call */
 } abl_web_options;
 
 /*   UNAVAILABLE       LISTEN_FAILED   the address is taken or not ours
@@ -64,6 +64,13 @@ ABL_MUST_CHECK abl_code abl_web_server_create(const abl_web_options *options,
 int abl_web_server_port(const abl_web_server *server);
 
 size_t abl_web_server_live_calls(const abl_web_server *server);
+
+/* For connections that come from now on; those there are go on. The server was made with TLS, and
+ * asks for clients' certificates if it did then. `tls` is borrowed for the call.
+ *   RESOURCE_EXHAUSTED  OUT_OF_HOST_MEMORY
+ *   INVALID_ARGUMENT    TLS_INVALID  in GnuTLS's words */
+ABL_MUST_CHECK abl_code abl_web_server_renew_tls(abl_web_server *server, const abl_tls_options *tls,
+                                                 abl_status *ret_status);
 
 /* Stops listening, refuses new calls (UNAVAILABLE) and waits for those that run; after grace_ms
  * cancels them. Each still owes its finish. done_cb runs when all is over. To be called once. */

@@ -25,8 +25,6 @@
 #include "server/transport/web_frame.h"
 
 #include <arpa/inet.h>
-#include <gnutls/gnutls.h>
-#include <gnutls/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,22 +198,6 @@ static bool host_is_plausible(struct MHD_Connection *connection) {
     return host == NULL || abl_web_host_is_local(host) || !is_local_socket(connection);
 }
 
-/* Whether the client showed a certificate of the authority, where it has to. */
-static bool client_is_known(const abl_web_server *server, struct MHD_Connection *connection) {
-    if (server->options.tls == NULL || server->options.tls->client_ca == NULL) {
-        return true;
-    }
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-    gnutls_typed_vdata_st purpose = {.type = GNUTLS_DT_KEY_PURPOSE_OID,
-                                     .data = (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_CLIENT};
-    unsigned problems = 1;
-    return info != NULL &&
-           gnutls_certificate_verify_peers(info->tls_session, &purpose, 1, &problems) ==
-               GNUTLS_E_SUCCESS &&
-           problems == 0;
-}
-
 /* ---- libmicrohttpd's callbacks ---- */
 
 /* The media type of a POST: 0 none of ours, 1 binary, 2 text. */
@@ -271,7 +253,7 @@ static enum MHD_Result on_access(void *user_data, struct MHD_Connection *connect
     bool is_post = strcmp(method, "POST") == 0;
     if (*request == NULL) {
         *request = &no_call;
-        if (!client_is_known(server, connection)) {
+        if (!abl_web_client_is_known(server, connection)) {
             return refuse(server, connection, MHD_HTTP_FORBIDDEN,
                           "this daemon asks for a client certificate of its authority\n");
         }
@@ -376,14 +358,14 @@ static struct MHD_OptionItem tls_option(enum MHD_OPTION option, const char *pem)
     return (struct MHD_OptionItem){.option = option, .ptr_value = (void *)(uintptr_t)pem};
 }
 
-static abl_code listen_on(abl_web_server *server, const char *listen, abl_status *ret_status) {
+static abl_code listen_on(abl_web_server *server, const char *listen, const abl_tls_options *tls,
+                          abl_status *ret_status) {
     struct sockaddr_storage address = {0};
     if (!parse_listen(listen, &address)) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "LISTEN_INVALID",
                         "'%.100s' is not an address and port, as 127.0.0.1:8080 or [::1]:8080",
                         listen);
     }
-    const abl_tls_options *tls = server->options.tls;
     struct MHD_OptionItem secure[4] = {{.option = MHD_OPTION_END}};
     if (tls != NULL) {
         secure[0] = tls_option(MHD_OPTION_HTTPS_MEM_CERT, tls->certificate);
@@ -396,7 +378,8 @@ static abl_code listen_on(abl_web_server *server, const char *listen, abl_status
     flags |= address.ss_family == AF_INET6 ? (unsigned)MHD_USE_IPv6 : 0u;
     server->daemon = MHD_start_daemon(
         flags, 0, NULL, NULL, on_access, server, MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&address,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_CONNECTION_LIMIT,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION,
+        abl_web_on_connection, server, MHD_OPTION_CONNECTION_LIMIT,
         (unsigned)ABL_CONNECTION_COUNT_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES, MHD_OPTION_ARRAY, secure,
         MHD_OPTION_END);
@@ -447,6 +430,8 @@ static void close_all(abl_web_server *server) {
         MHD_stop_daemon(server->daemon);
         server->daemon = NULL;
     }
+    abl_web_credentials_destroy(server->credentials);
+    server->credentials = NULL;
 }
 
 abl_code abl_web_server_create(const abl_web_options *options, abl_web_server **ret_server,
@@ -457,6 +442,7 @@ abl_code abl_web_server_create(const abl_web_options *options, abl_web_server **
         return abl_fail_oom(ret_status);
     }
     server->options = *options;
+    server->asks_clients = options->tls != NULL && options->tls->client_ca != NULL;
     server->message_bytes_max =
         options->message_bytes_max == 0 ? ABL_MESSAGE_BYTES_MAX : options->message_bytes_max;
     server->stop_mail.deliver_cb = on_stop;
@@ -464,7 +450,7 @@ abl_code abl_web_server_create(const abl_web_options *options, abl_web_server **
     server->grace = abl_timer_create(options->loop, on_grace_over, server);
     abl_code code = server->timer == NULL || server->grace == NULL
                         ? abl_fail_oom(ret_status)
-                        : listen_on(server, options->listen, ret_status);
+                        : listen_on(server, options->listen, options->tls, ret_status);
     code = code != ABL_CODE_OK ? code : watch(server, ret_status);
     if (code != ABL_CODE_OK) {
         close_all(server);
@@ -472,6 +458,7 @@ abl_code abl_web_server_create(const abl_web_options *options, abl_web_server **
         return code;
     }
     server->options.listen = NULL;
+    server->options.tls = NULL;
     *ret_server = server;
     return ABL_CODE_OK;
 }

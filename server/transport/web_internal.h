@@ -69,7 +69,9 @@ void abl_web_call_resume(web_call *call);
 
 /* The fields are for web_http.c, but for the counts, which calls keep. */
 struct abl_web_server {
-    abl_web_options options; /* the listen text excepted, borrowed for the server's life */
+    abl_web_options options; /* but for listen and tls, borrowed for the server's life */
+    bool asks_clients;       /* for certificates */
+    struct web_credentials *credentials; /* the newest first; NULL: those that it started with */
     size_t message_bytes_max;
     struct MHD_Daemon *daemon;
     int port;
@@ -89,6 +91,14 @@ struct abl_web_server {
     void (*done_cb)(void *user_data);
     void *done_user_data;
 };
+
+/* Whether the client showed a certificate of the authority, where it has to. */
+bool abl_web_client_is_known(const abl_web_server *server, struct MHD_Connection *connection);
+/* libmicrohttpd's word of a connection; `user_data` is the server. */
+void abl_web_on_connection(void *user_data, struct MHD_Connection *connection, void **context,
+                           enum MHD_ConnectionNotificationCode what);
+/* And those older. NULL is allowed. */
+void abl_web_credentials_destroy(struct web_credentials *credentials);
 
 /* Whether an Accept-Encoding header, or NULL, allows gzip. */
 bool abl_web_accepts_gzip(const char *accept_encoding);

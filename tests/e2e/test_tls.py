@@ -4,8 +4,11 @@ by every client: the command line, Python, grpcurl, curl. The certificates are m
 """
 
 import asyncio
+import itertools
 import json
 import os
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import ablate
 import ablate.aio
 import numpy as np
 import pytest
-from daemon import BINARY, Daemon, goldens
+from daemon import BINARY, LONG_JOB, Daemon, goldens
 from test_cli import run
 
 CALL = "/ablate.v1.AdminService/GetServerInfo"
@@ -191,6 +194,49 @@ def test_a_client_without_a_certificate_of_the_authority_is_refused(certificates
         refused = answer.stdout == b"this daemon asks for a client certificate of its authority\n\n403"
         assert refused or answer.returncode != 0, answer  # a stranger's may fail the handshake already
         assert b"ablate_build_info" not in answer.stdout and b"ablate.v1" not in answer.stdout
+
+
+def hang_up(daemon, event):
+    """SIGHUP, and the line that the log has of it."""
+    before = daemon.log().count(event)
+    daemon.process.send_signal(signal.SIGHUP)
+    words = ["timeout", "60", "tail", "-n+1", "-f", daemon.log_path]
+    with subprocess.Popen([*map(str, words)], stdout=subprocess.PIPE, text=True) as tail:
+        lines = (line for line in tail.stdout if event in line)
+        line = next(itertools.islice(lines, before, None), None)
+        tail.kill()
+    assert line is not None, f"no {event} within a minute:\n{daemon.log()}"
+    return line
+
+
+def test_renewed_certificates_hold_without_a_restart(certificates, tmp_path, graph, ioi_path):
+    """Those of another authority, on both ports and both sides; a stream of before goes on."""
+    renewed = Certificates(tmp_path)
+    for name, origin in (("live.pem", "server.pem"), ("live.key", "server.key"), ("live-ca.pem", "ca.pem")):
+        shutil.copy(certificates[origin], renewed[name])
+    flags = ["--tls-cert", renewed["live.pem"], "--tls-key", renewed["live.key"]]
+    with Daemon(*map(str, [*flags, "--tls-client-ca", renewed["live-ca.pem"]])) as daemon:
+        host = f"https://{daemon.grpc}"
+        with ablate.connect(host, arrays="numpy", **certificates.client("client")) as old:
+            made = old.load_model("tiny-ioi", progress=False).graph()
+            with made.stream_prune_scores(ioi_path, **LONG_JOB) as events:
+                next(iter(events))
+                shutil.copy(renewed["server.pem"], renewed["live.pem"])  # and not its key
+                assert "is not the key of the certificate in" in hang_up(daemon, "tls_not_renewed")
+                assert certificates.curl(f"https://{daemon.http}/metrics", "client").stdout.endswith(b"200")
+                shutil.copy(renewed["server.key"], renewed["live.key"])
+                shutil.copy(renewed["ca.pem"], renewed["live-ca.pem"])
+                assert str(renewed["live.pem"]) in hang_up(daemon, "tls_renewed")
+                next(iter(events))
+                assert old.server_info().protocol == "ablate.v1"
+            with ablate.connect(host, **renewed.client("client")) as new:
+                assert new.server_info().http_address == f"https://{daemon.http}"
+            assert renewed.curl(f"https://{daemon.http}/metrics", "client").stdout.endswith(b"200")
+            with pytest.raises(ablate.UnavailableError):
+                ablate.connect(host, **certificates.client("client"))
+            assert certificates.curl(f"https://{daemon.http}/metrics", "client").returncode != 0
+            with pytest.raises(ablate.UnavailableError):  # who trusts the daemon, and is not trusted
+                ablate.connect(host, **{**certificates.client("client"), "tls_ca": renewed["ca.pem"]})
 
 
 def test_files_that_are_not_there_or_not_pem_are_named_by_clients(tmp_path):

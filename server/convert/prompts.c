@@ -114,3 +114,15 @@ abl_code abl_prompts_tokens(const char *field, const abl_prompts *prompts, const
     }
     return code;
 }
+
+abl_code abl_prompts_of_dataset(const abl_resident_dataset *dataset, const abl_model *model,
+                                abl_bos_policy bos, abl_dataset **ret_dataset,
+                                abl_status *ret_status) {
+    const abl_model_config *config = abl_model_get_config(model);
+    const abl_dataset_options options = {.tokenizer = abl_model_tokenizer(model),
+                                         .bos = bos,
+                                         .vocab_size = abl_model_config_id_count(config),
+                                         .seq_len_max = config->n_ctx};
+    return abl_dataset_create_json(dataset->json, dataset->json_bytes, &options, ret_dataset,
+                                   ret_status);
+}

@@ -84,18 +84,14 @@ static abl_code prompts_dataset(abl_rpc *rpc, create_state *state) {
 
 static abl_code dataset_tokenize(abl_rpc *rpc, create_state *state) {
     const abl_model *model = state->model->model;
-    const abl_model_config *config = abl_model_get_config(model);
     abl_code code = abl_convert_bos(model, state->request.bos, state->model->bos_default,
                                     &state->bos, &rpc->status);
     if (code != ABL_CODE_OK) {
         return code;
     }
-    const abl_dataset_options options = {.tokenizer = abl_model_tokenizer(model),
-                                         .bos = state->bos ? ABL_BOS_PREPEND : ABL_BOS_NEVER,
-                                         .vocab_size = abl_model_config_id_count(config),
-                                         .seq_len_max = (int32_t)config->n_ctx};
-    return abl_dataset_create_json(state->dataset->json, state->dataset->json_bytes, &options,
-                                   &state->tokenized, &rpc->status);
+    return abl_prompts_of_dataset(state->dataset, model,
+                                  state->bos ? ABL_BOS_PREPEND : ABL_BOS_NEVER, &state->tokenized,
+                                  &rpc->status);
 }
 
 static abl_step tokenize_work(abl_rpc *rpc) {
@@ -391,23 +387,10 @@ static ProtobufCMessage *item_of(abl_rpc *rpc, const abl_object *object) {
     return item == NULL ? NULL : &item->base;
 }
 
-void abl_rpc_list_ablations(abl_rpc *rpc, const ProtobufCMessage *message) {
-    const Ablate__V1__ListAblationsRequest *request =
-        (const Ablate__V1__ListAblationsRequest *)message;
+void abl_rpc_list_ablations(abl_rpc *rpc, const ProtobufCMessage *request) {
     Ablate__V1__ListAblationsResponse response = ABLATE__V1__LIST_ABLATIONS_RESPONSE__INIT;
-    const abl_listing listing = {.kind = ABL_OBJECT_ABLATION,
-                                 .model_id = request->model_id,
-                                 .convert_cb = item_of,
-                                 .page_size = request->page_size,
-                                 .page_token = request->page_token};
-    abl_listing_page page;
-    if (!abl_rpc_list(rpc, &listing, &page)) {
-        return;
-    }
-    response.ablations = page.items;
-    response.n_ablations = page.count;
-    response.next_page_token = page.next_page_token;
-    abl_rpc_reply(rpc, &response.base);
+    const abl_listing listing = {.kind = ABL_OBJECT_ABLATION, .convert_cb = item_of};
+    abl_rpc_list(rpc, &listing, request, &response.base);
 }
 
 void abl_rpc_delete_ablation(abl_rpc *rpc, const ProtobufCMessage *message) {

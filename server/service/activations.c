@@ -42,23 +42,10 @@ static ProtobufCMessage *item_of(abl_rpc *rpc, const abl_object *object) {
     return item == NULL ? NULL : &item->base;
 }
 
-void abl_rpc_list_activations(abl_rpc *rpc, const ProtobufCMessage *message) {
-    const Ablate__V1__ListActivationsRequest *request =
-        (const Ablate__V1__ListActivationsRequest *)message;
+void abl_rpc_list_activations(abl_rpc *rpc, const ProtobufCMessage *request) {
     Ablate__V1__ListActivationsResponse response = ABLATE__V1__LIST_ACTIVATIONS_RESPONSE__INIT;
-    const abl_listing listing = {.kind = ABL_OBJECT_ACTIVATIONS,
-                                 .model_id = request->model_id,
-                                 .convert_cb = item_of,
-                                 .page_size = request->page_size,
-                                 .page_token = request->page_token};
-    abl_listing_page page;
-    if (!abl_rpc_list(rpc, &listing, &page)) {
-        return;
-    }
-    response.activations = page.items;
-    response.n_activations = page.count;
-    response.next_page_token = page.next_page_token;
-    abl_rpc_reply(rpc, &response.base);
+    const abl_listing listing = {.kind = ABL_OBJECT_ACTIVATIONS, .convert_cb = item_of};
+    abl_rpc_list(rpc, &listing, request, &response.base);
 }
 
 /* ---- get ------------------------------------------------------------------------------------ */

@@ -195,22 +195,10 @@ static ProtobufCMessage *item_of(abl_rpc *rpc, const abl_object *object) {
     return item == NULL ? NULL : &item->base;
 }
 
-static void list_graphs(abl_rpc *rpc, const ProtobufCMessage *message) {
-    const Ablate__V1__ListGraphsRequest *request = (const Ablate__V1__ListGraphsRequest *)message;
+static void list_graphs(abl_rpc *rpc, const ProtobufCMessage *request) {
     Ablate__V1__ListGraphsResponse response = ABLATE__V1__LIST_GRAPHS_RESPONSE__INIT;
-    const abl_listing listing = {.kind = ABL_OBJECT_GRAPH,
-                                 .model_id = request->model_id,
-                                 .convert_cb = item_of,
-                                 .page_size = request->page_size,
-                                 .page_token = request->page_token};
-    abl_listing_page page;
-    if (!abl_rpc_list(rpc, &listing, &page)) {
-        return;
-    }
-    response.graphs = page.items;
-    response.n_graphs = page.count;
-    response.next_page_token = page.next_page_token;
-    abl_rpc_reply(rpc, &response.base);
+    const abl_listing listing = {.kind = ABL_OBJECT_GRAPH, .convert_cb = item_of};
+    abl_rpc_list(rpc, &listing, request, &response.base);
 }
 
 static void delete_graph(abl_rpc *rpc, const ProtobufCMessage *message) {

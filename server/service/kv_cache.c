@@ -416,23 +416,10 @@ static ProtobufCMessage *item_of(abl_rpc *rpc, const abl_object *object) {
     return item == NULL ? NULL : &item->base;
 }
 
-void abl_rpc_list_kv_caches(abl_rpc *rpc, const ProtobufCMessage *message) {
-    const Ablate__V1__ListKvCachesRequest *request =
-        (const Ablate__V1__ListKvCachesRequest *)message;
+void abl_rpc_list_kv_caches(abl_rpc *rpc, const ProtobufCMessage *request) {
     Ablate__V1__ListKvCachesResponse response = ABLATE__V1__LIST_KV_CACHES_RESPONSE__INIT;
-    const abl_listing listing = {.kind = ABL_OBJECT_KV_CACHE,
-                                 .model_id = request->model_id,
-                                 .convert_cb = item_of,
-                                 .page_size = request->page_size,
-                                 .page_token = request->page_token};
-    abl_listing_page page;
-    if (!abl_rpc_list(rpc, &listing, &page)) {
-        return;
-    }
-    response.kv_caches = page.items;
-    response.n_kv_caches = page.count;
-    response.next_page_token = page.next_page_token;
-    abl_rpc_reply(rpc, &response.base);
+    const abl_listing listing = {.kind = ABL_OBJECT_KV_CACHE, .convert_cb = item_of};
+    abl_rpc_list(rpc, &listing, request, &response.base);
 }
 
 void abl_rpc_delete_kv_cache(abl_rpc *rpc, const ProtobufCMessage *message) {

@@ -1,6 +1,6 @@
 /* listing.h -- a page of resident objects, as every List rpc of them gives one.
  *
- * OWNERSHIP  Everything is in the rpc's scratch.
+ * OWNERSHIP  What is sent is in the rpc's scratch.
  * THREADS    The loop's.
  * ERRORS     As the call says.
  */
@@ -16,28 +16,22 @@ typedef ProtobufCMessage *(*abl_listing_convert_cb)(abl_rpc *rpc, const abl_obje
 
 typedef struct abl_listing {
     abl_object_kind kind;
-    const char *model_id; /* only what is of this model; "": all */
-    bool newest_first;    /* else in order of creation */
+    bool newest_first; /* else in order of creation */
     bool (*wanted_cb)(const abl_object *object, const void *user_data); /* NULL: all are */
     const void *user_data;
     abl_listing_convert_cb convert_cb;
-    int32_t page_size; /* as the request has them */
-    const char *page_token;
 } abl_listing;
 
-typedef struct abl_listing_page {
-    void *items; /* pointers to messages: the response's array */
-    size_t count;
-    char *next_page_token; /* "": the last page */
-} abl_listing_page;
-
-/* Makes the page; of large messages it ends early, at what a reply may take.
- * False: the rpc has failed.
- *   NOT_FOUND           no model has the id, and it is not ""
+/* Answers with a page, and ends the rpc. A page of large messages ends early, at what a reply may
+ * take.
+ *
+ * `request` has page_size and page_token, and model_id where one model's objects can be asked for
+ * ("" asks for all); `response`, all of its defaults, has one list and next_page_token.
+ *   NOT_FOUND           no model has the id
  *   INVALID_ARGUMENT    PAGE_SIZE_INVALID, PAGE_TOKEN_INVALID
  *   RESOURCE_EXHAUSTED  OUT_OF_HOST_MEMORY */
-ABL_MUST_CHECK bool abl_rpc_list(abl_rpc *rpc, const abl_listing *listing,
-                                 abl_listing_page *ret_page);
+void abl_rpc_list(abl_rpc *rpc, const abl_listing *listing, const ProtobufCMessage *request,
+                  ProtobufCMessage *response);
 
 ABL_END_DECLS
 #endif

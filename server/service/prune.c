@@ -335,21 +335,11 @@ static void list_jobs(abl_rpc *rpc, const ProtobufCMessage *message) {
     const Ablate__V1__ListJobsRequest *request = (const Ablate__V1__ListJobsRequest *)message;
     Ablate__V1__ListJobsResponse response = ABLATE__V1__LIST_JOBS_RESPONSE__INIT;
     const abl_listing listing = {.kind = ABL_OBJECT_JOB,
-                                 .model_id = "",
                                  .newest_first = true,
                                  .wanted_cb = is_in_state,
                                  .user_data = &request->state,
-                                 .convert_cb = item_of,
-                                 .page_size = request->page_size,
-                                 .page_token = request->page_token};
-    abl_listing_page page;
-    if (!abl_rpc_list(rpc, &listing, &page)) {
-        return;
-    }
-    response.jobs = page.items;
-    response.n_jobs = page.count;
-    response.next_page_token = page.next_page_token;
-    abl_rpc_reply(rpc, &response.base);
+                                 .convert_cb = item_of};
+    abl_rpc_list(rpc, &listing, message, &response.base);
 }
 
 static void scores_next(abl_rpc *rpc) {

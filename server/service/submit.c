@@ -30,18 +30,14 @@ void abl_submit_end(abl_submit *state) {
 
 static abl_code submit_tokenize(abl_submit *state, abl_status *ret_status) {
     const abl_model *model = state->model->model;
-    const abl_model_config *config = abl_model_get_config(model);
     abl_code code = abl_convert_bos(model, state->request.bos, state->model->bos_default,
                                     &state->bos, ret_status);
     if (code != ABL_CODE_OK) {
         return code;
     }
-    const abl_dataset_options options = {.tokenizer = abl_model_tokenizer(model),
-                                         .bos = state->bos ? ABL_BOS_PREPEND : ABL_BOS_NEVER,
-                                         .vocab_size = abl_model_config_id_count(config),
-                                         .seq_len_max = (int32_t)config->n_ctx};
-    return abl_dataset_create_json(state->dataset->json, state->dataset->json_bytes, &options,
-                                   &state->tokenized, ret_status);
+    return abl_prompts_of_dataset(state->dataset, model,
+                                  state->bos ? ABL_BOS_PREPEND : ABL_BOS_NEVER, &state->tokenized,
+                                  ret_status);
 }
 
 /* The prompts, checked and counted. */

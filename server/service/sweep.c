@@ -6,6 +6,7 @@
 
 #include "core/graph/scores.h"
 #include "server/convert/ablation.h"
+#include "server/convert/prompts.h"
 #include "server/service/hooks.h"
 #include "server/service/use_scores.h"
 
@@ -108,15 +109,8 @@ bool abl_sweep_run_prepare(abl_rpc *rpc, abl_sweep_run *run,
 
 static abl_step tokenize_work(abl_rpc *rpc) {
     abl_sweep_run *run = rpc->state;
-    const abl_model_config *config = abl_model_get_config(run->model->model);
-    const abl_dataset_options options = {
-        .tokenizer = abl_model_tokenizer(run->model->model),
-        .bos = run->job->bos,
-        .vocab_size = abl_model_config_id_count(config),
-        .seq_len_max = config->n_ctx,
-    };
-    if (abl_dataset_create_json(run->dataset->json, run->dataset->json_bytes, &options,
-                                &run->tokenized, &rpc->status) != ABL_CODE_OK) {
+    if (abl_prompts_of_dataset(run->dataset, run->model->model, run->job->bos, &run->tokenized,
+                               &rpc->status) != ABL_CODE_OK) {
         return ABL_STEP_DONE;
     }
     int32_t total = abl_dataset_prompt_count(run->tokenized);

@@ -68,7 +68,7 @@ trap finish EXIT
 
 say "1. What this needs"
 deploy/deps.sh demo
-make --no-print-directory build PRESET=release | { grep -v '^ninja: no work' || true; }
+make --no-print-directory build PRESET=release | { grep -Ev '^(ninja: no work|\[0/)' || true; }
 echo "built: $bin/ablated, $bin/ablate"
 if [ -e clients/web/package-lock.json ] && make --no-print-directory dashboard >build/dashboard.log 2>&1; then
     tail -1 build/dashboard.log
@@ -80,7 +80,7 @@ fi
 
 say "2. The model"
 mkdir -p "$models"
-if .venv/bin/python -m ablate.models fetch smollm2-135m --dir "$models"; then
+if .venv/bin/python -m ablate.models fetch smollm2-135m --dir "$models" >/dev/null; then
     root="$models" model=smollm2-135m dataset=deploy/ioi.json
     sizes=0,100,500,1000,2000,5000,10000,20000,70651
     echo "SmolLM2-135M-Instruct by Hugging Face TB, Apache-2.0 (its own licence)"

@@ -145,6 +145,14 @@ static abl_code start_server(ablated *self, abl_status *ret_status) {
         .kv_cache_bytes = self->options->kv_cache_mib << 20,
         .jobs_max = (size_t)self->options->jobs_max,
     };
+    for (size_t i = 0; i < server.roots.count; i++) {
+        char path[512]; /* the folder may come later, so this is no error */
+        if (access(server.roots.paths[i], R_OK | X_OK) != 0) {
+            const char *problem = strerror(errno);
+            abl_log(ABL_LOG_WARN, "model_root_unreadable", "path=%s problem=\"%s\"",
+                    abl_log_quote(path, sizeof path, server.roots.paths[i]), problem);
+        }
+    }
     abl_code code = parse_device(self->options->device, &server.default_device, ret_status);
     if (code == ABL_CODE_OK) {
         code = abl_server_create(&server, &self->server, ret_status);

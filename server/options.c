@@ -416,6 +416,11 @@ abl_code abl_options_check_bind(const abl_options *options, abl_status *ret_stat
     for (size_t i = 0; i < ABL_COUNT_OF(addresses); i++) {
         bool off = i == 1 && strcmp(addresses[i], "off") == 0;
         bool asks = options->tls_cert[0] != '\0' && options->tls_client_ca[0] != '\0';
+        if (!off && strchr(addresses[i], ':') == NULL) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "OPTION_INVALID",
+                            "%s: '%.80s' is no HOST:PORT", i == 0 ? "listen" : "http",
+                            addresses[i]);
+        }
         if (!off && !is_loopback(addresses[i]) && !asks && !options->insecure_bind_any) {
             return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "BIND_NOT_LOOPBACK",
                             "%s: others could reach %.80s, and nothing asks who they are; use "

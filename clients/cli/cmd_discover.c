@@ -483,6 +483,10 @@ static int follow_job(abl_cli *cli, const Ablate__V1__PruneJobSpec *spec, size_t
     } else if (code != ABL_CODE_OK) {
         abl_progress_finish(&job.view.progress);
         job.code = abl_cli_failed(cli, &error);
+        if (error.unreachable && job.view.job_id[0] != '\0') {
+            abl_cli_say(cli, "if the daemon lives, so may the job: ablate jobs watch %s",
+                        job.view.job_id);
+        }
     } else if (job.code == ABL_EXIT_OK) {
         job.code = abl_job_view_end(&job.view, top);
         if (job.code == ABL_EXIT_OK && out != NULL) {
@@ -536,8 +540,7 @@ static int check_options(const abl_cli *cli, algorithms *all) {
                : abl_cli_error(cli, "%s", problem);
 }
 
-/* Uploads, loads and makes what is missing, in the order in which it costs more, and follows the
- * job. */
+/* Uploads, loads and makes what is missing, the cheap before the dear, and follows the job. */
 static int run_job(abl_cli *cli, algorithms *all, const abl_cli_interventions *set) {
     const abl_args *args = cli->args;
     int code = ABL_EXIT_ERROR;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define HEAD_WIDTH 28
+#define WORD_MAX 16     /* bytes of a command's word */
 #define WIDTH_NARROW 60 /* below, what a command does stands under its name, not beside it */
 
 static void command_line(const abl_cli *cli, FILE *out, const abl_command *it) {
@@ -68,9 +69,56 @@ void abl_help_command(const abl_cli *cli, const abl_command *it) {
     abl_options_help(stdout, &cli->out, abl_command_takes(it) & ABL_TAKES_GLOBAL);
 }
 
+/* Letters to put in, take out or change to make one word of the other. */
+static size_t distance(const char *left, const char *right) {
+    size_t row[WORD_MAX + 1];
+    size_t length = strlen(right);
+    if (length > WORD_MAX) {
+        return WORD_MAX;
+    }
+    for (size_t j = 0; j <= length; j++) {
+        row[j] = j;
+    }
+    for (size_t i = 0; left[i] != '\0'; i++) {
+        size_t diagonal = row[0];
+        row[0] = i + 1;
+        for (size_t j = 0; j < length; j++) {
+            size_t change = diagonal + (left[i] != right[j]);
+            diagonal = row[j + 1];
+            size_t shorter = (diagonal < row[j] ? diagonal : row[j]) + 1;
+            row[j + 1] = change < shorter ? change : shorter;
+        }
+    }
+    return row[length];
+}
+
+/* The command's first word that is at most two letters away; NULL: none. */
+static const char *nearest(const char *word, char *buffer, size_t size) {
+    size_t best = 3;
+    for (size_t i = 0; i < abl_command_count; i++) {
+        char first[WORD_MAX + 1];
+        (void)snprintf(first, sizeof first, "%.*s", (int)strcspn(abl_commands[i].name, " "),
+                       abl_commands[i].name);
+        size_t away = distance(word, first);
+        if (away < best && away < strlen(first)) {
+            best = away;
+            (void)snprintf(buffer, size, "%s", first);
+        }
+    }
+    return best < 3 ? buffer : NULL;
+}
+
 int abl_help_unknown(const abl_cli *cli, int count, char **words) {
     if (!abl_command_is_group(words[0])) {
-        return abl_cli_usage(cli, "there is no command '%s'; `ablate help` lists them", words[0]);
+        char buffer[WORD_MAX + 1];
+        const char *meant = nearest(words[0], buffer, sizeof buffer);
+        return meant == NULL
+                   ? abl_cli_usage(cli, "there is no command '%s'; `ablate help` lists them",
+                                   words[0])
+                   : abl_cli_usage(cli,
+                                   "there is no command '%s'; is '%s' meant? `ablate help` "
+                                   "lists them all",
+                                   words[0], meant);
     }
     int code = count > 1 ? abl_cli_usage(cli, "there is no command '%s %s'", words[0], words[1])
                          : abl_cli_usage(cli, "'%s' needs one more word", words[0]);

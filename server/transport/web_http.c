@@ -138,7 +138,8 @@ static enum MHD_Result answer_file(const abl_web_server *server, struct MHD_Conn
         found = &index;
     }
     if (found == NULL) {
-        return refuse(server, connection, MHD_HTTP_NOT_FOUND, "nothing here\n");
+        return refuse(server, connection, MHD_HTTP_NOT_FOUND,
+                      "nothing here: the dashboard is at /, metrics are at /metrics\n");
     }
     unsigned status = 0;
     struct MHD_Response *response =

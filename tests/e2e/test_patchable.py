@@ -79,6 +79,45 @@ def test_the_table_has_every_member_with_its_rpc_and_tests_that_exist(patchable)
             assert name + ".py" in tests if is_file else f"def {name}(" in tests["test_patchable.py"], row
 
 
+# How methods are used; an attribute is read.
+USES = {
+    "forward": lambda m: (m.forward([[0, 1, 2]]), m([[0, 1, 2]], "loss"), m([[0, 1, 2]], stop_at_layer=1)),
+    "run_with_cache": lambda m: m.run_with_cache([[0, 1, 2]]),
+    "input_to_embed": lambda m: m.input_to_embed([[0, 1, 2]]),
+    "add_hook": lambda m: m.add_hook("hook_embed", "zero"),
+    "reset_hooks": lambda m: m.reset_hooks(),
+    "blocks": lambda m: m.blocks[0].attn.W_Q,
+    "tokenizer": lambda m: m.tokenizer.decode(m.tokenizer("a")["input_ids"]),
+    "to_tokens": lambda m: m.to_tokens("a"),
+    "to_str_tokens": lambda m: m.to_str_tokens("a"),
+    "to_string": lambda m: m.to_string([1]),
+    "new_prune_scores": lambda m: m.new_prune_scores(),
+    "circuit_prune_scores": lambda m: m.circuit_prune_scores({"A0.0->MLP 1"}),
+    "current_patch_masks_as_prune_scores": lambda m: m.current_patch_masks_as_prune_scores(),
+}
+
+
+def test_the_tables_rpcs_are_those_that_are_called(daemon):
+    for line in (ROOT / "docs" / "patchable_model.md").read_text().splitlines():
+        row = line.strip("| ").split(" | ")
+        members = [name for name in re.findall(r"`(\w+)`", row[0]) if name in MEMBERS]
+        if len(row) < 4 or not members:
+            continue
+        with ablate.connect(daemon.grpc, arrays="numpy") as fresh:
+            calls, call = [], fresh._call
+            fresh._call = lambda name, *rest, **options: (calls.append(name), call(name, *rest, **options))[1]
+            wrapped = fresh.load_model("tiny-rand", progress=False)
+            prefix = wrapped.kv_cache([[0]])
+            model = ablate.patchable_model(wrapped, True, "last_seq", separate_qkv=True, kv_caches=(prefix,))
+            begun = len(calls)
+            for name in members:
+                USES.get(name, lambda m, name=name: getattr(m, name))(model)
+            listed = set(row[2].split(", "))
+            assert set(calls[begun:]) <= listed <= set(calls), members
+            model.graph.delete()
+            prefix.delete()
+
+
 @pytest.mark.parametrize("case", GRAPHS)
 def test_nodes_edges_and_wrappers_are_autocircuits(daemon, rand_tl, case):
     path = goldens() / "cases" / "tiny-rand" / f"{case}.json"

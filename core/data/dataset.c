@@ -299,14 +299,6 @@ int32_t abl_dataset_common_prefix(const abl_dataset *dataset, int32_t *ret_promp
     return shared;
 }
 
-int64_t abl_dataset_bytes(const abl_dataset *dataset) {
-    int64_t prompts = dataset->prompt_count;
-    int64_t ids = 2 * prompts * dataset->seq_len + 2 * (prompts + 1) + dataset->answers.capacity +
-                  dataset->wrong_answers.capacity + dataset->word_count;
-    return (int64_t)sizeof *dataset + ids * (int64_t)sizeof(int32_t) +
-           (int64_t)sizeof(char *) * (dataset->label_count + dataset->word_count);
-}
-
 const char *abl_dataset_hash(const abl_dataset *dataset) {
     return dataset->hash;
 }

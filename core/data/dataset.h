@@ -97,7 +97,6 @@ int32_t abl_dataset_common_prefix(const abl_dataset *dataset, int32_t *ret_promp
  *   INVALID_ARGUMENT  TAIL_EMPTY  nothing would be left */
 ABL_MUST_CHECK abl_code abl_dataset_create_tail(const abl_dataset *dataset, int32_t cut,
                                                 abl_dataset **ret_tail, abl_status *ret_status);
-int64_t abl_dataset_bytes(const abl_dataset *dataset); /* resident, host */
 /* sha256 of the token ids and answers in hexadecimal, for provenance: the same prompts give the
  * same hash however they came in. */
 const char *abl_dataset_hash(const abl_dataset *dataset);

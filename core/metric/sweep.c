@@ -202,7 +202,3 @@ abl_sweep_row abl_sweep_row_at(const abl_sweep *sweep, int32_t index) {
     }
     return out;
 }
-
-int64_t abl_sweep_bytes_estimate(const abl_sweep_options *options) {
-    return abl_circuits_bytes_estimate(&options->circuits);
-}

@@ -47,7 +47,6 @@ ABL_MUST_CHECK abl_code abl_sweep_step(abl_sweep *sweep, abl_sweep_progress *ret
 int32_t abl_sweep_row_count(const abl_sweep *sweep);
 abl_sweep_row abl_sweep_row_at(const abl_sweep *sweep, int32_t index);
 void abl_sweep_destroy(abl_sweep *sweep); /* NULL is allowed */
-int64_t abl_sweep_bytes_estimate(const abl_sweep_options *options);
 
 ABL_END_DECLS
 #endif

@@ -205,11 +205,6 @@ typedef struct builder {
 static abl_code add_all(builder *in, abl_status *ret_status);
 static abl_code check_unused(const builder *in, abl_status *ret_status);
 
-const char *abl_slot_name(abl_slot slot) {
-    ABL_ASSERT((size_t)slot < ABL_COUNT_OF(slot_names));
-    return slot_names[slot];
-}
-
 bool abl_slot_in_layer(abl_slot slot) {
     return slot >= ABL_SLOT_LN1_W && slot <= ABL_SLOT_MLP_OUT_B;
 }

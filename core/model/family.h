@@ -101,7 +101,6 @@ const abl_weight_view *abl_weight_map_at(const abl_weight_map *map, size_t index
  */
 const abl_weight_view *abl_weight_map_find(const abl_weight_map *map, abl_slot slot, int layer);
 
-const char *abl_slot_name(abl_slot slot);
 bool abl_slot_in_layer(abl_slot slot);
 
 ABL_END_DECLS

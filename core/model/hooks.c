@@ -39,10 +39,6 @@ static const struct {
 
 #define TAIL_BYTES_MAX 64
 
-bool abl_hook_per_layer(abl_hook_point point) {
-    return points[point].per_layer;
-}
-
 const char *abl_hook_shape(abl_hook_point point, bool per_head_inputs) {
     if (per_head_inputs && point == ABL_HOOK_LN1_SCALE) {
         return "batch pos n_kv_heads 1";

@@ -78,7 +78,6 @@ const char *abl_hook_name(abl_hook hook, char *text, size_t text_bytes);
 const char *abl_hook_bridge_name(abl_hook hook, char *text, size_t text_bytes);
 /* "batch pos n_heads d_head". With per_head_inputs, ln1's points have a head axis, too. */
 const char *abl_hook_shape(abl_hook_point point, bool per_head_inputs);
-bool abl_hook_per_layer(abl_hook_point point);
 /* NULL when the point fires in a model of this config, else the reason why not. */
 const char *abl_hook_why_not(const abl_model_config *config, abl_hook_point point);
 

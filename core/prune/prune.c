@@ -34,25 +34,6 @@ const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm) {
     return known ? ALGORITHMS[algorithm].name : NULL;
 }
 
-abl_code abl_prune_algorithm_find(const char *name, size_t length,
-                                  abl_prune_algorithm *ret_algorithm, abl_status *ret_status) {
-    for (int i = 0; i < ABL_PRUNE_ALGORITHM_COUNT; i++) {
-        if (strlen(ALGORITHMS[i].name) == length && memcmp(ALGORITHMS[i].name, name, length) == 0) {
-            *ret_algorithm = (abl_prune_algorithm)i;
-            return ABL_CODE_OK;
-        }
-    }
-    char names[200] = "";
-    size_t used = 0;
-    for (int i = 0; i < ABL_PRUNE_ALGORITHM_COUNT && used < sizeof names; i++) {
-        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i == 0 ? "" : ", ",
-                                 ALGORITHMS[i].name);
-    }
-    return abl_fail(ret_status, ABL_CODE_NOT_FOUND, "ALGORITHM_UNKNOWN",
-                    "there is no prune algorithm '%.*s'; there are %s",
-                    length > 60 ? 60 : (int)length, name, names);
-}
-
 static abl_code options_check(const abl_prune_options *o, abl_status *ret_status) {
     if ((unsigned)o->algorithm >= ABL_PRUNE_ALGORITHM_COUNT ||
         (unsigned)o->grad_function >= ABL_GRAD_FUNCTION_COUNT ||

@@ -116,12 +116,8 @@ typedef struct abl_training_point {
     float zero_mask_score;      /* after the step: the score of a mask of 0 (subnetwork probing) */
 } abl_training_point;
 
-/* Names as in requests: "eap", "mask_gradient", "ground_truth", "random"; NULL for none. */
+/* "eap", "mask_gradient", ...: the values of the enum, in small letters; NULL for none. */
 const char *abl_prune_algorithm_name(abl_prune_algorithm algorithm);
-/*   NOT_FOUND  ALGORITHM_UNKNOWN  naming those that exist */
-ABL_MUST_CHECK abl_code abl_prune_algorithm_find(const char *name, size_t length,
-                                                 abl_prune_algorithm *ret_algorithm,
-                                                 abl_status *ret_status);
 
 typedef struct abl_prune_options {
     abl_prune_algorithm algorithm;

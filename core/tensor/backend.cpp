@@ -161,18 +161,6 @@ extern "C" bool abl_device_available(abl_device device) {
     return device.index >= 0 && device.index < abl_device_cuda_count();
 }
 
-extern "C" void abl_device_synchronize(abl_device device) {
-    if (device.type == ABL_DEVICE_CUDA && abl::accelerator.type == at::kCUDA &&
-        abl_device_available(device)) {
-        try {
-            at::detail::getCUDAHooks().deviceSynchronize(
-                static_cast<c10::DeviceIndex>(device.index));
-        } catch (...) {
-            /* The next operation on the device reports the fault. */
-        }
-    }
-}
-
 #ifdef ABL_DEVICE_STATS
 /* CUDA's caching allocator; NULL until the device is used, which is before any work on it. */
 static at::DeviceAllocator *device_allocator(abl_device device) {
@@ -182,21 +170,6 @@ static at::DeviceAllocator *device_allocator(abl_device device) {
     }
     at::DeviceAllocator *allocator = at::getDeviceAllocator(at::kCUDA);
     return allocator->initialized() ? allocator : nullptr;
-}
-
-/* Its count of bytes in tensors. */
-static uint64_t device_bytes(abl_device device, bool peak) {
-    try {
-        at::DeviceAllocator *allocator = device_allocator(device);
-        if (allocator == nullptr) {
-            return 0;
-        }
-        const auto stats = allocator->getDeviceStats(static_cast<c10::DeviceIndex>(device.index));
-        const auto &bytes = stats.allocated_bytes.front(); /* of all pools */
-        return static_cast<uint64_t>(peak ? bytes.peak : bytes.current);
-    } catch (...) {
-        return 0;
-    }
 }
 
 /* What the driver has, and what the allocator keeps of it in no tensor: it gives that back before
@@ -217,12 +190,6 @@ static uint64_t device_bytes_free(abl_device device) {
     }
 }
 #else
-static uint64_t device_bytes(abl_device device, bool peak) {
-    (void)device;
-    (void)peak;
-    return 0;
-}
-
 static uint64_t device_bytes_free(abl_device device) {
     (void)device;
     return UINT64_MAX;
@@ -234,12 +201,4 @@ extern "C" uint64_t abl_device_bytes_free(abl_device device) {
         return abl::accelerator.free_bytes;
     }
     return device_bytes_free(device);
-}
-
-extern "C" uint64_t abl_device_bytes_used(abl_device device) {
-    return device_bytes(device, false);
-}
-
-extern "C" uint64_t abl_device_bytes_peak(abl_device device) {
-    return device_bytes(device, true);
 }

@@ -256,10 +256,6 @@ extern "C" abl_tensor *abl_tensor_activate(abl_scope *scope, abl_tensor_act kind
     return make(scope, [&] { return activate(kind, get(x)); });
 }
 
-extern "C" void abl_tensor_activate_(abl_scope *scope, abl_tensor_act kind, abl_tensor *x) {
-    act(scope, [&] { abl::activate_to(get(x), kind, get(x)); });
-}
-
 extern "C" abl_tensor *abl_tensor_activate_backward(abl_scope *scope, abl_tensor_act kind,
                                                     const abl_tensor *grad, const abl_tensor *x) {
     return make(scope, [&] { return activate_backward(kind, get(grad), get(x)); });

@@ -20,11 +20,9 @@ using abl::make;
         return make(scope, [&] { return at::call(get(x)); });                                      \
     }
 UNARY(exp, exp)
-UNARY(log, log)
 UNARY(abs, abs)
 UNARY(sqrt, sqrt)
 UNARY(neg, neg)
-UNARY(sigmoid, sigmoid)
 #undef UNARY
 
 #define BINARY(name, call)                                                                         \
@@ -104,11 +102,6 @@ extern "C" abl_tensor *abl_tensor_cat(abl_scope *scope, const abl_tensor *const 
     return make(scope, [&] { return at::cat(gather_parts(parts, count), dim); });
 }
 
-extern "C" abl_tensor *abl_tensor_stack(abl_scope *scope, const abl_tensor *const *parts,
-                                        size_t count, int dim) {
-    return make(scope, [&] { return at::stack(gather_parts(parts, count), dim); });
-}
-
 extern "C" abl_tensor *abl_tensor_index_select(abl_scope *scope, const abl_tensor *x, int dim,
                                                const abl_tensor *indices) {
     return make(scope, [&] { return at::index_select(get(x), dim, get(indices)); });
@@ -152,21 +145,12 @@ extern "C" abl_tensor *abl_tensor_mean(abl_scope *scope, const abl_tensor *x, co
     });
 }
 
-extern "C" void abl_tensor_sum_into(abl_scope *scope, abl_tensor *out, const abl_tensor *x,
-                                    const int64_t *dims, size_t dim_count) {
-    act(scope, [&] { at::sum_out(get(out), get(x), ints(dims, dim_count)); });
-}
-
 extern "C" abl_tensor *abl_tensor_dot(abl_scope *scope, const abl_tensor *a, const abl_tensor *b) {
     return make(scope, [&] { return at::mul(get(a), get(b)).sum(-1); });
 }
 
 extern "C" abl_tensor *abl_tensor_max(abl_scope *scope, const abl_tensor *x, int dim) {
     return make(scope, [&] { return at::amax(get(x), dim); });
-}
-
-extern "C" abl_tensor *abl_tensor_argmax(abl_scope *scope, const abl_tensor *x, int dim) {
-    return make(scope, [&] { return at::argmax(get(x), dim); });
 }
 
 extern "C" abl_tensor *abl_tensor_logsumexp(abl_scope *scope, const abl_tensor *x, int dim) {
@@ -186,16 +170,6 @@ extern "C" abl_tensor *abl_tensor_softmax_backward(abl_scope *scope, const abl_t
     return make(scope, [&] {
         at::Tensor weighted = get(grad) * get(y);
         return weighted - get(y) * weighted.sum(dim, true);
-    });
-}
-
-extern "C" void abl_tensor_topk(abl_scope *scope, const abl_tensor *x, int64_t k,
-                                abl_tensor **ret_values, abl_tensor **ret_indices) {
-    act(scope, [&] {
-        std::tuple<at::Tensor, at::Tensor> top = at::topk(get(x), k);
-        abl_tensor *values = abl::adopt(scope, std::move(std::get<0>(top)));
-        *ret_indices = abl::adopt(scope, std::move(std::get<1>(top)));
-        *ret_values = values;
     });
 }
 

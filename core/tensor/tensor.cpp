@@ -158,10 +158,6 @@ extern "C" void abl_scope_destroyp(abl_scope **scope) {
     abl_scope_destroy(*scope);
 }
 
-extern "C" abl_device abl_scope_device(const abl_scope *scope) {
-    return scope->device;
-}
-
 extern "C" abl_code abl_scope_status(const abl_scope *scope, abl_status *ret_status) {
     if (!scope->failed) {
         return ABL_CODE_OK;
@@ -255,10 +251,6 @@ extern "C" int64_t abl_tensor_size(const abl_tensor *tensor, int dim) {
     return (tensor == nullptr) ? 1 : tensor->at.sizes()[static_cast<size_t>(wrap_dim(tensor, dim))];
 }
 
-extern "C" int64_t abl_tensor_stride(const abl_tensor *tensor, int dim) {
-    return tensor->at.strides()[static_cast<size_t>(wrap_dim(tensor, dim))];
-}
-
 extern "C" int64_t abl_tensor_count(const abl_tensor *tensor) {
     return (tensor == nullptr) ? 1 : tensor->at.numel();
 }
@@ -292,11 +284,6 @@ extern "C" bool abl_tensor_same_storage(const abl_tensor *a, const abl_tensor *b
 
 extern "C" const void *abl_tensor_storage_address(const abl_tensor *tensor) {
     return tensor->at.storage().data();
-}
-
-extern "C" void *abl_tensor_host_data_mutable(abl_tensor *tensor) {
-    bool plain = tensor->at.device().is_cpu() && tensor->at.is_contiguous();
-    return plain ? tensor->at.data_ptr() : nullptr;
 }
 
 extern "C" const void *abl_tensor_host_data(const abl_tensor *tensor) {

@@ -83,10 +83,6 @@ size_t abl_dtype_bytes(abl_dtype dtype);
 
 int abl_device_cuda_count(void);
 bool abl_device_available(abl_device device);
-void abl_device_synchronize(abl_device device);
-/* Bytes that tensors hold on the device now; 0 where the backend does not count (the CPU). */
-uint64_t abl_device_bytes_used(abl_device device);
-uint64_t abl_device_bytes_peak(abl_device device);
 /* Bytes that tensors could still take there; UINT64_MAX where the backend does not count (the CPU,
  * libtorch before 2.10, and a device that nothing was put on yet). */
 uint64_t abl_device_bytes_free(abl_device device);
@@ -97,7 +93,6 @@ uint64_t abl_device_bytes_free(abl_device device);
 ABL_MUST_CHECK abl_scope *abl_scope_create(abl_device device);
 void abl_scope_destroy(abl_scope *scope);   /* NULL is allowed */
 void abl_scope_destroyp(abl_scope **scope); /* for ABL_CLEANUP */
-abl_device abl_scope_device(const abl_scope *scope);
 
 /* OK, or the first failure, copied to *ret_status. */
 ABL_MUST_CHECK abl_code abl_scope_status(const abl_scope *scope, abl_status *ret_status);
@@ -124,9 +119,8 @@ abl_tensor *abl_scope_borrow(abl_scope *scope, abl_tensor *tensor);
  * made of them comes to nothing in that scope. */
 int abl_tensor_rank(const abl_tensor *tensor);
 int64_t abl_tensor_size(const abl_tensor *tensor, int dim);
-int64_t abl_tensor_stride(const abl_tensor *tensor, int dim); /* in elements */
-int64_t abl_tensor_count(const abl_tensor *tensor);           /* elements */
-uint64_t abl_tensor_bytes(const abl_tensor *tensor);          /* elements times element size */
+int64_t abl_tensor_count(const abl_tensor *tensor);  /* elements */
+uint64_t abl_tensor_bytes(const abl_tensor *tensor); /* elements times element size */
 uint64_t
 abl_tensor_storage_bytes(const abl_tensor *tensor); /* memory behind it: less, when expanded */
 abl_dtype abl_tensor_dtype(const abl_tensor *tensor);
@@ -137,7 +131,6 @@ bool abl_tensor_same_storage(const abl_tensor *a, const abl_tensor *b);
 const void *abl_tensor_storage_address(const abl_tensor *tensor);
 /* The memory itself, borrowed: NULL unless the tensor is on the CPU and contiguous. */
 const void *abl_tensor_host_data(const abl_tensor *tensor);
-void *abl_tensor_host_data_mutable(abl_tensor *tensor);
 
 /* ---- Making ------------------------------------------------------------------------------ */
 
@@ -196,11 +189,9 @@ abl_tensor *abl_tensor_add_scalar(abl_scope *scope, const abl_tensor *x, double 
 abl_tensor *abl_tensor_lerp(abl_scope *scope, const abl_tensor *a, const abl_tensor *b,
                             double weight);
 abl_tensor *abl_tensor_exp(abl_scope *scope, const abl_tensor *x);
-abl_tensor *abl_tensor_log(abl_scope *scope, const abl_tensor *x);
 abl_tensor *abl_tensor_abs(abl_scope *scope, const abl_tensor *x);
 abl_tensor *abl_tensor_sqrt(abl_scope *scope, const abl_tensor *x);
 abl_tensor *abl_tensor_neg(abl_scope *scope, const abl_tensor *x);
-abl_tensor *abl_tensor_sigmoid(abl_scope *scope, const abl_tensor *x);
 abl_tensor *abl_tensor_clamp(abl_scope *scope, const abl_tensor *x, double low, double high);
 abl_tensor *abl_tensor_equal(abl_scope *scope, const abl_tensor *a, const abl_tensor *b); /* BOOL */
 
@@ -220,8 +211,6 @@ void abl_tensor_sub_into(abl_scope *scope, abl_tensor *out, const abl_tensor *a,
 /* ---- Joining, picking -------------------------------------------------------------------- */
 
 abl_tensor *abl_tensor_cat(abl_scope *scope, const abl_tensor *const *parts, size_t count, int dim);
-abl_tensor *abl_tensor_stack(abl_scope *scope, const abl_tensor *const *parts, size_t count,
-                             int dim);
 /* Rows of `x` along dim, by an I64 or I32 vector. */
 abl_tensor *abl_tensor_index_select(abl_scope *scope, const abl_tensor *x, int dim,
                                     const abl_tensor *indices);
@@ -243,21 +232,15 @@ abl_tensor *abl_tensor_sum(abl_scope *scope, const abl_tensor *x, const int64_t 
                            size_t dim_count, bool keep_dims); /* no dims: over everything */
 abl_tensor *abl_tensor_mean(abl_scope *scope, const abl_tensor *x, const int64_t *dims,
                             size_t dim_count, bool keep_dims);
-void abl_tensor_sum_into(abl_scope *scope, abl_tensor *out, const abl_tensor *x,
-                         const int64_t *dims, size_t dim_count);
 /* Sum of a * b over the last dimension. */
 abl_tensor *abl_tensor_dot(abl_scope *scope, const abl_tensor *a, const abl_tensor *b);
 abl_tensor *abl_tensor_max(abl_scope *scope, const abl_tensor *x, int dim);
-abl_tensor *abl_tensor_argmax(abl_scope *scope, const abl_tensor *x, int dim); /* I64 */
 abl_tensor *abl_tensor_logsumexp(abl_scope *scope, const abl_tensor *x, int dim);
 abl_tensor *abl_tensor_softmax(abl_scope *scope, const abl_tensor *x, int dim);
 abl_tensor *abl_tensor_log_softmax(abl_scope *scope, const abl_tensor *x, int dim);
 /* Gradient of softmax by its result y: y * (g - sum(g * y)). */
 abl_tensor *abl_tensor_softmax_backward(abl_scope *scope, const abl_tensor *grad,
                                         const abl_tensor *y, int dim);
-/* Largest `k` of the last dimension, descending; *ret_indices I64. */
-void abl_tensor_topk(abl_scope *scope, const abl_tensor *x, int64_t k, abl_tensor **ret_values,
-                     abl_tensor **ret_indices);
 /* Per row, over the last dimension: sum exp(logp) * (logp - log_softmax(logits)). `logp` are the
  * reference's log-probabilities; result float32, one dimension less. */
 abl_tensor *abl_tensor_kl(abl_scope *scope, const abl_tensor *logp, const abl_tensor *logits);
@@ -312,7 +295,6 @@ abl_tensor *abl_tensor_norm_backward(abl_scope *scope, abl_tensor_norm_kind kind
                                      const abl_tensor *rstd);
 
 abl_tensor *abl_tensor_activate(abl_scope *scope, abl_tensor_act act, const abl_tensor *x);
-void abl_tensor_activate_(abl_scope *scope, abl_tensor_act act, abl_tensor *x);
 abl_tensor *abl_tensor_activate_backward(abl_scope *scope, abl_tensor_act act,
                                          const abl_tensor *grad, const abl_tensor *x);
 /* act(gate) * up */

@@ -388,10 +388,6 @@ int abl_grpc_server_port(const abl_grpc_server *server) {
     return server->port;
 }
 
-size_t abl_grpc_server_live_calls(const abl_grpc_server *server) {
-    return server->live_calls;
-}
-
 /* ---- the end ---- */
 
 static void on_core_stopped(abl_mail *mail) {

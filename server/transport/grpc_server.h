@@ -39,8 +39,6 @@ ABL_MUST_CHECK abl_code abl_grpc_server_create(const abl_grpc_options *options,
 /* The port that is listened on. */
 int abl_grpc_server_port(const abl_grpc_server *server);
 
-size_t abl_grpc_server_live_calls(const abl_grpc_server *server);
-
 /* For connections that come from now on; those there are go on. The server was made with TLS, and
  * asks for clients' certificates if it did then. `tls` is borrowed for the call: checked texts. */
 void abl_grpc_server_renew_tls(abl_grpc_server *server, const abl_tls_options *tls);

@@ -33,7 +33,6 @@ struct abl_health {
     size_t service_count;
     watch *watches;
     size_t watch_count;
-    bool serving;
     bool draining;
 };
 
@@ -46,9 +45,9 @@ static bool is_known(const abl_health *health, const char *name) {
 }
 
 static serving_status state_of(const abl_health *health, bool known) {
-    return !known                                 ? STATUS(SERVICE_UNKNOWN)
-           : health->serving && !health->draining ? STATUS(SERVING)
-                                                  : STATUS(NOT_SERVING);
+    return !known              ? STATUS(SERVICE_UNKNOWN)
+           : !health->draining ? STATUS(SERVING)
+                               : STATUS(NOT_SERVING);
 }
 
 /* Whether the request's service is known; on a failure the call has been finished. */
@@ -173,7 +172,6 @@ abl_health *abl_health_create(const abl_service *services, size_t service_count)
     if (health != NULL) {
         health->services = services;
         health->service_count = service_count;
-        health->serving = true;
     }
     return health;
 }
@@ -183,11 +181,6 @@ void abl_health_destroy(abl_health *health) {
         ABL_ASSERT(health->watches == NULL); /* the servers have shut down before */
         abl_free(health);
     }
-}
-
-void abl_health_set_serving(abl_health *health, bool serving) {
-    health->serving = serving;
-    update_all(health);
 }
 
 void abl_health_drain(abl_health *health) {

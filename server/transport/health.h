@@ -25,8 +25,5 @@ abl_service abl_health_service(abl_health *health);
 /* From now on every service is NOT_SERVING: watches are told and end. Not to be undone. */
 void abl_health_drain(abl_health *health);
 
-/* Whether the daemon takes work, as a whole: false answers NOT_SERVING for every name. */
-void abl_health_set_serving(abl_health *health, bool serving);
-
 ABL_END_DECLS
 #endif

@@ -63,8 +63,6 @@ ABL_MUST_CHECK abl_code abl_web_server_create(const abl_web_options *options,
 /* The port that is listened on. */
 int abl_web_server_port(const abl_web_server *server);
 
-size_t abl_web_server_live_calls(const abl_web_server *server);
-
 /* For connections that come from now on; those there are go on. The server was made with TLS, and
  * asks for clients' certificates if it did then. `tls` is borrowed for the call.
  *   RESOURCE_EXHAUSTED  OUT_OF_HOST_MEMORY

@@ -468,10 +468,6 @@ int abl_web_server_port(const abl_web_server *server) {
     return server->port;
 }
 
-size_t abl_web_server_live_calls(const abl_web_server *server) {
-    return server->service_count;
-}
-
 /* Stops by mail: we may be deep inside MHD_run() now. */
 void abl_web_server_call_ended(abl_web_server *server) {
     bool over = server->started_count == 0 || (server->forced && server->service_count == 0);

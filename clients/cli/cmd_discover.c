@@ -492,7 +492,8 @@ static int follow_job(abl_cli *cli, const Ablate__V1__PruneJobSpec *spec, size_t
         if (job.code == ABL_EXIT_OK && out != NULL) {
             job.code = abl_cli_save_scores(cli, job.view.job_id, job.scores, out);
         }
-        abl_cli_say(cli, "next, the faithfulness of its circuits: ablate eval %s", job.view.job_id);
+        abl_cli_say(cli, "next: ablate eval %s  # the faithfulness of its circuits",
+                    job.view.job_id);
     }
     abl_scores_destroy(job.scores);
     abl_job_view_finish(&job.view);

@@ -135,7 +135,12 @@ static int show_job(const abl_cli *cli, const Ablate__V1__Job *job) {
         abl_table_add(table, "%s", job->error);
     }
     abl_table_wrap(table);
-    return abl_cli_print_table(cli, table);
+    int code = abl_cli_print_table(cli, table);
+    if (code == ABL_EXIT_OK && job->n_acdc > 0) {
+        fputc('\n', stdout);
+        code = abl_cli_print_taus(cli, job->acdc, job->n_acdc);
+    }
+    return code;
 }
 
 int abl_cmd_jobs_show(abl_cli *cli) {

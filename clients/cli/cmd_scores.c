@@ -168,10 +168,9 @@ static int send(abl_cli *cli, Ablate__V1__CreatePruneScoresRequest *request) {
         return response == NULL ? code : abl_cli_print_json(cli, response);
     }
     const Ablate__V1__Job *job = ((const Ablate__V1__CreatePruneScoresResponse *)response)->job;
-    abl_cli_say(cli,
-                "%s has these scores; next, the faithfulness of its circuits: ablate eval %s "
-                "--dataset FILE",
-                job->job_id, job->job_id);
+    abl_cli_say(cli, "%s has these scores", job->job_id);
+    abl_cli_say(cli, "next: ablate eval %s --dataset FILE  # the faithfulness of its circuits",
+                job->job_id);
     return ABL_EXIT_OK;
 }
 

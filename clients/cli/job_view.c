@@ -125,6 +125,22 @@ static void remember(abl_job_view *view, const Ablate__V1__JobEvent *event) {
     }
 }
 
+int abl_cli_print_taus(const abl_cli *cli, Ablate__V1__AcdcTau *const *taus, size_t count) {
+    static const abl_column columns[] = {{"tau", true, false},
+                                         {"kept", true, false},
+                                         {"removed", true, false},
+                                         {"effect", true, false}};
+    ABL_CLEANUP(abl_table_destroyp)
+    abl_table *table = abl_table_create(columns, ABL_COUNT_OF(columns));
+    for (size_t i = 0; i < count; i++) {
+        abl_table_add(table, "%g", taus[i]->tau);
+        abl_table_add(table, "%lld", (long long)(taus[i]->decided_edges - taus[i]->removed_edges));
+        abl_table_add(table, "%lld", (long long)taus[i]->removed_edges);
+        abl_table_add(table, "%.4g", taus[i]->effect);
+    }
+    return abl_cli_print_table(cli, table);
+}
+
 /* "  tau 0.01: 41 removed, effect 0.0123  kept A1.0->MLP 1 at 0.53", the last edge decided. */
 static void acdc_found(const Ablate__V1__JobEvent *event, char *buffer, size_t size) {
     const Ablate__V1__AcdcTau *tau = event->acdc[event->n_acdc - 1];
@@ -255,6 +271,10 @@ int abl_job_view_end(abl_job_view *view, size_t top) {
         size_t count = view->last->n_top_edges < top ? view->last->n_top_edges : top;
         code = abl_cli_print_edges(view->cli, view->last->top_edges, count);
         fputc('\n', stdout);
+        if (code == ABL_EXIT_OK && view->last->n_acdc > 0) {
+            code = abl_cli_print_taus(view->cli, view->last->acdc, view->last->n_acdc);
+            fputc('\n', stdout);
+        }
     }
     int end = say_end(view);
     return end != ABL_EXIT_OK ? end : code;

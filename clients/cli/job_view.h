@@ -41,6 +41,9 @@ bool abl_job_view_lost(const abl_rpc_error *error);
  * is OK only for a job that succeeded. `top`: at most this many edges. */
 int abl_job_view_end(abl_job_view *view, size_t top);
 
+/* What an ACDC has found at each of its taus. */
+int abl_cli_print_taus(const abl_cli *cli, Ablate__V1__AcdcTau *const *taus, size_t count);
+
 /* Adds a job's scores, final or so far. */
 ABL_MUST_CHECK abl_code abl_job_scores(const abl_cli *cli, char *job_id, abl_scores *scores,
                                        abl_rpc_error *ret_error);

@@ -239,7 +239,8 @@ bool abl_table_print(const abl_table *table, FILE *out, const abl_term *term) {
     const char *mark = term->unicode ? "…" : "..";
     bool wraps = table->wraps && bar == 0 && shown == table->column_count;
     bool titled = bar > 0 && table->bar_title[0] != '\0';
-    bool marked = shown < table->column_count && used + GAP + abl_text_width(mark) <= term->width;
+    bool marked = shown < table->column_count && table->columns[shown].title[0] != '\0' &&
+                  used + GAP + abl_text_width(mark) <= term->width;
     abl_term_style(term, out, "1");
     for (size_t i = 0; i < shown; i++) {
         print_cell(&table->columns[i], table->columns[i].title, widths[i],

@@ -71,7 +71,9 @@ abl_code abl_path_resolve(const char *path, const char *root, char **ret_path,
         }
         if (!abl_path_is_below(resolved, resolved_root)) {
             return abl_fail(ret_status, ABL_CODE_PERMISSION_DENIED, "PATH_OUTSIDE_ROOT",
-                            "'%s' leads out of the folder it must be in, '%s'", path, root);
+                            "'%s' leads out of '%s'; put the file there that a link points to, or "
+                            "give ablated a --model-root that holds both",
+                            path, root);
         }
     }
     char *copy = abl_strdup(resolved);

@@ -351,6 +351,13 @@ def test_discover_by_acdc_keeps_infinite_scores(ablate, model, ioi_path, tmp_pat
                "--algorithm", "acdc", "--tau", "0.01,0.1", "--top", 5]
     out, errors = ablate(*options, "--out", saved)
     assert "+inf" in out.splitlines()[1] and "acdc" in errors
+    job = re.search(r"job-\w+", errors)[0]
+    taus = [line.split() for line in out[out.index("tau") :].splitlines()[1:3]]
+    assert [tau for tau, *_ in taus] == ["0.01", "0.1"]
+    assert all(int(kept) + int(removed) == 1519 for _, kept, removed, _ in taus)
+    assert out[out.index(" tau") :].split("\n\n")[0] in ablate("jobs", "show", job)[0]
+    rows = documents(ablate("eval", job, "--sizes", "groups", "--metrics", "kl-div", "--json")[0])
+    assert {int(kept) for _, kept, *_ in taus} <= {row["edge_count"] for row in rows}, "the circuits of each tau"
     raw = saved.read_bytes()
     length = int.from_bytes(raw[:8], "little")
     values = np.frombuffer(raw[8 + length :], "<f4")

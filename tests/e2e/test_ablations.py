@@ -16,6 +16,16 @@ MEANS = [kind for kind in AblationType if kind.name.startswith("TOKENWISE")]
 KINDS = list(AblationType)
 
 
+@pytest.fixture(scope="module")
+def rand(client):
+    """tiny-rand, for these tests only."""
+    model = client.load_model("tiny-rand", progress=False)
+    yield model
+    for graph in model.graphs():
+        graph.delete()
+    model.unload()
+
+
 @pytest.fixture
 def kept(graph, ioi):
     """The ablations that a test makes; ended with it."""
@@ -208,8 +218,36 @@ def test_edge_counts_follow_autocircuits_rules(client, graph, ioi):
     assert list(client.run_circuits(scores, [5, 0.01, 0.02], prompt_count=1)) == [0, 5, 15, 30, count]
 
 
-def test_a_small_graph_is_swept_edge_by_edge(client, ioi):
-    graph = client.load_model("tiny-rand", progress=False).graph()
+@pytest.mark.parametrize("options", [{}, {"factorized": False}, {"seq_len": 16}], ids=str)
+@pytest.mark.parametrize("patch_type", ["tree_patch", "edge_patch"])
+def test_reversed_circuits_are_those_of_swapped_prompts(client, rand, ioi_path, patch_type, options):
+    prompts = json.loads(ioi_path.read_text())["prompts"][:6]
+    straight = client.upload_dataset({"prompts": prompts})
+    swapped = client.upload_dataset(
+        {"prompts": [one | {"clean": one["corrupt"], "corrupt": one["clean"]} for one in prompts]}
+    )
+    graph = rand.graph(**options)
+    scores = graph.prune_scores(straight, "eap", progress=False)
+    sizes = [0, 5, graph.edge_count]
+    run = {"edge_counts": sizes, "patch_type": patch_type, "batch_size": 4}
+    other = {"TOKENWISE_MEAN_CLEAN": "TOKENWISE_MEAN_CORRUPT", "TOKENWISE_MEAN_CORRUPT": "TOKENWISE_MEAN_CLEAN"}
+    plain = client.run_circuits(scores, **run)
+    for kind in KINDS:
+        reverse = client.run_circuits(scores, ablation=kind, reverse_clean_corrupt=True, **run)
+        # A mean over the dataset is of the prompts that its name says, whichever way the runs go.
+        swap = AblationType[other.get(kind.name, kind.name)]
+        want = client.run_circuits(scores, ablation=swap, dataset=swapped, **run)
+        assert list(reverse) == list(want) == list(plain)
+        for size, logits in reverse.items():
+            np.testing.assert_allclose(logits, want[size], atol=1e-4, err_msg=f"{kind.name} {size}")
+        assert np.abs(reverse[5] - plain[5]).max() > 1e-3
+    graph.delete()
+    for dataset in (straight, swapped):
+        dataset.delete()
+
+
+def test_a_small_graph_is_swept_edge_by_edge(rand, ioi):
+    graph = rand.graph()
     scores = graph.prune_scores(ioi, "random", prompt_count=1, progress=False)
     for rule in (EdgeCounts.ALL, "automatic"):
         assert list(graph.run_circuits(scores, rule, prompt_count=1)) == list(range(graph.edge_count + 1))

@@ -230,6 +230,10 @@ def test_circuits_are_run_evaluated_and_masked(graph, ioi):
     assert all(array.shape == (8, graph.model.cfg.d_vocab) for array in logits.values())
     assert graph.set_circuit(scores, edge_count=100) == graph.edge_count - 100
     assert graph.set_circuit(scores, edge_count=100, patch_type="edge_patch") == 100
+    threshold = float(np.sort(np.abs(scores.flat()))[-30])
+    assert graph.set_circuit(scores, threshold=threshold, patch_type="edge_patch") == 30
+    for name, array in graph.get_patch_mask().items():
+        np.testing.assert_array_equal(array == 1, np.abs(scores[name]) >= threshold)
     graph.reset_patch_mask()
 
 

@@ -36,19 +36,26 @@ def random_masks(graph, rows=None, low=0.0, high=1.0):
     }
 
 
-def test_a_row_for_each_prompt_is_each_prompts_own_pass(graph, prompts):
-    masks = random_masks(graph, rows=4)
-    with graph.set_mask_batch_size(4):
-        assert graph.mask_batch_size == 4
-        graph.set_patch_mask(masks)
-        together = run(graph, prompts)
-        for name, array in graph.get_patch_mask().items():
-            np.testing.assert_array_equal(np.array(array), masks[name])
-    assert graph.mask_batch_size is None
-    for row in range(4):
-        graph.set_patch_mask({name: array[row] for name, array in masks.items()})
-        alone = run(graph, prompts, slice(row, row + 1))
-        np.testing.assert_allclose(together[row], alone[0], atol=2e-5)
+@pytest.mark.parametrize("function", [None, "sigmoid"])
+@pytest.mark.parametrize("options", [
+    {}, {"separate_qkv": False}, {"seq_len": 16}, {"factorized": False}, {"factorized": False, "seq_len": 16},
+], ids=str)  # fmt: skip
+def test_a_row_for_each_prompt_is_each_prompts_own_pass(tiny, prompts, options, function):
+    graph = tiny.graph(**options)
+    masks = random_masks(graph, rows=4, low=-1.0)
+    with graph.mask_fn_mode(function):
+        with graph.set_mask_batch_size(4):
+            assert graph.mask_batch_size == 4
+            graph.set_patch_mask(masks)
+            together = run(graph, prompts)
+            for name, array in graph.get_patch_mask().items():
+                np.testing.assert_array_equal(np.array(array), masks[name])
+        assert graph.mask_batch_size is None
+        for row in range(4):
+            graph.set_patch_mask({name: array[row] for name, array in masks.items()})
+            alone = run(graph, prompts, slice(row, row + 1))
+            np.testing.assert_allclose(together[row], alone[0], atol=1e-4)
+    graph.delete()
 
 
 def test_rows_start_as_the_mask_and_the_first_row_is_kept(graph):

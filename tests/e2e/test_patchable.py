@@ -116,6 +116,7 @@ def test_the_tables_rpcs_are_those_that_are_called(daemon):
             assert set(calls[begun:]) <= listed <= set(calls), members
             model.graph.delete()
             prefix.delete()
+            wrapped.unload()
 
 
 @pytest.mark.parametrize("case", GRAPHS)

@@ -180,6 +180,7 @@ static void add_event(abl_job *job, abl_job_findings found, bool scored) {
             abl_realloc_array(job->events, (size_t)capacity, sizeof *job->events);
         if (events == NULL) {
             findings_finish(&found);
+            notify(job); /* who waits for its end must not wait for more */
             return;
         }
         job->events = events;

@@ -110,34 +110,37 @@ static Ablate__V1__JobEvent *watch_take(abl_rpc *rpc, watch *state) {
     return event;
 }
 
-/* The next piece of the scores of the event before; NULL: there is none, or the rpc has failed. */
-static Ablate__V1__TensorChunk *watch_take_scores(abl_rpc *rpc, watch *state,
-                                                  Ablate__V1__TensorChunk *chunk) {
+/* The next piece of the scores of the event before, in the field `piece` of `response`. True: it
+ * was sent, or the rpc has failed and is no more; false: there is none. */
+static bool watch_send_scores(abl_rpc *rpc, watch *state, Ablate__V1__TensorChunk **piece,
+                              const ProtobufCMessage *response) {
+    Ablate__V1__TensorChunk chunk;
     bool end = false;
     if (!state->event_scores) {
-        return NULL;
+        return false;
     }
-    if (abl_module_stream_next(&state->scores, chunk, &end, &rpc->status) != ABL_CODE_OK) {
+    if (abl_module_stream_next(&state->scores, &chunk, &end, &rpc->status) != ABL_CODE_OK) {
         abl_rpc_fail_status(rpc);
-        return NULL;
+        return true;
     }
     if (end) {
         abl_module_stream_finish(&state->scores);
         state->event_scores = false;
+        return false;
     }
-    return end ? NULL : chunk;
+    *piece = &chunk;
+    abl_rpc_send(rpc, response);
+    *piece = NULL;
+    return true;
 }
 
 static void watch_next(abl_rpc *rpc) {
     watch *state = rpc->state;
     Ablate__V1__WatchJobResponse response = ABLATE__V1__WATCH_JOB_RESPONSE__INIT;
-    Ablate__V1__TensorChunk chunk;
-    response.scores = watch_take_scores(rpc, state, &chunk);
-    if (response.scores != NULL) {
-        abl_rpc_send(rpc, &response.base);
-    } else if (state->event_scores) {
-        return; /* failed */
-    } else if (state->sequence < state->job->event_count) {
+    if (watch_send_scores(rpc, state, &response.scores, &response.base)) {
+        return;
+    }
+    if (state->sequence < state->job->event_count) {
         response.event = watch_take(rpc, state);
         if (response.event != NULL) {
             abl_rpc_send(rpc, &response.base);
@@ -191,15 +194,9 @@ static void stream_send_job(abl_rpc *rpc, watch *state, bool created) {
 /* True when a message went out, or the rpc ended. */
 static bool stream_event(abl_rpc *rpc, watch *state) {
     Ablate__V1__StreamPruneScoresResponse response = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__INIT;
-    Ablate__V1__TensorChunk chunk;
-    response.scores = watch_take_scores(rpc, state, &chunk);
-    if (response.scores != NULL) {
-        response.part_case = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__PART_SCORES;
-        abl_rpc_send(rpc, &response.base);
+    response.part_case = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__PART_SCORES;
+    if (watch_send_scores(rpc, state, &response.scores, &response.base)) {
         return true;
-    }
-    if (state->event_scores) {
-        return true; /* failed */
     }
     if (state->sequence < state->job->event_count) {
         response.part_case = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__PART_EVENT;

@@ -20,7 +20,8 @@ group("waiting", () => {
     expect(backoffMs(0, () => 1)).toBe(400);
   });
   test("a daemon of another instance was started anew, however long it has been up", () => {
-    const answers = (instanceId: string, uptimeMs: bigint) => answered(create(GetServerInfoResponseSchema, { instanceId, uptimeMs }));
+    const answers = (instanceId: string, uptimeMs: bigint) =>
+      answered(create(GetServerInfoResponseSchema, { instanceId, uptimeMs }));
     answers("aaaa", 60_000n);
     answers("aaaa", 1000n); // a clock that was set is no restart
     expect([epoch.value, restartMs.value]).toEqual([0, 0]);

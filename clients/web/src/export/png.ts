@@ -14,7 +14,8 @@ export async function toPng(scene: Scene): Promise<Blob> {
   const { width, height } = scene.layout;
   const scale = Math.min(SCALE, SIDE_MAX / width, SIDE_MAX / height);
   const view: View = { scale, x: 0, y: 0 };
-  const canvas = Object.assign(document.createElement("canvas"), { width: Math.ceil(width) * scale, height: Math.ceil(height) * scale });
+  const size = { width: Math.ceil(width) * scale, height: Math.ceil(height) * scale };
+  const canvas = Object.assign(document.createElement("canvas"), size);
   const context = canvas.getContext("2d")!;
   context.fillStyle = colour("--card");
   context.fillRect(0, 0, canvas.width, canvas.height);

@@ -42,9 +42,11 @@ function edgesByStrength(scene: Scene, colours: Colours): string[] {
   const ranks = ranksBetween(0, scene.count);
   return runsOf(scene, ranks, scene.count).flatMap(({ begin, end, width, opacity }) =>
     [colours.minus, colours.plus].flatMap((stroke, sign) => {
-      const curves = Array.from(ranks.subarray(begin, end).filter((rank) => scene.positive[rank] === sign), (rank) => curveOf(scene, rank));
+      const ofSign = ranks.subarray(begin, end).filter((rank) => scene.positive[rank] === sign);
+      const curves = Array.from(ofSign, (rank) => curveOf(scene, rank));
       return curves.length === 0 ? []
-        : [`<path d="${curves.join("")}" stroke="${stroke}" stroke-width="${width.toFixed(2)}" stroke-opacity="${opacity.toFixed(2)}"/>`];
+        : [`<path d="${curves.join("")}" stroke="${stroke}" ` +
+            `stroke-width="${width.toFixed(2)}" stroke-opacity="${opacity.toFixed(2)}"/>`];
     }));
 }
 

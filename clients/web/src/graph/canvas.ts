@@ -42,7 +42,8 @@ function trace(context: CanvasRenderingContext2D, curves: Float32Array, at: numb
   context.bezierCurveTo(curves[at + 2]!, curves[at + 3]!, curves[at + 4]!, curves[at + 5]!, curves[at + 6]!, curves[at + 7]!);
 }
 
-/** Edges by their ranks, which rise; the weakest are drawn first. `count`: the edges of the picture, of which these may be a part. */
+/** Edges by their ranks, which rise; the weakest are drawn first. `count`: the edges of the picture, of which these may be
+ * a part. */
 export function drawEdges(
   context: CanvasRenderingContext2D, scene: Scene, ranks: ArrayLike<number>, { lines, count }: { lines: number; count: number },
 ): void {

@@ -8,7 +8,8 @@
  *
  * How many events there are is bounded without forgetting any: a report waits until a fraction of
  * the job's run time has passed since the last one, so their number grows with the logarithm of
- * the job's length. The first batches of a short job all report. */
+ * the job's length. The first batches of a short job all report, and those of a long one do while
+ * somebody watches for their scores: every epoch of a training, that is. */
 #include "server/runtime/job.h"
 
 #include "core/base/assert.h"
@@ -22,9 +23,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define EAGER_REPORTS 256    /* this many finished batches report without waiting */
-#define REPORT_US_MIN 100000 /* steps inside a batch report at most this often */
-#define REPORT_FRACTION 256  /* later reports wait for this part of the run time */
+#define EAGER_REPORTS 256         /* this many finished batches report without waiting */
+#define WATCHED_REPORTS_MAX 10000 /* this many where somebody watches for scores */
+#define REPORT_US_MIN 100000      /* steps inside a batch report at most this often */
+#define REPORT_FRACTION 256       /* later reports wait for this part of the run time */
 #define EVENT_SCORES_BYTES_MAX (64 << 20)
 
 /* What one report carries from the executor to the loop. */
@@ -228,10 +230,15 @@ static void report_deliver(abl_mail *mail) {
     abl_free(self);
 }
 
+/* The executor looks at it, too. */
+static void score_watchers_add(abl_job *job, int32_t count) {
+    (void)__atomic_add_fetch(&job->score_watcher_count, count, __ATOMIC_RELAXED);
+}
+
 void abl_job_watch(abl_job *job, abl_job_watcher *watcher) {
     watcher->next = job->watchers;
     job->watchers = watcher;
-    job->score_watcher_count += watcher->with_scores;
+    score_watchers_add(job, watcher->with_scores);
     if (job->grace != NULL) {
         abl_timer_stop(job->grace);
     }
@@ -241,7 +248,7 @@ void abl_job_unwatch(abl_job *job, abl_job_watcher *watcher) {
     for (abl_job_watcher **at = &job->watchers; *at != NULL; at = &(*at)->next) {
         if (*at == watcher) {
             *at = watcher->next;
-            job->score_watcher_count -= watcher->with_scores;
+            score_watchers_add(job, -(int32_t)watcher->with_scores);
             break;
         }
     }
@@ -357,7 +364,9 @@ static abl_job_findings findings_take(abl_job *job) {
 
 static bool report_is_due(const abl_job *job, const abl_prune_progress *progress) {
     uint64_t since_us = job->run_us - job->reported_us;
-    if (progress->batch_finished && job->report_count < EAGER_REPORTS) {
+    bool watched = __atomic_load_n(&job->score_watcher_count, __ATOMIC_RELAXED) > 0;
+    int64_t eager = watched ? WATCHED_REPORTS_MAX : EAGER_REPORTS;
+    if (progress->batch_finished && job->report_count < eager) {
         return true;
     }
     return since_us >= REPORT_US_MIN && since_us >= job->run_us / REPORT_FRACTION;

@@ -108,9 +108,9 @@ typedef struct abl_job {
     /* job.c's own */
     int64_t event_capacity;
     abl_job_watcher *watchers;
-    int32_t score_watcher_count;
-    int64_t event_scores_first; /* index of the first event that may have scores */
-    int64_t event_scores_count; /* events that have */
+    int32_t score_watcher_count; /* atomic: the loop writes it */
+    int64_t event_scores_first;  /* index of the first event that may have scores */
+    int64_t event_scores_count;  /* events that have */
     int64_t event_scores_bytes_max;
     struct abl_timer *grace; /* NULL: not orphaned, or ended; runs while nobody watches */
     uint64_t grace_ms;

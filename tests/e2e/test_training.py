@@ -91,6 +91,13 @@ def test_every_epoch_streams_the_masks_as_learned(graph, ioi, tree):
         np.testing.assert_array_equal(array, again[-1].scores[name])
 
 
+def test_no_epoch_of_a_long_training_is_left_out(graph, ioi):
+    algo = ablate.SubnetworkProbing(epochs=400)  # events of others thin out before
+    with graph.stream_prune_scores(ioi, algo, with_scores=True, batch_size=2, prompt_count=2) as stream:
+        epochs = [event.training[-1].epoch for event in stream if event.scores]
+    assert epochs == list(range(400))
+
+
 def test_sums_so_far_stream_with_their_events(graph, ioi, long_job):
     options = {"batch_size": 4, "prompt_count": 12}
     with graph.stream_prune_scores(ioi, "eap", with_scores=True, **options) as stream:

@@ -55,7 +55,7 @@ pool &the_pool() {
     return *only;
 }
 
-int wanted_threads = 0;
+std::atomic<int> wanted_threads{0}; /* each executor says it, all the same */
 
 int64_t now_ns() {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -156,7 +156,8 @@ void run_serially(int64_t count, void (*body)(void *, int64_t), void *context) {
 } // namespace
 
 int pool_threads() {
-    return (blas_is_ours() && wanted_threads > 0) ? wanted_threads : at::get_num_threads();
+    const int wanted = wanted_threads.load(std::memory_order_relaxed);
+    return (blas_is_ours() && wanted > 0) ? wanted : at::get_num_threads();
 }
 
 /* As OpenMP has it, but asked of the system: libtorch says 1 once OpenBLAS was told to take one. */
@@ -170,7 +171,7 @@ static int all_threads() {
 void pool_set_threads(int threads) {
     const int all = std::min((threads > 0) ? threads : all_threads(), THREADS_MAX);
     if (blas_is_ours()) {
-        wanted_threads = all;
+        wanted_threads.store(all, std::memory_order_relaxed);
         at::set_num_threads(1);
     } else {
         at::set_num_threads(all);

@@ -115,7 +115,7 @@ class Person:
         model = self.model()
         with self.graph() as held:
             dataset = self.client.upload_dataset(PROMPTS)
-            what, call, _, _ = self.random.choice(CASES)
+            what, call, *_ = self.random.choice(CASES)
             try:
                 call(World(self.client, model, held.it, dataset, self.client.server_info().limits))
             except ablate.AblateError as error:

@@ -8,6 +8,7 @@ import shutil
 import ablate
 import pytest
 from bad_input import CASES, World
+from bad_runs import CASES as RUNS
 from daemon import Daemon, goldens
 
 
@@ -18,7 +19,7 @@ def world(client, tiny, tiny_tl, graph, ioi):
 
 
 @pytest.mark.parametrize(
-    ("what", "call", "code", "reason", "words"), [(*case, "")[:5] for case in CASES], ids=[case[0] for case in CASES]
+    ("what", "call", "code", "reason", "words"), [pytest.param(*(*case, "")[:5], id=case[0]) for case in [*CASES, *RUNS]]
 )
 def test_it_is_refused(daemon, client, world, what, call, code, reason, words):
     masks = {name: array.copy() for name, array in world.graph.get_patch_mask().items()}

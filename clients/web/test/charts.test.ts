@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { Metric } from "#gen/ablate/v1/evaluate_pb.js";
 import { JobEventSchema } from "#gen/ablate/v1/prune_pb.js";
 import { NO_CURVES, sizeBreaks, withEvent } from "../src/discover/curves.js";
-import { metricWords } from "../src/discover/sweep.js";
+import { figuresOf, metricWords } from "../src/discover/sweep.js";
 import { nearest, onAxis, thin, ticksOf } from "../src/ui/series.js";
 
 const event = (init: MessageInitShape<typeof JobEventSchema>) => create(JobEventSchema, init);
@@ -85,4 +85,17 @@ test("ACDC's decisions are steps of their tau, counted back from its sums", () =
 test("metrics have words, new ones their name", () => {
   expect(metricWords(Metric.KL_DIV)).toBe("KL, nats");
   expect(metricWords(Metric.ANSWER_PROB_DIFF_PERCENT)).toBe("Answer prob diff, %");
+});
+
+test("a sweep's figures: a circuit with ties is larger than its size, and may leave no empty one", () => {
+  const row = (edgeCount: number) => ({ edgeCount, values: [edgeCount] });
+  const figures = (sizes: number[], size: number) => {
+    const { none, circuit, all } = figuresOf({ metrics: [], rows: sizes.map(row) }, size);
+    return [none?.edgeCount, circuit?.edgeCount, all?.edgeCount];
+  };
+  expect(figures([0, 40, 1519], 40)).toEqual([0, 40, 1519]);
+  expect(figures([46, 1519], 40)).toEqual([undefined, 46, 1519]);
+  expect(figures([46, 1519], 0)).toEqual([undefined, 46, 1519]);
+  expect(figures([0, 1519], 1519)).toEqual([0, 1519, 1519]);
+  expect(figures([], 3)).toEqual([undefined, undefined, undefined]);
 });

@@ -44,6 +44,10 @@ group("numbers", () => {
     expect(format.number(Number.NaN)).toBe("n/a");
     expect(format.number(Infinity)).toBe("∞");
     expect(format.percent(0.0731)).toBe("7.3 %");
+    const short = [0, 0.05, 0.001234, -10.3, 1460, 2e-5].map((value) => format.brief(value));
+    expect(short).toEqual(["0", "0.05", "0.00123", "−10.3", "1,460", "2e-5"]);
+    expect([1455, 1460].map((value) => format.brief(value, 4))).toEqual(["1,455", "1,460"]);
+    expect(format.counted(2, "set of activations", "sets of activations")).toBe("2 sets of activations");
   });
 });
 
@@ -72,7 +76,8 @@ group("errors", () => {
     expect(isLost(error)).toBe(false);
   });
   test("about what is gone say what to do", () => {
-    expect(describe(refusal(Code.NotFound, "JOB_UNKNOWN", "there is no job 'job-9'"))).toContain("Choose another");
+    expect(describe(refusal(Code.NotFound, "JOB_UNKNOWN", "no job has the id 'job-9'; ListJobs lists them"))).toBe(
+      "No job has the id 'job-9'. It was removed, or the daemon was started again since. Choose another.");
   });
   test("of a lost connection are no sentence of the browser's", () => {
     const error = new TypeError("Failed to fetch");

@@ -87,6 +87,7 @@ function Result({ comparison }: { comparison: Comparison }) {
     const shown = order.subarray(0, Math.min(SHOWN, nonzeroCount(delta, order)));
     return { points: scatterPoints(first, second, DOTS_MAX), delta, scene: buildScene(topology, delta, shown, scale(delta, order)) };
   });
+  const tied = result.overlaps.some((row) => row.firstCount > row.edgeCount || row.secondCount > row.edgeCount);
   const scene = useComputed(() => pictures.value.scene);
   const delta = useComputed(() => pictures.value.delta);
   return (
@@ -102,6 +103,7 @@ function Result({ comparison }: { comparison: Comparison }) {
           </table>
           <h3>Overlap of the circuits of one size</h3>
           <Overlaps result={result} />
+          {tied && <p class="quiet">Edges of one score are in a circuit together: such circuits are larger than their size.</p>}
         </section>
         <section aria-labelledby="scatter-title">
           <h2 id="scatter-title">Scores, edge by edge</h2>
@@ -177,7 +179,7 @@ export function Compare() {
           )}
           {error.value && <Notice kind="error">{error.value}</Notice>}
         </section>
-        {comparison.value && <Result key={comparison.value.jobs.map(({ jobId }) => jobId).join()} comparison={comparison.value} />}
+        {comparison.value && one !== other && <Result key={comparison.value.jobs.map(({ jobId }) => jobId).join()} comparison={comparison.value} />}
       </div>
     </>
   );

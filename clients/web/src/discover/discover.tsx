@@ -28,6 +28,11 @@ import { STEPS, sizeAt, stepOf } from "./size.js";
 
 const SHOWN_FIRST = 40;
 const SETTLE_MS = 150;
+const DATASET_EXAMPLE = `{"prompts": [
+  {"clean": "When Mary and John went to the store, John gave a drink to",
+   "corrupt": "When Mary and John went to the store, Mary gave a drink to",
+   "answers": [" Mary"], "wrong_answers": [" John"]}
+]}`;
 
 function Status({ session }: { session: Session }) {
   const job = session.job.value;
@@ -61,6 +66,7 @@ function SizeSlider({ session, shownCount }: { session: Session; shownCount: Sig
   const values = session.values.value;
   const order = session.order.value;
   const size = shownCount.value;
+  const scored = values ? nonzeroCount(values, order) : 0;
   const last = values && size > 0 ? Math.abs(values[order[size - 1]!] ?? 0) : 0;
   const set = (next: number) => (shownCount.value = Math.max(0, Math.min(edgeCount, next)));
   return (
@@ -71,7 +77,7 @@ function SizeSlider({ session, shownCount }: { session: Session; shownCount: Sig
       <input type="number" aria-label="Circuit size in edges" min={0} max={edgeCount} value={size}
              onChange={(event) => set(Math.round(Number(event.currentTarget.value)))} />
       <span class="quiet">
-        of {count(edgeCount)} edges{last > 0 && `; |score| ≥ ${number(last)}`}
+        of {count(edgeCount)} edges{last > 0 ? `; |score| ≥ ${number(last)}` : scored < size && `; ${count(scored)} score other than 0`}
       </span>
     </div>
   );
@@ -129,7 +135,7 @@ function Open({ session }: { session: Session }) {
   const ready = topology.value && values.value && scene.value;
   return (
     <>
-      <section class="stage" aria-label="Circuit">
+      <section class={topology.value ? "stage" : "stage alone"} aria-label="Circuit">
         <Status session={session} />
         {session.error.value && <Notice kind="error">{session.error.value}</Notice>}
         {gone && <Notice kind="error">{gone}</Notice>}
@@ -194,11 +200,15 @@ export function Discover() {
         {session ? (
           <Open key={`${jobId} ${epoch.value} ${again.value}`} session={session} />
         ) : (
-          <section class="stage">
+          <section class="stage alone">
             <p>
               Choose a model, a dataset of clean and corrupt prompt pairs and an algorithm, and press Discover: every
               edge of the model's graph gets a score, and the circuit forms here while it does.
             </p>
+            <p>
+              A dataset is a JSON file in AutoCircuit's form; answers are one token each, with the blank in front:
+            </p>
+            <pre>{DATASET_EXAMPLE}</pre>
             <p class="quiet">Runs of before are in the <a href="#/overview">overview</a>; each can be opened again.</p>
           </section>
         )}

@@ -11,7 +11,7 @@ import { textCell } from "../lib/route.js";
 import { Chart } from "../ui/chart.js";
 import { Meter } from "../ui/meter.js";
 import { Notice } from "../ui/notice.js";
-import { drawnOf, measureCircuits, metricName, metricWords, type Measured } from "./sweep.js";
+import { drawnOf, figuresOf, measureCircuits, metricName, metricWords, type Measured } from "./sweep.js";
 import { SweepForm, useSweepCells } from "./sweepform.js";
 
 const SETTLE_MS = 250;
@@ -94,24 +94,22 @@ export function Faithfulness({ jobId, modelId, edgeCount, shownCount, final, sta
   }, [final.value]);
 
   const fresh = measuredKey.value === keyOf(shownCount.value, sweep.value, metrics.value) && error.value === "";
-  const rows = measured.value?.rows ?? [];
-  const [none, all] = [rows[0], rows[rows.length - 1]];
-  const circuit = rows.length === 3 ? rows[1] : rows.find((row) => row.edgeCount === measuredSize.value);
+  const { none, circuit, all } = measured.value ? figuresOf(measured.value, measuredSize.value) : {};
   const drawn = drawnOf(curve.value, chosen.value);
   const curveFresh = curveKey.value === keyOf(0, sweep.value, metrics.value);
   return (
     <section aria-labelledby="faith-title">
       <h2 id="faith-title">
-        Faithfulness <small>of the circuit under the slider</small>
+        Faithfulness <small>of the circuit shown</small>
       </h2>
       {!final.value && <p class="quiet">Measured when the job has ended.</p>}
       {error.value && <Notice kind="error">{error.value}</Notice>}
-      {none && all && circuit && (
+      {all && circuit && (
         <table class={`list figures ${fresh ? "" : "stale"}`} aria-busy={!fresh}>
           <thead>
             <tr>
               <th scope="col"><span class="hidden">Metric</span></th>
-              <th scope="col" class="num">0 edges</th>
+              {none && <th scope="col" class="num">none</th>}
               <th scope="col" class="num">{count(circuit.edgeCount)} edges</th>
               <th scope="col" class="num">all</th>
             </tr>
@@ -120,13 +118,18 @@ export function Faithfulness({ jobId, modelId, edgeCount, shownCount, final, sta
             {measured.value!.metrics.map((metric, index) => (
               <tr key={metric}>
                 <th scope="row">{metricWords(metric)}</th>
-                <td class="num quiet">{number(none.values[index]!)}</td>
+                {none && <td class="num quiet">{number(none.values[index]!)}</td>}
                 <td class="num"><strong>{number(circuit.values[index]!)}</strong></td>
                 <td class="num quiet">{number(all.values[index]!)}</td>
               </tr>
             ))}
           </tbody>
         </table>
+      )}
+      {circuit && circuit.edgeCount !== measuredSize.value && (
+        <p class="quiet">
+          Edges of one score come together: measured with {count(circuit.edgeCount)}, not {count(measuredSize.value)}.
+        </p>
       )}
       <div class="row">
         {progress.value !== undefined

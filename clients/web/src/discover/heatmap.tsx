@@ -78,7 +78,7 @@ export function HeatMap({ topology, values, largest, pointed }: Props) {
   const now = heat.value;
   const edge = now && cursor.value >= 0 ? now.edges[cursor.value]! : -1;
   const words =
-    cursor.value < 0 ? "Point at a cell, or use the arrow keys here. Blank: there is no such edge."
+    cursor.value < 0 ? "A row a destination, a column a source; blank: there is no such edge. Point at a cell, or use the arrow keys here."
     : edge < 0 ? "There is no such edge: a source reaches only later layers."
     : `${edgeTitle(topology.value!, edge)}: ${number(values.value![edge]!)} (exactly ${values.value![edge]})`;
   return (

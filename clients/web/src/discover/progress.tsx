@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a run gets to its scores, drawn while it does: a training's losses step by step, ACDC's removed
 // edges over tau and over the edges that were tried.
-import { count, number } from "../lib/format.js";
+import { brief, count } from "../lib/format.js";
 import { param, setParams } from "../lib/route.js";
 import { Chart } from "../ui/chart.js";
 import { sizeBreaks, type Curves, type Step } from "./curves.js";
@@ -37,14 +37,14 @@ function Acdc({ taus, live }: { taus: Curves["taus"]; live: boolean }) {
   return (
     <section aria-labelledby="acdc-title">
       <h2 id="acdc-title">
-        ACDC <small>{count(run.newest.removedEdges)} edges removed at τ = {number(run.newest.tau)}</small>
+        ACDC <small>{count(run.newest.removedEdges)} edges removed at τ = {brief(run.newest.tau)}</small>
       </h2>
       <Chart axis="log" xLabel="τ" yLabel="edges removed" mark={run.newest.tau} fromZero={false} live={live}
              series={[{ name: "removed", points: taus.map(({ newest }) => ({ x: newest.tau, y: Number(newest.removedEdges) })) }]} />
       <label>Step by step at τ{" "}
         <select value={chosen} onChange={(event) => setParams({ tau: event.currentTarget.value })}>
-          <option value="">the newest, {number(taus[taus.length - 1]!.newest.tau)}</option>
-          {taus.map(({ newest }) => <option key={newest.tau} value={String(newest.tau)}>{number(newest.tau)}</option>)}
+          <option value="">the newest, {brief(taus[taus.length - 1]!.newest.tau)}</option>
+          {taus.map(({ newest }) => <option key={newest.tau} value={String(newest.tau)}>{brief(newest.tau)}</option>)}
         </select>
       </label>
       <Chart axis="linear" xLabel="edges tried" yLabel="edges removed" live={live} series={[{ name: "removed", points: run.removed }]} />

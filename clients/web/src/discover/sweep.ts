@@ -45,6 +45,18 @@ export function drawnOf(measured: Measured | undefined, name: string): number {
   return Math.max(0, measured?.metrics.findIndex((metric) => metricName(metric) === name) ?? 0);
 }
 
+/**
+ * Of a sweep of nothing, a circuit and everything, each as far as it is there: edges of one score come
+ * together, so a circuit may be larger than was asked for, and no circuit empty.
+ */
+export function figuresOf({ rows }: Measured, size: number): { none?: Row; circuit?: Row; all?: Row } {
+  const bySize = [...rows].sort((a, b) => a.edgeCount - b.edgeCount);
+  const none = bySize[0]?.edgeCount === 0 ? bySize[0] : undefined;
+  const circuit = bySize.find(({ edgeCount }) => edgeCount >= size);
+  const all = bySize[bySize.length - 1];
+  return { ...(none ? { none } : {}), ...(circuit ? { circuit } : {}), ...(all ? { all } : {}) };
+}
+
 function rowOf(message: EvaluateCircuitsResponse): Row {
   return { edgeCount: Number(message.edgeCount), values: message.values.map(({ value }) => value) };
 }

@@ -27,7 +27,7 @@ export function SweepForm({ modelId, sweep, metrics }: Props) {
   const ablations = (kept.value.value?.ablations ?? []).filter((one) => one.modelId === modelId).map(ablationHandle);
   return (
     <details>
-      <summary>How circuits are run and measured</summary>
+      <summary>How circuits are measured</summary>
       <AblationField content={sweep} kept={ablations} />
       <Fields message={CircuitSweepSchema} content={sweep} only={SWEEP_OPTIONS} />
       <Fields message={EvaluateCircuitsRequestSchema} content={metrics} only={["metrics"]} />

@@ -87,7 +87,7 @@ export function Picture({ scene, values, pointed, picked, at, struck, cut, onPla
   // Where a part of the view is meant to be seen by others, its place is in the address when it rests.
   useSignalEffect(() => {
     const now = view.value;
-    const { width, height } = size.value;
+    const { width, height } = size.peek(); // a new size means a new view first, below
     if (at && now && !moving.value && scene.peek() && width > 0) {
       setParams({ [at]: formatView(now, fit(scene.peek()!, width, height), width, height) });
     }

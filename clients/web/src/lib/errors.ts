@@ -40,7 +40,8 @@ export function describe(error: unknown): string {
   if (reason === "" && isLost(error)) return LOST;
   const sentence = known.rawMessage.replace(/\s+$/, "");
   if (known.code === Code.NotFound && /_UNKNOWN$/.test(reason)) {
-    return `${full(sentence)} It was removed, or the daemon was started again since. Choose another.`;
+    const found = sentence.replace(/; List\w+ lists them\.?$/, ""); // that is for programs; here there are lists to choose from
+    return `${full(found)} It was removed, or the daemon was started again since. Choose another.`;
   }
   if (known.code === Code.Unimplemented && reason === "") {
     return `This daemon does not know that call; it is older than this page. Reload the page. (${sentence})`;

@@ -28,12 +28,12 @@ export function duration(ms: bigint | number): string {
 
 /** 32491 → "32,491". */
 export function count(value: bigint | number): string {
-  return Number(value).toLocaleString("en-US");
+  return Number(value).toLocaleString("en-US", { maximumFractionDigits: 6 });
 }
 
 /** "1 edge", "2 edges". */
-export function counted(value: bigint | number, noun: string): string {
-  return `${count(value)} ${noun}${Number(value) === 1 ? "" : "s"}`;
+export function counted(value: bigint | number, noun: string, nouns = `${noun}s`): string {
+  return `${count(value)} ${Number(value) === 1 ? noun : nouns}`;
 }
 
 /** A score or a metric: four significant digits, a real minus sign, no noise. */
@@ -44,6 +44,14 @@ export function number(value: number): string {
   const size = Math.abs(value);
   const text = size >= 1e4 && size < 1e9 ? count(Math.round(size))
     : size >= 1e-3 && size < 1e4 ? size.toPrecision(4) : size.toExponential(2);
+  return (value < 0 ? "−" : "") + text;
+}
+
+/** Where exactness is said elsewhere, as on an axis: "0.05", "1,460". `digits`: those that count. */
+export function brief(value: number, digits = 3): string {
+  const size = Math.abs(value);
+  if (value === 0) return "0";
+  const text = size >= 1e5 || size < 1e-3 ? size.toExponential(0) : count(Number(size.toPrecision(digits)));
   return (value < 0 ? "−" : "") + text;
 }
 

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 import { server } from "../lib/connection.js";
-import { count, duration } from "../lib/format.js";
+import { count, counted, duration } from "../lib/format.js";
 
 export function Health() {
   const info = server.value!;
+  const held = ([
+    [info.modelCount, "model"], [info.graphCount, "graph"], [info.datasetCount, "dataset"], [info.kvCacheCount, "KV cache"],
+    [info.activationsCount, "set of activations", "sets of activations"], [info.ablationCount, "ablation"],
+  ] as const).filter(([some]) => some > 0).map(([some, noun, nouns]) => counted(some, noun, nouns));
   const rows: [string, string][] = [
     ["State", info.draining ? "draining: it finishes its work and takes no more" : "serving"],
     ["Up for", duration(info.uptimeMs)],
     ["Version", `${info.version}, ${info.protocol}`],
     ["Computes with", [info.backend, info.blas].filter(Boolean).join(", ")],
-    ["Graphs, datasets", `${count(info.graphCount)}, ${count(info.datasetCount)}`],
-    ["KV caches, activations, ablations",
-      `${count(info.kvCacheCount)}, ${count(info.activationsCount)}, ${count(info.ablationCount)}`],
+    ["Holds", held.length > 0 ? held.join(", ") : "nothing yet"],
   ];
   return (
     <section aria-labelledby="health-title">

@@ -63,7 +63,7 @@ function Row({ job, watched, changed }: { job: Job; watched: boolean; changed: (
         {isActive(newest.state) && event.value && event.value.etaMs >= 0 && (
           <small class="quiet"> {duration(event.value.etaMs)} left</small>
         )}
-        {isActive(newest.state) && top && <small class="quiet"> {top.edge}</small>}
+        {isActive(newest.state) && top && <small class="quiet">, strongest so far {top.edge}</small>}
       </td>
       <td>{clock(Number(job.createdMs))}</td>
       <td class="actions">

@@ -202,14 +202,14 @@ export function Patch() {
       <div class="stack">
         <section aria-label="Prompts">
           <PromptInputs {...chosenModel} />
-          <label>
+          {(model || goneJob) && <label>
             Edges to choose from{" "}
             <select value={job?.jobId ?? (goneJob || "none")} onChange={(event) => setParams({ job: event.currentTarget.value })}>
               {jobs.map((one) => <option key={one.jobId} value={one.jobId}>the {SHOWN} strongest of {jobTitle(one)}</option>)}
               {goneJob && <option value={goneJob}>{goneJob} (gone)</option>}
               <option value="none">none: nodes only, or edges by name</option>
             </select>
-          </label>
+          </label>}
           {goneJob && (
             <Notice kind="error">
               The run {goneJob} is not one of this model's finished runs: it was removed, the daemon was started again, or another

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two lines over the positions of a prompt: solid for clean, dashed for corrupt.
 import type { Cell } from "../lib/route.js";
-import { number } from "../lib/format.js";
+import { brief, number } from "../lib/format.js";
 import { visible, type Token } from "./tokens.js";
 
 const WIDTH = 520;
@@ -32,7 +32,7 @@ export function PositionPlot({ clean, corrupt, tokens, position }: Props) {
         {[low, 0, high].filter((value, index, list) => list.indexOf(value) === index).map((value) => (
           <g key={value}>
             <line class="grid" x1={PAD.left} x2={WIDTH - PAD.right} y1={sy(value)} y2={sy(value)} />
-            <text x={PAD.left - 5} y={sy(value) + 3} text-anchor="end">{Number(value.toPrecision(3))}</text>
+            <text x={PAD.left - 5} y={sy(value) + 3} text-anchor="end">{brief(value)}</text>
           </g>
         ))}
         <line class="mark" x1={sx(position.value)} x2={sx(position.value)} y1={PAD.top} y2={HEIGHT - PAD.bottom} />
@@ -50,7 +50,7 @@ export function PositionPlot({ clean, corrupt, tokens, position }: Props) {
         ))}
       </svg>
       <p class="quiet">
-        Solid: clean; dashed: corrupt. At position {position.value}: clean{" "}
+        The answer's logit less the wrong answer's. Solid: clean; dashed: corrupt. At position {position.value}: clean{" "}
         <strong>{number(clean[position.value] ?? Number.NaN)}</strong>, corrupt{" "}
         <strong>{number(corrupt[position.value] ?? Number.NaN)}</strong>.
       </p>

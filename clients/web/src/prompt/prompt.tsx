@@ -89,7 +89,7 @@ function NextTokens({ model, pair, position }: { model: Model; pair: Pair; posit
           <th scope="col" colSpan={2}>clean</th>
           <th scope="col" colSpan={2}>corrupt</th>
           <th scope="col" class="num">logit, clean</th>
-          <th scope="col" class="num">corrupt</th>
+          <th scope="col" class="num">logit, corrupt</th>
         </tr>
       </thead>
       <tbody>

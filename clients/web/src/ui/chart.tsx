@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Lines over one axis, as they come in. Pointing at it, or its arrow keys, says the exact values.
 import { useSignal } from "@preact/signals";
-import { count, number } from "../lib/format.js";
+import { brief, count, number } from "../lib/format.js";
 import { nearest, onAxis, thin, ticksOf, type Axis, type Series } from "./series.js";
 
 interface Props {
@@ -28,13 +28,7 @@ const DOTS_MAX = 60;
 const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
 
 /** Where on an axis, for people: sizes and steps are counts. */
-const placeWords = (axis: Axis, x: number, label: string) => (axis === "log" ? `${label} = ${number(x)}` : `${count(x)} ${label}`);
-
-function short(value: number): string {
-  const size = Math.abs(value);
-  if (value === 0) return "0";
-  return size >= 1e5 || size < 1e-3 ? value.toExponential(0) : String(Number(value.toPrecision(3)));
-}
+const placeWords = (axis: Axis, x: number, label: string) => (axis === "log" ? `${label} = ${brief(x)}` : `${count(x)} ${label}`);
 
 export function Chart({ series, axis, xLabel, yLabel, mark, breaks = [], fromZero = true, wide = false, live = false }: Props) {
   const [width, height] = SIZES[wide ? "wide" : "narrow"];
@@ -55,6 +49,9 @@ export function Chart({ series, axis, xLabel, yLabel, mark, breaks = [], fromZer
   const [from, to] = [onAxis(axis, left), Math.max(onAxis(axis, right), onAxis(axis, left) + 1e-9)];
   const sx = (x: number) => PAD.left + ((onAxis(axis, x) - from) / (to - from)) * (width - PAD.left - PAD.right);
   const sy = (y: number) => height - PAD.bottom - ((y - low) / (high - low)) * (height - PAD.top - PAD.bottom);
+  const yTicks = ticksOf("linear", low, high, 4);
+  // As many digits as tell two ticks apart.
+  const digits = Math.max(3, Math.ceil(Math.log10(Math.max(Math.abs(low), Math.abs(high)) / (yTicks[1]! - yTicks[0]! || 1)) + 1));
   const index = at.value === undefined ? longest.points.length - 1 : nearest(longest.points, at.value);
   const x = longest.points[index]?.x;
   const step = (by: number) => {
@@ -83,15 +80,15 @@ export function Chart({ series, axis, xLabel, yLabel, mark, breaks = [], fromZer
     <figure class={`chart ${wide ? "wide" : ""}`}>
       <svg class="curve" viewBox={`0 0 ${width} ${height}`} tabindex={0} role="application" aria-label={`${yLabel} by ${xLabel}`}
            onKeyDown={keys} onPointerMove={over} onPointerLeave={() => (at.value = undefined)}>
-        {ticksOf("linear", low, high, 4).map((y) => (
+        {yTicks.map((y) => (
           <g key={y}>
             <line class="grid" x1={PAD.left} x2={width - PAD.right} y1={sy(y)} y2={sy(y)} />
-            <text x={PAD.left - 4} y={sy(y) + 3.5} text-anchor="end">{short(y)}</text>
+            <text x={PAD.left - 4} y={sy(y) + 3.5} text-anchor="end">{brief(y, digits)}</text>
           </g>
         ))}
         {ticksOf(axis, left, right, wide ? 10 : 6).map((value) => (
           <text key={value} x={sx(value)} y={height - PAD.bottom + 13} text-anchor="middle">
-            {axis === "log" ? short(value) : count(value)}
+            {axis === "log" ? brief(value) : count(value)}
           </text>
         ))}
         <text x={(width + PAD.left) / 2} y={height - 5} text-anchor="middle">{xLabel}</text>

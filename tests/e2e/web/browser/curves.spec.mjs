@@ -31,10 +31,17 @@ test("ACDC's removed edges over tau and step by step are the daemon's", async ({
   await page.goto(`/#/discover?job=${jobId}`);
   const overTau = page.getByRole("application", { name: "edges removed by τ" });
   await overTau.press("Home");
-  await expect(told(overTau)).toHaveText(`At τ = 0.01000: ${acdc[0].removedEdges}`);
+  await expect(told(overTau)).toHaveText(`At τ = 0.01: ${acdc[0].removedEdges}`);
   const bySteps = page.getByRole("application", { name: "edges removed by edges tried" });
   await bySteps.press("End");
   await expect(told(bySteps)).toHaveText(`At 1,519 edges tried: ${acdc[2].removedEdges}`);
+  // Edges that ACDC kept all score infinity: the circuit that is measured has as many, whatever size is asked for.
+  const figures = page.getByRole("region", { name: /Faithfulness/ });
+  await page.getByLabel("Circuit size in edges").fill("1");
+  await page.getByLabel("Circuit size in edges").press("Enter");
+  const kept = 1519 - Number(acdc[2].removedEdges);
+  await expect(figures.getByRole("columnheader", { name: `${kept} edges` })).toBeVisible();
+  await expect(figures).toContainText(`Edges of one score come together: measured with ${kept}, not 1.`);
   await page.getByLabel("Step by step at τ").selectOption("0.01");
   await bySteps.press("End");
   await expect(told(bySteps)).toHaveText(`At 1,519 edges tried: ${acdc[0].removedEdges}`);

@@ -83,7 +83,9 @@ test("a node is ablated and restored, and a job cancelled", async ({ page, daemo
 
   const { jobId } = await daemon.api.submitLong(prepared);
   await page.goto(address("overview"));
-  await tabTo(page, page.getByRole("button", { name: `Cancel ${jobId}` }));
+  const cancel = page.getByRole("button", { name: `Cancel ${jobId}` });
+  await expect(cancel).toBeVisible();
+  await tabTo(page, cancel);
   await page.keyboard.press("Enter");
   await expect(page.getByRole("row", { name: new RegExp(jobId) })).toContainText("cancelled");
 });

@@ -100,6 +100,7 @@ for (const scheme of ["light", "dark"]) {
     test(`${name}, ${scheme}`, async ({ page }) => {
       await page.emulateMedia({ colorScheme: scheme });
       const [url, ready] = views[name];
+      let shown;
       await page.goto(url);
       await ready(page);
       await expect(page.getByRole("status", { name: "Connection: live" })).toBeVisible();
@@ -108,6 +109,7 @@ for (const scheme of ["light", "dark"]) {
         await page.evaluate(() => scrollTo(0, 0));
         await page.screenshot({ path: join(root, "build", "browser", "look", `${name}-${scheme}-${width}.png`), fullPage: true });
         expect(await page.evaluate(lookAt), `at ${width} px`).toEqual({ overlaps: [], faint: [], sideways: 0 });
+        expect(page.url(), "what is shown stays when the window grows").toBe(shown ??= page.url());
       }
     });
   }

@@ -59,7 +59,7 @@ def use(client: ablate.Client, dtype: str) -> None:
     model.run_with_cache([[1, 2, 3]], "blocks.0.hook_resid_pre", keep_on_server=True)
     model.kv_cache([[1, 2, 3]])
     ablation = model.create_ablation(PROMPTS, progress=False)
-    for algorithm in ("eap", "mask_gradient", "random", "acdc"):
+    for algorithm in ("eap", "random"):
         scores = graph.prune_scores(data, algorithm, batch_size=8, progress=False)
     graph.evaluate(scores, [3, 30], prompt_count=8, ablation=ablation, progress=False)
     sweep = run_pb2.CircuitSweep(job_id=scores.job.id, edge_counts=[1, 5], batch_size=2, prompt_count=4)
@@ -90,7 +90,7 @@ def recorded(client: ablate.Client) -> Iterator[dict[str, list[bytes]]]:
         client._channel.call = call
 
 
-def record(client: ablate.Client) -> dict[str, list[bytes]]:
+def record(client: ablate.Client, cases: list[Any]) -> dict[str, list[bytes]]:
     """Well used, and badly; what is good counts as often as what is bad."""
     with recorded(client) as good:
         for dtype in ("float32", "bfloat16"):
@@ -98,7 +98,7 @@ def record(client: ablate.Client) -> dict[str, list[bytes]]:
     with recorded(client) as bad:
         model = client.load_model("tiny-ioi", progress=False)
         world = World(client, model, model.graph(), client.upload_dataset(PROMPTS), client.server_info().limits)
-        for case in CASES:
+        for case in cases:
             with contextlib.suppress(ablate.AblateError, ValueError, TypeError, LookupError):
                 case[1](world)
     corpus = {}
@@ -265,7 +265,7 @@ def main() -> int:
     total: collections.Counter = collections.Counter()
     with Daemon(*FLAGS) as daemon:
         with ablate.connect(daemon.grpc, arrays="numpy") as client:
-            corpus = record(client)
+            corpus = record(client, CASES)
             print(f"{sum(map(len, corpus.values()))} requests of {len(corpus)} methods recorded", flush=True)
         end = time.monotonic() + options.minutes * 60
 

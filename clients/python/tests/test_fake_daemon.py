@@ -61,7 +61,7 @@ def graph(model, daemon):
 
 # What ablate.aio leaves to the plain object: attributes that are here already, weights, which are fetched
 # where they are read (client.run), and autograd's passes.
-ATTRIBUTES = {"acdc", "done_units", "elapsed_ms", "error", "last_sequence", "provenance", "total_units"}
+ATTRIBUTES = {"acdc", "done_units", "elapsed_ms", "error", "last_sequence", "owner", "provenance", "total_units"}
 WEIGHTS = {"blocks", "embed", "ln_final", "parameters", "pos_embed", "unembed"}
 NOT_ASYNC = {"Job": ATTRIBUTES, "Model": WEIGHTS, "Graph": {"train_mask_mode"}}
 

@@ -198,7 +198,7 @@ test("the heat map has a cell an edge and blanks where there is none", () => {
 test("a heat map's view stays full of cells, and follows its cursor", () => {
   const topology = tiny();
   const heat = buildHeat(topology, new Float32Array(13));
-  const size = { width: 484, height: 282 }; // a plot of 400 by 200
+  const size = { width: 484, height: 294 }; // a plot of 400 by 200
   expect(keepInside({ scale: 0.5, x: 300, y: -20 }, size)).toEqual(ALL);
   expect(keepInside({ scale: 2, x: 999, y: -999 }, size)).toEqual({ scale: 2, x: ALL.x, y: ALL.y - 200 });
   expect(cellAt(heat, ALL, size, ALL.x + 1, ALL.y + 1)).toBe(0);

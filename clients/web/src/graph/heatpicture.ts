@@ -13,7 +13,7 @@ export interface Size {
 
 const LEFT = 84;
 const TOP = 8; // half a line: the first row's name is not cut
-const BOTTOM = 74;
+const BOTTOM = 86;
 /** Larger where there is room, as on a projector. */
 const fontOf = ({ width }: Size) => Math.max(11, Math.min(13, Math.round(width / 80)));
 

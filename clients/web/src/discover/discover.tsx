@@ -114,6 +114,15 @@ function useGone(session: Session): string {
     "away, but nothing can be measured with them any more. Start a new run to go on.";
 }
 
+/** The arrow keys go from one of two tabs to the other. */
+function otherTab(event: KeyboardEvent & { currentTarget: HTMLButtonElement }): void {
+  if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+  event.preventDefault();
+  const other = event.currentTarget.parentElement!.querySelector<HTMLButtonElement>('[role="tab"][aria-selected="false"]');
+  other?.focus();
+  other?.click();
+}
+
 function Open({ session }: { session: Session }) {
   const gone = useGone(session);
   const { topology, values, order, largest } = session;
@@ -145,8 +154,8 @@ function Open({ session }: { session: Session }) {
             <SizeSlider session={session} shownCount={shownCount} />
             <div class="tabs" role="tablist" aria-label="Picture">
               {(["circuit", "heat"] as const).map((name) => (
-                <button key={name} type="button" role="tab" aria-selected={tab === name}
-                        onClick={() => setParams({ tab: name === "heat" ? "heat" : "" })}>
+                <button key={name} type="button" role="tab" id={`tab-${name}`} aria-selected={tab === name} aria-controls="tab-panel"
+                        onClick={() => setParams({ tab: name === "heat" ? "heat" : "" })} onKeyDown={otherTab}>
                   {name === "circuit" ? "Circuit" : "Heat map"}
                 </button>
               ))}
@@ -156,12 +165,14 @@ function Open({ session }: { session: Session }) {
               </span>
             </div>
             {!ready && session.error.value === "" && <p class="quiet">No scores yet.</p>}
-            {tab === "heat" ? (
-              <HeatMap topology={topology} values={values} largest={largest} pointed={pointed} />
-            ) : (
-              <Picture scene={scene} values={values} pointed={pointed} picked={picked} onPlace={pickPlace} onEdge={pickEdge} at="at"
-                       label={`Circuit of ${shown} edges`} />
-            )}
+            <div role="tabpanel" id="tab-panel" aria-labelledby={`tab-${tab}`}>
+              {tab === "heat" ? (
+                <HeatMap topology={topology} values={values} largest={largest} pointed={pointed} />
+              ) : (
+                <Picture scene={scene} values={values} pointed={pointed} picked={picked} onPlace={pickPlace} onEdge={pickEdge} at="at"
+                         label={`Circuit of ${shown} edges`} />
+              )}
+            </div>
           </div>
         )}
       </section>

@@ -50,6 +50,11 @@ test("a run, from the first Tab to its scores", async ({ page, daemon }) => {
   await page.keyboard.press("Home");
   await page.keyboard.press("ArrowRight");
   await expect(rows).toHaveCount(1);
+  await tabTo(page, page.getByRole("tab", { name: "Circuit" }));
+  await page.keyboard.press("ArrowRight");
+  await expect(page.getByRole("tab", { name: "Heat map" })).toBeFocused();
+  await expect(page.getByRole("tabpanel", { name: "Heat map" }).getByRole("application", { name: /^Heat map/ })).toBeVisible();
+  await page.keyboard.press("ArrowLeft");
   await tabTo(page, page.getByRole("application", { name: "Circuit of 1 edges" }));
   const words = page.locator("#picture-words");
   await page.keyboard.press("ArrowUp");

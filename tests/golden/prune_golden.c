@@ -17,11 +17,12 @@
 #define TOL_SCORES_RELATIVE 2e-5 /* of the largest |score| of the set (goldens/README.md) */
 #define TOL_NOISE 1e-6           /* scores that are zero but for rounding */
 /* Where AutoCircuit's own float32 is off by more than half of that, its share comes on top; ours is
- * held to 2e-5 of the truth, or less, by float64_golden.c. p (1 - p) of a sure answer goes with the
- * exponential of a logit; the mse of logits to ids of hundreds is the small rest of a sum that
- * cancels, and worst at masks between 0 and 1. */
-#define TOL_PROB_RELATIVE (TOL_SCORES_RELATIVE + 1.5e-5)
-#define TOL_MSE_RELATIVE (TOL_SCORES_RELATIVE + 9e-5)
+ * held to 2e-5 of the truth, or less, by float64_golden.c. p (1 - p) of a sure answer, at mask 0,
+ * goes with the exponential of a logit; the mse of logits to ids of hundreds is the small rest of a
+ * sum that cancels, and worst at masks between 0 and 1. All else keeps to 2e-5. */
+#define TOL_PROB_CLEAN (TOL_SCORES_RELATIVE + 1.5e-5)
+#define TOL_LOGIT_MSE_CLEAN (TOL_SCORES_RELATIVE + 3.1e-5)
+#define TOL_LOGIT_MSE_BETWEEN (TOL_SCORES_RELATIVE + 8.5e-5)
 #define TOL_EXACT_RELATIVE 5e-5
 #define TOL_SMOLLM2 1e-4
 #define TOL_SMOLLM2_ZERO 1e-3
@@ -102,13 +103,19 @@ static double tolerance_of(const abl_prune_options *options, double largest) {
     if (options->algorithm == ABL_PRUNE_MASK_GRADIENT && options->mask_value == 1.0F) {
         return TOL_NOISE;
     }
-    if (options->answer_function == ABL_ANSWER_MSE) {
-        return TOL_MSE_RELATIVE * largest + TOL_NOISE;
+    const bool clean = options->mask_value == 0 && options->integrated_grad_samples == 0;
+    const bool mse = options->answer_function == ABL_ANSWER_MSE;
+    double relative = TOL_SCORES_RELATIVE;
+    if (mse && options->grad_function == ABL_GRAD_PROB) {
+        return relative * largest + TOL_NOISE; /* probabilities are nothing beside ids */
+    }
+    if (mse && options->grad_function == ABL_GRAD_LOGIT) {
+        relative = clean ? TOL_LOGIT_MSE_CLEAN : TOL_LOGIT_MSE_BETWEEN;
+    } else if (clean && options->grad_function == ABL_GRAD_PROB) {
+        relative = TOL_PROB_CLEAN;
     }
     bool rest = abl_graph_options_of(options->graph)->simple;
-    return largest *
-               (options->grad_function == ABL_GRAD_PROB ? TOL_PROB_RELATIVE : TOL_SCORES_RELATIVE) +
-           (rest ? EDGES_TOL_REST : 0);
+    return relative * largest + (rest ? EDGES_TOL_REST : 0);
 }
 
 /* Run by other programs of this folder. */

@@ -45,6 +45,7 @@ test("a link reopens the same view in another browser", async ({ page, context, 
   const rows = page.getByRole("region", { name: "Edges by score" }).locator("tbody tr");
   await expect(rows).toHaveCount(17);
   const texts = await rows.allInnerTexts();
+  await expect.poll(() => page.url()).toContain("top=17"); // written when the slider rests
   await page.getByRole("button", { name: "Copy link" }).click();
   await expect(page.getByText("The link is copied.")).toBeVisible();
   const link = await page.evaluate(() => navigator.clipboard.readText());

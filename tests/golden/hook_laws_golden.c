@@ -33,9 +33,10 @@ typedef struct subject {
     char title[64];
 } subject;
 
-static const char *const FAMILIES[] = {
-    "models/tiny-rand",        "families/llama",     "families/gpt-neox", "families/gpt-neox-seq",
-    "families/hooked-grouped", "families/attn-only", "families/micro"};
+static const char *const FAMILIES[] = {"models/tiny-rand",         "families/llama",
+                                       "families/gpt-neox",        "families/gpt-neox-seq",
+                                       "families/hooked-parallel", "families/hooked-grouped",
+                                       "families/attn-only",       "families/micro"};
 
 static const int32_t FIRST[] = {0};
 static const abl_index_list HEAD_0 = {FIRST, 1};

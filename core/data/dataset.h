@@ -99,6 +99,7 @@ ABL_MUST_CHECK abl_code abl_dataset_create_tail(const abl_dataset *dataset, int3
                                                 abl_dataset **ret_tail, abl_status *ret_status);
 /* sha256 of the token ids and answers in hexadecimal, for provenance: the same prompts give the
  * same hash however they came in. */
+#define ABL_SHA256_TEXT_BYTES 65 /* hexadecimal digits, and the NUL */
 const char *abl_dataset_hash(const abl_dataset *dataset);
 
 /* seq_labels of the file, "<|BOS|>" first when one was prepended: 0 when it has none. */

@@ -1,12 +1,15 @@
-/* dataset_internal.h -- the fields of a dataset, for the files of core/data only. */
+/* dataset_internal.h -- the fields of a dataset, for the files of core/data only.
+ *
+ * OWNERSHIP  Arrays are the dataset's; abl_dataset_destroy() ends it half built, too.
+ * THREADS    One at a time, until it is sealed.
+ * ERRORS     Fallible calls return a code and fill *ret_status.
+ */
 #ifndef ABLATE_CORE_DATA_DATASET_INTERNAL_H
 #define ABLATE_CORE_DATA_DATASET_INTERNAL_H
 
 #include "core/data/dataset.h"
 
 ABL_BEGIN_DECLS
-
-#define ABL_SHA256_TEXT_BYTES 65
 
 /* Ids of all prompts end to end; those of prompt i are ids[offsets[i] .. offsets[i + 1]). */
 typedef struct abl_ragged {
@@ -26,10 +29,10 @@ struct abl_dataset {
     abl_ragged answers;
     abl_ragged wrong_answers;
     char hash[ABL_SHA256_TEXT_BYTES];
-    char **labels;
+    char **labels; /* (label_count): seq_labels, for people */
     int32_t label_count;
-    char **words;
-    int32_t *word_positions;
+    char **words;            /* (word_count): word_idxs' names */
+    int32_t *word_positions; /* (word_count): where each is in a prompt */
     int32_t word_count;
 };
 

@@ -2,6 +2,7 @@
  *
  * OWNERSHIP  Nothing is kept; points are the caller's, and may be put in order of x.
  * THREADS    Any thread.
+ * ERRORS     NAN where a curve has no such number; each call says when.
  */
 #ifndef ABLATE_CORE_METRIC_AREA_H
 #define ABLATE_CORE_METRIC_AREA_H

@@ -19,7 +19,7 @@ typedef struct abl_completeness_options {
     abl_circuits_options circuits; /* scores; sizes and sets are ignored, patch type is TREE, slice
                                       LAST_SEQ */
     int64_t circuit_size;          /* edges of largest |score|; ties enlarge the circuit */
-    const float *knockouts;        /* scores too: an edge is knocked out when its score ... */
+    const float *knockouts;        /* (edges), scores too: one is knocked out when its score ... */
     float knockout_threshold;      /* ... (not its size) is at least this */
 } abl_completeness_options;
 

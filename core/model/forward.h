@@ -139,7 +139,8 @@ typedef struct abl_cache_entry {
 } abl_cache_entry;
 
 typedef struct abl_forward_result {
-    abl_tensor *logits;       /* float32; NULL with stop_at_layer */
+    abl_tensor *logits;       /* float32, (batch, pos, d_vocab_out), of ABL_OUT_SLICE_LAST (batch,
+                                 d_vocab_out); NULL with stop_at_layer */
     abl_tensor *residual;     /* with stop_at_layer: (batch, pos, d_model), else NULL */
     abl_cache_entry *entries; /* in firing order, each name once */
     size_t entry_count;

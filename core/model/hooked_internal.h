@@ -20,9 +20,10 @@ typedef enum abl_hooked_inputs {
     ABL_INPUTS_SPLIT,  /* hook_q_input, hook_k_input, hook_v_input */
 } abl_hooked_inputs;
 
+/* Of x (batch, pos, d_model), or (batch, pos, heads, d_model). */
 typedef struct abl_hooked_norm {
     abl_tensor *centred;   /* x, less its mean in a layer norm */
-    abl_tensor *raw_scale; /* before interventions */
+    abl_tensor *raw_scale; /* (..., 1), before interventions */
     abl_tensor *scale;     /* after them */
     abl_tensor *n;         /* centred / scale */
 } abl_hooked_norm;
@@ -37,8 +38,8 @@ typedef struct abl_hooked_layer {
     abl_tensor *v;
     abl_tensor *softmaxed; /* (batch, heads, query, key), before interventions */
     abl_tensor *pattern;   /* after them */
-    abl_tensor *mlp_pre;
-    abl_tensor *mlp_up; /* NULL unless gated */
+    abl_tensor *mlp_pre;   /* (batch, pos, d_mlp) */
+    abl_tensor *mlp_up;    /* likewise; NULL unless gated */
 } abl_hooked_layer;
 
 typedef struct abl_hooked_pass {

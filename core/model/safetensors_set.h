@@ -1,4 +1,9 @@
-/* safetensors_set.h -- what a set is made of, for safetensors.c and safetensors_header.c only. */
+/* safetensors_set.h -- what a set is made of, for safetensors.c and safetensors_header.c only.
+ *
+ * OWNERSHIP  Names and arrays are in the set's arena; it unmaps the shards that it has mapped.
+ * THREADS    One at a time, until the set is open.
+ * ERRORS     Fallible calls return a code and fill *ret_status.
+ */
 #ifndef ABLATE_CORE_MODEL_SAFETENSORS_SET_H
 #define ABLATE_CORE_MODEL_SAFETENSORS_SET_H
 

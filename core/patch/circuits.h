@@ -35,7 +35,7 @@ typedef struct abl_circuits_options {
     bool reverse_clean_corrupt; /* swaps the two inputs */
     abl_out_slice out_slice;
     abl_interventions interventions; /* of every pass, those that ablate included; borrowed */
-    const float *scores;             /* with sizes: circuits by score ... */
+    const float *scores; /* (edges), canonical order, with sizes: circuits by score ... */
     const int64_t *sizes;
     const abl_edge_set *sets; /* ... or, scores NULL, circuits as sets */
     int32_t circuit_count;    /* of sizes, or of sets */

@@ -9,7 +9,8 @@
  * has the model's dtype, and products bring it to float32.
  *
  * OWNERSHIP  abl_folded_create() hands it to the caller; it borrows the model.
- * THREADS    The device's executor thread only.
+ * THREADS    The device's executor thread only; checks and abl_folded_bytes() on any.
+ * ERRORS     Fallible calls return a code and fill *ret_status; others are sticky in the scope.
  */
 #ifndef ABLATE_CORE_PATCH_FOLDED_H
 #define ABLATE_CORE_PATCH_FOLDED_H

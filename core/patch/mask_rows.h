@@ -5,6 +5,7 @@
  *
  * OWNERSHIP  Arrays are the caller's.
  * THREADS    Any thread.
+ * ERRORS     None.
  */
 #ifndef ABLATE_CORE_PATCH_MASK_ROWS_H
 #define ABLATE_CORE_PATCH_MASK_ROWS_H
@@ -27,8 +28,8 @@ typedef struct abl_mask_rows {
     int32_t column_count;
 } abl_mask_rows;
 
-/* ret_group[row] is ABL_MASK_ROW_ZERO, _ONE, or the number of the row's mix; ret_first[mix] is the
- * first row that has it. Returns the number of mixes. */
+/* Both arrays hold row_count: ret_group[row] is ABL_MASK_ROW_ZERO, _ONE, or the number of the row's
+ * mix; ret_first[mix] is the first row that has it. Returns the number of mixes. */
 int32_t abl_mask_rows_group(const abl_mask_rows *rows, int32_t *ret_group, int32_t *ret_first);
 
 ABL_END_DECLS

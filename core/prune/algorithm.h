@@ -19,8 +19,8 @@ struct abl_prune {
     abl_prune_options options;
     const struct abl_prune_vtable *vtable;
     void *state;     /* the algorithm's */
-    float *scores;   /* canonical order */
-    uint8_t *scored; /* NULL: every edge has a score */
+    float *scores;   /* (edges), canonical order */
+    uint8_t *scored; /* (edges); NULL: every edge has a score */
     int64_t edge_count;
     int32_t batch_count;
     abl_prune_progress progress;

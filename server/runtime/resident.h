@@ -93,7 +93,7 @@ typedef struct abl_resident_dataset {
     int32_t prompt_count;
     char **seq_labels;
     size_t seq_label_count;
-    char hash[65]; /* sha256 of the bytes */
+    char hash[ABL_SHA256_TEXT_BYTES]; /* sha256 of the bytes */
     char name[ABL_NAME_BYTES_MAX + 1];
 } abl_resident_dataset;
 
@@ -111,7 +111,7 @@ typedef struct abl_resident_ablation {
     int32_t prompt_count; /* prompts that went into it */
     int64_t created_ms;
     char dataset_id[ABL_ID_BYTES];
-    char dataset_hash[65];
+    char dataset_hash[ABL_SHA256_TEXT_BYTES];
     void *provenance; /* packed; an abl_malloc block */
     size_t provenance_bytes;
 } abl_resident_ablation;

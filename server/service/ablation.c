@@ -28,7 +28,7 @@ typedef struct create_state {
     abl_resident_dataset *dataset; /* NULL: prompts */
     abl_device_slot *slot;
     abl_dataset *tokenized;
-    char tokens_hash[65]; /* of `tokenized` before a prefix is cut off */
+    char tokens_hash[ABL_SHA256_TEXT_BYTES]; /* of `tokenized` before a prefix is cut off */
     bool bos;
     abl_kv_use kv;
     abl_ablation_options options;

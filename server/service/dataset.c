@@ -42,7 +42,7 @@ typedef struct upload_state {
     const Ablate__V1__UploadDatasetRequest *request;
     abl_dataset_info info;
     char *json;
-    char hash[65];
+    char hash[ABL_SHA256_TEXT_BYTES];
 } upload_state;
 
 static void upload_end(abl_rpc *rpc) {

@@ -16,7 +16,8 @@
 
 const char *abl_faithfulness_name(abl_faithfulness target) {
     static const char *const NAMES[] = {
-        "kl_div", "mse", "answer", "wrong_answer", "correct_percent", "logit_diff_percent"};
+        "kl_div",    "mse", "answer", "wrong_answer", "correct_percent", "logit_diff_percent",
+        "logit_diff"};
     return (unsigned)target < ABL_COUNT_OF(NAMES) ? NAMES[target] : NULL;
 }
 
@@ -96,6 +97,25 @@ double abl_faithfulness_row_diff(const abl_batch *batch, int32_t row, const floa
     int32_t wrong = batch->wrong_answer_offsets[row];
     return mean_of(l, batch->answers + answers, batch->answer_offsets[row + 1] - answers) -
            mean_of(l, batch->wrong_answers + wrong, batch->wrong_answer_offsets[row + 1] - wrong);
+}
+
+void abl_faithfulness_percent(const abl_batch *batch, const float *clean, const float *logits,
+                              int64_t vocab, float *ret_mean, float *ret_deviation) {
+    double sum = 0;
+    double squares = 0;
+    for (int32_t pass = 0; pass < 2; pass++) {
+        for (int32_t row = 0; row < batch->size; row++) {
+            double percent = 100 * abl_faithfulness_row_diff(batch, row, logits, vocab) /
+                             abl_faithfulness_row_diff(batch, row, clean, vocab);
+            if (pass == 0) {
+                sum += percent / batch->size;
+            } else {
+                squares += (percent - sum) * (percent - sum);
+            }
+        }
+    }
+    *ret_mean = (float)sum;
+    *ret_deviation = (float)sqrt(squares / (batch->size - 1)); /* NAN for one row */
 }
 
 /* The value, and what each row's gradient of -d(l) is scaled by. */

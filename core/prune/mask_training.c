@@ -2,15 +2,18 @@
 /* A step: the mask through its function, a forward and a backward pass under it (backward.h), the
  * regularizer, Adam. As AutoCircuit's subnetwork_probing_prune_scores:
  *
- *     loss = faithfulness + lambda * (n / edges)             n: size of the circuit, sampled anew
- *     loss = faithfulness + lambda * (relu(n - size) / size) with a circuit size
- *     + lambda * avoid_lambda * mean over avoided edges of sigmoid(their masks' odds), the sign
- *       such that being in the circuit costs
+ *     loss = faithfulness + lambda * regularizer             mask_regularizer.c
  *
  * AutoCircuit ablates by the mean of the corrupt prompts by position, whatever the input; that is
  * what those who ask have as a default. The clean run's logits are computed once a batch and kept:
  * they are what faithfulness compares with in every epoch. The masks, their gradient and Adam's
- * state are host arrays, one value an edge. */
+ * state are host arrays, one value an edge.
+ *
+ * Knockouts (options.knockouts_of) are AutoCircuit's train_same_under_knockout_prune_scores: the
+ * masks are those of a circuit's edges, the input is clean, and a step has two passes with draws of
+ * their own: the circuit's, where all other edges are ablated, and the model's, where none of them
+ * is. The loss falls as the two come apart (knockouts.c); it is not linear in either, so the
+ * model's logits come first, then the circuit's pass forth and back, then the model's. */
 #include "core/prune/mask_training.h"
 
 #include "core/base/assert.h"
@@ -20,39 +23,39 @@
 #include "core/patch/patcher.h"
 #include "core/prune/adam.h"
 #include "core/prune/faithfulness.h"
+#include "core/prune/knockouts.h"
+#include "core/prune/mask_regularizer.h"
+#include "core/prune/training_prompts.h"
 
 #include <math.h>
 #include <string.h>
 
-#define AVOID_SHIFT_TEMPERATURE (2.0 / 3.0)
+/* Draws of one step; knockouts' second pass draws as the validation, which they have not. */
+enum { SEED_FORWARD, SEED_REGULARIZER, SEED_VALIDATION, SEED_COUNT, SEED_MODEL = SEED_VALIDATION };
 
-/* Draws of one step. */
-enum { SEED_FORWARD, SEED_REGULARIZER, SEED_VALIDATION, SEED_COUNT };
-
-/* The prompts that are trained on, or that validate, and what is kept of them. */
-typedef struct prompt_set {
-    abl_batches batches;
-    int32_t batch_count;
-    abl_ablator *ablator;
-    abl_tensor **clean; /* a batch: the clean run's logits (rows, vocab); NULL until needed */
-} prompt_set;
+/* Masks of edges that are not trained, through any function: ablated, and not. */
+#define MASK_ABLATED 99.0F
+#define MASK_KEPT (-99.0F)
 
 struct abl_mask_training {
     const abl_prune_options *options;
     const abl_mask_training_options *own; /* of the same */
     int64_t *avoid_edges;
+    uint8_t *knockouts_of; /* NULL: a circuit is trained */
     int64_t circuit_size;
     int64_t edge_count;
     int64_t step;       /* of this training */
     int64_t step_total; /* restarts included: what draws are seeded by */
-    prompt_set training;
-    prompt_set validation; /* batch_count 0: none */
+    abl_training_prompts training;
+    abl_training_prompts validation; /* batch_count 0: none */
     abl_backward *backward;
     abl_patcher *patcher;
     abl_adam adam;
     float *mask;
     float *gradient;
-    float *logits; /* of a batch, for clean runs and validation */
+    float *circuit_mask;     /* knockouts: the mask of the circuit's pass */
+    float *circuit_gradient; /* and its gradient */
+    float *logits;           /* two of a batch: clean runs and validation, knockouts' two passes */
     abl_training_point *curve;
     int64_t curve_count;
     int64_t curve_capacity;
@@ -101,50 +104,7 @@ static abl_code options_check(const abl_prune_options *o, abl_status *ret_status
                             (long long)t->avoid_edges[i], (long long)edges - 1);
         }
     }
-    return ABL_CODE_OK;
-}
-
-/* Kinds that are of the other prompt are of the clean one where the input is the corrupt one. */
-static abl_ablator_options ablator_of(const abl_prune_options *o, const abl_batches *batches) {
-    return (abl_ablator_options){.of = {.model = o->model,
-                                        .ablation = o->ablation,
-                                        .batches = *batches,
-                                        .clean = !o->subnetwork_probing.tree_optimisation,
-                                        .residuals = true,
-                                        .interventions = o->interventions,
-                                        .graph = o->graph},
-                                 .resident = o->resident,
-                                 .resident_first = o->resident_first};
-}
-
-static abl_code set_open(prompt_set *set, const abl_prune_options *o, const abl_batches *batches,
-                         abl_status *ret_status) {
-    abl_code code = abl_batches_check_model(batches, o->graph, o->model, ret_status);
-    if (code == ABL_CODE_OK) {
-        code = abl_prune_check_hooks(o, batches, ret_status);
-    }
-    set->batches = *batches;
-    set->batch_count = code == ABL_CODE_OK ? abl_batches_count(batches) : 0;
-    for (int32_t i = 0; code == ABL_CODE_OK && i < set->batch_count; i++) {
-        abl_batch batch = abl_batches_at(batches, i);
-        code =
-            abl_faithfulness_check(o->subnetwork_probing.faithfulness_target, &batch, ret_status);
-    }
-    if (code != ABL_CODE_OK) {
-        return code;
-    }
-    set->clean = abl_calloc((size_t)set->batch_count, sizeof *set->clean);
-    const abl_ablator_options options = ablator_of(o, batches);
-    return set->clean == NULL ? abl_fail_oom(ret_status)
-                              : abl_ablator_create(&options, &set->ablator, ret_status);
-}
-
-static void set_close(prompt_set *set) {
-    for (int32_t i = 0; set->clean != NULL && i < set->batch_count; i++) {
-        abl_tensor_release(set->clean[i]);
-    }
-    abl_free(set->clean);
-    abl_ablator_destroy(set->ablator);
+    return abl_knockouts_check(t, ret_status);
 }
 
 static abl_batches validation_batches(const abl_prune_options *o) {
@@ -161,7 +121,7 @@ static abl_code validation_open(abl_mask_training *training, abl_status *ret_sta
         return ABL_CODE_OK;
     }
     abl_batches batches = validation_batches(o);
-    abl_code code = set_open(&training->validation, o, &batches, ret_status);
+    abl_code code = abl_training_prompts_open(&training->validation, o, &batches, ret_status);
     for (int32_t i = 0; code == ABL_CODE_OK && i < training->validation.batch_count; i++) {
         abl_batch batch = abl_batches_at(&batches, i);
         code = abl_faithfulness_check(ABL_FAITHFULNESS_LOGIT_DIFF_PERCENT, &batch, ret_status);
@@ -182,6 +142,16 @@ static abl_code buffers_alloc(abl_mask_training *training, abl_status *ret_statu
     if (training->mask == NULL || training->gradient == NULL || training->logits == NULL ||
         training->avoid_edges == NULL) {
         return abl_fail_oom(ret_status);
+    }
+    if (training->own->knockouts_of != NULL) {
+        training->circuit_mask = abl_calloc(edges, sizeof *training->circuit_mask);
+        training->circuit_gradient = abl_calloc(edges, sizeof *training->circuit_gradient);
+        training->knockouts_of = abl_malloc(edges);
+        if (training->circuit_mask == NULL || training->circuit_gradient == NULL ||
+            training->knockouts_of == NULL) {
+            return abl_fail_oom(ret_status);
+        }
+        memcpy(training->knockouts_of, training->own->knockouts_of, edges);
     }
     if (avoided > 0) {
         memcpy(training->avoid_edges, training->own->avoid_edges,
@@ -205,7 +175,8 @@ abl_code abl_mask_training_create(const abl_prune_options *options,
     training->edge_count = abl_graph_edge_count(options->graph);
     code = buffers_alloc(training, ret_status);
     if (code == ABL_CODE_OK) {
-        code = set_open(&training->training, options, &options->batches, ret_status);
+        code =
+            abl_training_prompts_open(&training->training, options, &options->batches, ret_status);
     }
     if (code == ABL_CODE_OK) {
         code = validation_open(training, ret_status);
@@ -225,14 +196,17 @@ void abl_mask_training_destroy(abl_mask_training *training) {
     if (training == NULL) {
         return;
     }
-    set_close(&training->training);
-    set_close(&training->validation);
+    abl_training_prompts_close(&training->training);
+    abl_training_prompts_close(&training->validation);
     abl_backward_destroy(training->backward);
     abl_patcher_destroy(training->patcher);
     abl_adam_finish(&training->adam);
     abl_free(training->avoid_edges);
+    abl_free(training->knockouts_of);
     abl_free(training->mask);
     abl_free(training->gradient);
+    abl_free(training->circuit_mask);
+    abl_free(training->circuit_gradient);
     abl_free(training->logits);
     abl_free(training->curve);
     abl_free(training);
@@ -250,7 +224,9 @@ abl_code abl_mask_training_restart(abl_mask_training *training, int64_t circuit_
     training->circuit_size = circuit_size;
     training->step = 0;
     for (int64_t i = 0; i < training->edge_count; i++) {
-        training->mask[i] = own->tree_optimisation ? own->init_value : -own->init_value;
+        bool trained = training->knockouts_of == NULL || training->knockouts_of[i] != 0;
+        float start = own->tree_optimisation ? own->init_value : -own->init_value;
+        training->mask[i] = trained ? start : MASK_KEPT;
     }
     return ABL_CODE_OK;
 }
@@ -287,7 +263,7 @@ static abl_code prepare(abl_mask_training *training, abl_status *ret_status) {
 static abl_patch_options pass_options(const abl_mask_training *training, const abl_batch *batch,
                                       const abl_sources *ablated) {
     abl_patch_options pass = abl_prune_pass(training->options, batch);
-    pass.tokens = training->own->tree_optimisation ? batch->clean : batch->corrupt;
+    pass.tokens = abl_training_input_is_clean(training->own) ? batch->clean : batch->corrupt;
     pass.mask = training->mask;
     pass.mask_function = training->own->mask_function;
     pass.mask_dropout = training->own->dropout;
@@ -308,7 +284,7 @@ static const float *draws_of(const abl_mask_training *training, int32_t batch, b
 }
 
 /* The clean run's logits of a batch, made when they are first asked for. */
-static abl_code clean_prepare(abl_mask_training *training, prompt_set *set, int32_t index,
+static abl_code clean_prepare(abl_mask_training *training, abl_training_prompts *set, int32_t index,
                               const abl_batch *batch, abl_status *ret_status) {
     if (set->clean[index] != NULL) {
         return ABL_CODE_OK;
@@ -350,7 +326,7 @@ static abl_tensor *loss_backward(abl_scope *scope, const abl_tensor *logits, voi
 /* Faithfulness of this step's batch into the point, its gradient into training->gradient. */
 static abl_code faithfulness_step(abl_mask_training *training, int32_t index,
                                   abl_training_point *point, abl_status *ret_status) {
-    prompt_set *set = &training->training;
+    abl_training_prompts *set = &training->training;
     abl_batch batch = abl_batches_at(&set->batches, index);
     loss_context context = {.target = training->own->faithfulness_target, .batch = &batch};
     abl_code code = ABL_CODE_OK;
@@ -374,30 +350,58 @@ static abl_code faithfulness_step(abl_mask_training *training, int32_t index,
     return code;
 }
 
-/* Mean and deviation over rows of the percentage of the clean answer difference that is kept. */
-static void validation_write(const abl_batch *batch, const float *clean, const float *logits,
-                             int64_t vocab, abl_training_point *point) {
-    double sum = 0;
-    double squares = 0;
-    for (int32_t pass = 0; pass < 2; pass++) {
-        for (int32_t row = 0; row < batch->size; row++) {
-            double percent = 100 * abl_faithfulness_row_diff(batch, row, logits, vocab) /
-                             abl_faithfulness_row_diff(batch, row, clean, vocab);
-            if (pass == 0) {
-                sum += percent / batch->size;
-            } else {
-                squares += (percent - sum) * (percent - sum);
-            }
-        }
+static abl_tensor *knockouts_backward(abl_scope *scope, const abl_tensor *logits, void *user_data) {
+    return abl_knockouts_backward(scope, logits, user_data);
+}
+
+/* How far apart circuit and model are without the knockouts, into the point; its gradient into
+ * training->gradient. */
+static abl_code knockouts_step(abl_mask_training *training, int32_t index,
+                               abl_training_point *point, abl_status *ret_status) {
+    abl_training_prompts *set = &training->training;
+    abl_batch batch = abl_batches_at(&set->batches, index);
+    const int64_t vocab = abl_model_get_config(training->options->model)->d_vocab_out;
+    float *model_logits = training->logits;
+    float *circuit_logits = training->logits + batch.size * vocab;
+    const abl_sources *ablated = NULL;
+    abl_code code = abl_ablator_batch(set->ablator, &batch, &ablated, ret_status);
+    if (code != ABL_CODE_OK) {
+        return code;
     }
-    point->validation = (float)sum;
-    point->validation_deviation = (float)sqrt(squares / (batch->size - 1)); /* NAN for one row */
+    for (int64_t i = 0; i < training->edge_count; i++) {
+        training->circuit_mask[i] =
+            training->knockouts_of[i] != 0 ? training->mask[i] : MASK_ABLATED;
+    }
+    abl_patch_options model = pass_options(training, &batch, ablated);
+    model.seed = seed_of(training, SEED_MODEL);
+    model.mask_draws = draws_of(training, batch.size, false);
+    abl_patch_options circuit = model;
+    circuit.mask = training->circuit_mask;
+    circuit.seed = seed_of(training, SEED_FORWARD);
+    abl_knockouts_loss loss = {.target = training->own->faithfulness_target, .batch = &batch};
+    code = abl_patcher_run_sampled(training->patcher, &model, model_logits, ret_status);
+    if (code == ABL_CODE_OK) {
+        loss.other = model_logits;
+        code = abl_backward_run(training->backward, &circuit, knockouts_backward, &loss,
+                                circuit_logits, training->circuit_gradient, ret_status);
+        point->faithfulness = (float)loss.value;
+    }
+    if (code == ABL_CODE_OK) {
+        loss.other = circuit_logits;
+        loss.of_model = true;
+        code = abl_backward_run(training->backward, &model, knockouts_backward, &loss, NULL,
+                                training->gradient, ret_status);
+    }
+    for (int64_t i = 0; code == ABL_CODE_OK && i < training->edge_count; i++) {
+        training->gradient[i] += training->circuit_gradient[i];
+    }
+    return code;
 }
 
 /* After the step, on the batch of the same number, else the first, as AutoCircuit. */
 static abl_code validate(abl_mask_training *training, int32_t index, abl_training_point *point,
                          abl_status *ret_status) {
-    prompt_set *set = &training->validation;
+    abl_training_prompts *set = &training->validation;
     index = index < set->batch_count ? index : 0;
     abl_batch batch = abl_batches_at(&set->batches, index);
     const int64_t vocab = abl_model_get_config(training->options->model)->d_vocab_out;
@@ -420,82 +424,24 @@ static abl_code validate(abl_mask_training *training, int32_t index, abl_trainin
     if (code == ABL_CODE_OK) {
         float *clean = training->logits + batch.size * vocab;
         abl_tensor_to_floats(scope, set->clean[index], clean, (size_t)(batch.size * vocab));
-        validation_write(&batch, clean, training->logits, vocab, point);
+        abl_faithfulness_percent(&batch, clean, training->logits, vocab, &point->validation,
+                                 &point->validation_deviation);
         code = abl_scope_status(scope, ret_status);
     }
     abl_scope_destroy(scope);
     return code;
 }
 
-/* ---- the regularizer ------------------------------------------------------------------------- */
-
-static double sigmoid(double x) {
-    return 1 / (1 + exp(-x));
-}
-
-/* Adds the penalty for avoided edges, and its gradient times `lambda`. */
-static double avoid(const abl_mask_training *training, double lambda, float *gradient) {
-    const abl_mask_training_options *own = training->own;
-    const double weight = (own->tree_optimisation ? -1.0 : 1.0) * (double)own->avoid_lambda /
-                          (double)own->avoid_edge_count;
-    const double shift =
-        own->mask_function == ABL_MASK_HARD_CONCRETE ? AVOID_SHIFT_TEMPERATURE * log(0.1 / 1.1) : 0;
-    double sum = 0;
-    for (int64_t i = 0; i < own->avoid_edge_count; i++) {
-        int64_t edge = training->avoid_edges[i];
-        double penalty = (double)training->mask[edge];
-        double slope = 1;
-        if (own->mask_function != ABL_MASK_NONE) {
-            penalty = sigmoid(penalty - shift);
-            slope = penalty * (1 - penalty);
-        }
-        sum += weight * penalty;
-        gradient[edge] += (float)(lambda * weight * slope);
-    }
-    return sum;
-}
-
 static abl_code regularize(abl_mask_training *training, abl_training_point *point,
                            abl_status *ret_status) {
-    const abl_mask_training_options *own = training->own;
-    const int64_t edges = training->edge_count;
-    const double lambda = (double)own->regularize_lambda;
-    const abl_mask_sample_options function = {.function = own->mask_function,
+    const abl_mask_regularizer regularizer = {.options = training->own,
+                                              .avoid_edges = training->avoid_edges,
+                                              .circuit_size = training->circuit_size,
+                                              .edge_count = training->edge_count,
                                               .seed = seed_of(training, SEED_REGULARIZER),
-                                              .draws = draws_of(training, 1, true),
-                                              .mask = training->mask,
-                                              .mask_rows = 1,
-                                              .edges = edges,
-                                              .rows = 1};
-    abl_mask_sample sample;
-    abl_code code = abl_mask_sample_init(&function, &sample, ret_status);
-    if (code != ABL_CODE_OK) {
-        return code;
-    }
-    double size = 0;
-    for (int64_t i = 0; i < edges; i++) {
-        size += (double)sample.values[i];
-    }
-    size = own->tree_optimisation ? (double)edges - size : size;
-    bool active = true;
-    double unit = (double)edges;
-    if (training->circuit_size > 0) {
-        unit = (double)training->circuit_size;
-        active = size > unit;
-        size = active ? size - unit : 0;
-    }
-    const float factor =
-        active ? (float)((own->tree_optimisation ? -lambda : lambda) / unit) : 0.0F;
-    for (int64_t i = 0; i < edges; i++) {
-        training->gradient[i] += factor * sample.slopes[i];
-    }
-    abl_mask_sample_finish(&sample);
-    double value = size / unit;
-    if (own->avoid_edge_count > 0) {
-        value += avoid(training, lambda, training->gradient);
-    }
-    point->regularization = (float)(lambda * value);
-    return ABL_CODE_OK;
+                                              .draws = draws_of(training, 1, true)};
+    return abl_mask_regularize(&regularizer, training->mask, training->gradient,
+                               &point->regularization, ret_status);
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
@@ -531,9 +477,13 @@ static abl_code finite_check(const abl_mask_training *training, const abl_traini
     return ABL_CODE_OK;
 }
 
-/* |the mask of the least important edge|, from which scores count. */
+/* |the mask of the least important edge|, from which scores count; 0 for knockouts, whose scores
+ * are their masks. */
 static float mask_extreme(const abl_mask_training *training) {
     const bool tree = training->own->tree_optimisation;
+    if (training->knockouts_of != NULL) {
+        return 0;
+    }
     float extreme = training->mask[0];
     for (int64_t i = 1; i < training->edge_count; i++) {
         extreme = tree ? fmaxf(extreme, training->mask[i]) : fminf(extreme, training->mask[i]);
@@ -551,7 +501,9 @@ static abl_code optimizer_step(abl_mask_training *training, abl_status *ret_stat
                                 .validation_deviation = NAN};
     abl_code code = prepare(training, ret_status);
     if (code == ABL_CODE_OK) {
-        code = faithfulness_step(training, index, &point, ret_status);
+        code = training->knockouts_of != NULL
+                   ? knockouts_step(training, index, &point, ret_status)
+                   : faithfulness_step(training, index, &point, ret_status);
     }
     if (code == ABL_CODE_OK) {
         code = regularize(training, &point, ret_status);
@@ -626,10 +578,10 @@ int64_t abl_mask_training_bytes_estimate(const abl_prune_options *o) {
         .batch = batches->batch_size < batches->count ? batches->batch_size : batches->count,
         .seq = abl_dataset_seq_len(batches->dataset),
         .interventions = o->interventions};
-    const abl_ablator_options ablator = ablator_of(o, batches);
+    const abl_ablator_options ablator = abl_training_ablator(o, batches);
     int64_t vocab = abl_model_get_config(o->model)->d_vocab_out;
     int64_t prompts = (int64_t)batches->count + o->subnetwork_probing.validation_count;
     return abl_patch_backward_bytes(&pass) + abl_patch_bytes_estimate(&pass) +
            2 * abl_ablator_bytes_estimate(&ablator) + 4 * vocab * (prompts + 2LL * pass.batch) +
-           24 * abl_graph_edge_count(o->graph);
+           33 * abl_graph_edge_count(o->graph);
 }

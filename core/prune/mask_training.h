@@ -37,7 +37,7 @@ ABL_MUST_CHECK abl_code abl_mask_training_step(abl_mask_training *training, abl_
  * goes on. */
 ABL_MUST_CHECK abl_code abl_mask_training_restart(abl_mask_training *training, int64_t circuit_size,
                                                   abl_status *ret_status);
-/* An edge's mask's distance from that of the least important edge. */
+/* An edge's mask's distance from that of the least important edge; of knockouts, the mask. */
 void abl_mask_training_scores(const abl_mask_training *training, float *ret_scores);
 /* For tests: the masks, which may be written between steps, and the last step's gradient of the
  * whole loss. */

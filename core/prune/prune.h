@@ -67,6 +67,7 @@ typedef enum abl_faithfulness {
     ABL_FAITHFULNESS_WRONG_ANSWER,
     ABL_FAITHFULNESS_CORRECT_PERCENT,
     ABL_FAITHFULNESS_LOGIT_DIFF_PERCENT,
+    ABL_FAITHFULNESS_LOGIT_DIFF, /* knockouts alone: knockouts.c */
     ABL_FAITHFULNESS_COUNT,
 } abl_faithfulness;
 
@@ -93,6 +94,9 @@ typedef struct abl_mask_training_options {
     const int64_t *avoid_edges; /* borrowed for create; penalized when in the circuit */
     int64_t avoid_edge_count;
     float avoid_lambda;
+    /* An edge, whether it is in the circuit whose knockouts are trained, the scores being their
+     * masks and circuit_size how many are free (borrowed for create); NULL: a circuit is. */
+    const uint8_t *knockouts_of;
     int32_t validation_count; /* prompts after those trained on, for the validation curve */
     uint64_t seed;
     /* Prescribed draws of hard_concrete instead of the seed's, to repeat somebody else's run: those

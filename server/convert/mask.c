@@ -24,17 +24,20 @@ abl_code abl_convert_mask_check(const Ablate__V1__SetPatchMaskRequest *message,
     if (message->mask_case != ABLATE__V1__SET_PATCH_MASK_REQUEST__MASK_CIRCUIT) {
         return ABL_CODE_OK;
     }
-    const Ablate__V1__CircuitMask *circuit = message->circuit;
+    return abl_convert_circuit_check("circuit", message->circuit, ret_status);
+}
+
+abl_code abl_convert_circuit_check(const char *name, const Ablate__V1__CircuitMask *circuit,
+                                   abl_status *ret_status) {
     if (circuit->size_case == ABLATE__V1__CIRCUIT_MASK__SIZE__NOT_SET) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "CIRCUIT_SIZE_INVALID",
-                        "circuit has no size; give edge_count or threshold");
+                        "%s has no size; give edge_count or threshold", name);
     }
     if (circuit->size_case == ABLATE__V1__CIRCUIT_MASK__SIZE_THRESHOLD &&
         !(circuit->threshold >= 0)) {
         return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "CIRCUIT_SIZE_INVALID",
-                        "circuit.threshold is %g; |score| is compared with it, so it must be 0 or "
-                        "more",
-                        (double)circuit->threshold);
+                        "%s.threshold is %g; |score| is compared with it, so it must be 0 or more",
+                        name, (double)circuit->threshold);
     }
     return ABL_CODE_OK;
 }
@@ -144,8 +147,8 @@ abl_code abl_convert_module_values(const Ablate__V1__NamedTensor *message, const
     return ABL_CODE_OK;
 }
 
-static abl_code set_circuit(const Ablate__V1__CircuitMask *message, const abl_values *scores,
-                            abl_values *values, abl_status *ret_status) {
+abl_code abl_convert_circuit(const Ablate__V1__CircuitMask *message, const abl_values *scores,
+                             uint8_t *ret_in_circuit, int64_t *ret_count, abl_status *ret_status) {
     float threshold = message->threshold;
     if (message->size_case == ABLATE__V1__CIRCUIT_MASK__SIZE_EDGE_COUNT) {
         abl_code code = abl_scores_thresholds(scores->values, scores->count, &message->edge_count,
@@ -154,17 +157,23 @@ static abl_code set_circuit(const Ablate__V1__CircuitMask *message, const abl_va
             return code;
         }
     }
+    *ret_count = abl_scores_circuit(scores->values, scores->count, threshold, ret_in_circuit);
+    return ABL_CODE_OK;
+}
+
+static abl_code set_circuit(const Ablate__V1__CircuitMask *message, const abl_values *scores,
+                            abl_values *values, abl_status *ret_status) {
+    int64_t count = 0;
     uint8_t *in_circuit = abl_malloc((size_t)scores->count + 1);
-    if (in_circuit == NULL) {
-        return abl_fail_oom(ret_status);
-    }
-    (void)abl_scores_circuit(scores->values, scores->count, threshold, in_circuit);
+    abl_code code = in_circuit == NULL
+                        ? abl_fail_oom(ret_status)
+                        : abl_convert_circuit(message, scores, in_circuit, &count, ret_status);
     bool ablated = abl_convert_patch_type(message->patch_type) == ABL_PATCH_EDGE;
-    for (int64_t i = 0; i < values->count; i++) {
+    for (int64_t i = 0; code == ABL_CODE_OK && i < values->count; i++) {
         values->values[i] = (in_circuit[i % scores->count] != 0) == ablated ? 1.0F : 0.0F;
     }
     abl_free(in_circuit);
-    return ABL_CODE_OK;
+    return code;
 }
 
 static abl_code check_finite(const abl_graph *graph, abl_values *values, abl_status *ret_status) {

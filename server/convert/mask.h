@@ -20,6 +20,17 @@ ABL_BEGIN_DECLS
 ABL_MUST_CHECK abl_code abl_convert_mask_check(const Ablate__V1__SetPatchMaskRequest *message,
                                                abl_status *ret_status);
 
+/* A circuit's size, which must be given.
+ *   INVALID_ARGUMENT  CIRCUIT_SIZE_INVALID */
+ABL_MUST_CHECK abl_code abl_convert_circuit_check(const char *name,
+                                                  const Ablate__V1__CircuitMask *message,
+                                                  abl_status *ret_status);
+/* Which edges it has: a byte each, and how many. As many scores as edges.
+ *   INVALID_ARGUMENT  CIRCUIT_SIZE_INVALID */
+ABL_MUST_CHECK abl_code abl_convert_circuit(const Ablate__V1__CircuitMask *message,
+                                            const abl_values *scores, uint8_t *ret_in_circuit,
+                                            int64_t *ret_count, abl_status *ret_status);
+
 /* Fills `ret_values`, one value an edge of the graph, its count of values other than 0 included.
  * `current` is the mask now; `scores` are those of the circuit's job, else NULL.
  *   INVALID_ARGUMENT  EDGE_NAME_MALFORMED, EDGE_NOT_IN_GRAPH, EDGE_POSITION_INVALID,

@@ -6,6 +6,7 @@
 
 #include "core/base/limits.h"
 #include "server/convert/common.h"
+#include "server/convert/mask.h"
 
 #include <math.h>
 
@@ -14,12 +15,13 @@
 #define LAMBDA_DEFAULT 10.0F
 #define AVOID_LAMBDA_DEFAULT 1.0F
 #define SEED_NUMBER_MAX (1ULL << 53) /* the integers that a double can be */
+#define KNOCKOUT_SHARE 5 /* of the circuit's edges one in so many is free */
 
 _Static_assert((int)ABLATE__V1__MASK_FUNCTION__MASK_FUNCTION_HARD_CONCRETE ==
                    ABL_MASK_HARD_CONCRETE + 1,
                "the mask functions are in the same order");
-_Static_assert((int)ABLATE__V1__FAITHFULNESS_TARGET__FAITHFULNESS_TARGET_LOGIT_DIFF_PERCENT ==
-                   ABL_FAITHFULNESS_LOGIT_DIFF_PERCENT + 1,
+_Static_assert((int)ABLATE__V1__FAITHFULNESS_TARGET__FAITHFULNESS_TARGET_LOGIT_DIFF ==
+                   ABL_FAITHFULNESS_LOGIT_DIFF + 1,
                "the faithfulness targets are in the same order");
 
 abl_mask_function abl_convert_mask_function(Ablate__V1__MaskFunction function,
@@ -51,7 +53,7 @@ static abl_code convert_training(const Ablate__V1__SubnetworkProbing *message, c
     bool lambda =
         message->regularizer_case == ABLATE__V1__SUBNETWORK_PROBING__REGULARIZER_REGULARIZE_LAMBDA;
     bool init = message->init_case == ABLATE__V1__SUBNETWORK_PROBING__INIT_INIT_VAL;
-    options->ablation = message->ablation_type == 0
+    options->ablation = message->ablation_type == 0 && message->knockouts_of == NULL
                             ? ABL_ABLATION_TOKENWISE_MEAN_CORRUPT
                             : abl_convert_ablation_type(message->ablation_type);
     *t = (abl_mask_training_options){
@@ -76,8 +78,31 @@ static abl_code convert_training(const Ablate__V1__SubnetworkProbing *message, c
 abl_code abl_convert_subnetwork_probing(const Ablate__V1__SubnetworkProbing *message,
                                         abl_prune_options *options, abl_status *ret_status) {
     options->algorithm = ABL_PRUNE_SUBNETWORK_PROBING;
+    if (message->knockouts_of != NULL) {
+        abl_code code = abl_convert_circuit_check("subnetwork_probing.knockouts_of",
+                                                  message->knockouts_of, ret_status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
+        if (message->knockouts_of->patch_type != 0) {
+            return abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS",
+                            "subnetwork_probing.knockouts_of.patch_type is given; both the circuit "
+                            "and the whole model are run, so leave it unset");
+        }
+    }
     return convert_training(message, "subnetwork_probing", ABL_MASK_INIT_DEFAULT, options,
                             ret_status);
+}
+
+void abl_convert_knockouts(const Ablate__V1__CircuitMask *message, const uint8_t *in_circuit,
+                           int64_t edge_count, abl_prune_options *options) {
+    abl_mask_training_options *t = &options->subnetwork_probing;
+    bool by_size = message->size_case == ABLATE__V1__CIRCUIT_MASK__SIZE_EDGE_COUNT;
+    int64_t size = by_size ? message->edge_count : edge_count;
+    t->knockouts_of = in_circuit;
+    if (t->circuit_size == 0) {
+        t->circuit_size = size < 2 * KNOCKOUT_SHARE ? 1 : size / KNOCKOUT_SHARE;
+    }
 }
 
 abl_code abl_convert_circuit_probing(const Ablate__V1__CircuitProbing *message,
@@ -88,6 +113,11 @@ abl_code abl_convert_circuit_probing(const Ablate__V1__CircuitProbing *message,
     options->algorithm = ABL_PRUNE_CIRCUIT_PROBING;
     abl_code code = convert_training(training, "circuit_probing.training", -ABL_MASK_INIT_DEFAULT,
                                      options, ret_status);
+    if (code == ABL_CODE_OK && training->knockouts_of != NULL) {
+        code = abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS",
+                        "circuit_probing.training.knockouts_of is given; knockouts are trained by "
+                        "subnetwork_probing alone");
+    }
     if (code == ABL_CODE_OK && training->circuit_size != 0) {
         code = abl_fail(ret_status, ABL_CODE_INVALID_ARGUMENT, "ALGORITHM_OPTIONS",
                         "circuit_probing.training.circuit_size is %lld; the sizes are those of "
@@ -125,6 +155,13 @@ void abl_convert_training_json(const abl_prune_options *options, json_t *root) {
                             (int)t->validation_count, "seed", abl_convert_seed_json(t->seed));
     (void)json_object_update(root, own);
     json_decref(own);
+    if (t->knockouts_of != NULL) {
+        int64_t count = 0;
+        for (int64_t i = 0; i < abl_graph_edge_count(options->graph); i++) {
+            count += t->knockouts_of[i] != 0;
+        }
+        (void)json_object_set_new(root, "knockouts_of_edge_count", json_integer(count));
+    }
     if (options->algorithm == ABL_PRUNE_CIRCUIT_PROBING) {
         json_t *sizes = json_array();
         for (int32_t i = 0; i < options->circuit_probing.size_count; i++) {

@@ -17,10 +17,13 @@ ABL_BEGIN_DECLS
 
 /* With defaults filled in. The numbers' ranges are the core's to check, as they depend on the graph
  * and the prompts.
- *   INVALID_ARGUMENT  ALGORITHM_OPTIONS */
+ *   INVALID_ARGUMENT  ALGORITHM_OPTIONS, CIRCUIT_SIZE_INVALID (knockouts_of) */
 ABL_MUST_CHECK abl_code abl_convert_subnetwork_probing(const Ablate__V1__SubnetworkProbing *message,
                                                        abl_prune_options *options,
                                                        abl_status *ret_status);
+/* What knockouts_of adds, once its circuit is there: a byte an edge, borrowed. */
+void abl_convert_knockouts(const Ablate__V1__CircuitMask *message, const uint8_t *in_circuit,
+                           int64_t edge_count, abl_prune_options *options);
 ABL_MUST_CHECK abl_code abl_convert_circuit_probing(const Ablate__V1__CircuitProbing *message,
                                                     abl_prune_options *options,
                                                     abl_status *ret_status);

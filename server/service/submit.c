@@ -9,11 +9,14 @@
 
 #include "core/base/mem.h"
 #include "server/convert/ablation.h"
+#include "server/convert/mask.h"
 #include "server/convert/model.h"
 #include "server/convert/prompts.h"
+#include "server/convert/training.h"
 #include "server/runtime/log.h"
 #include "server/service/hooks.h"
 #include "server/service/prune_rpcs.h"
+#include "server/service/use_scores.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -23,6 +26,8 @@ void abl_submit_end(abl_submit *state) {
     abl_dataset_destroy(state->tokenized);
     abl_kv_use_finish(&state->kv);
     abl_graph_hooks_unref(state->hooks);
+    abl_values_unref(state->circuit_scores);
+    state->circuit_scores = NULL;
     state->prune = NULL;
     state->tokenized = NULL;
     state->hooks = NULL;
@@ -63,6 +68,15 @@ static abl_code submit_prepare(abl_rpc *rpc, abl_submit *state, abl_status *ret_
         return code;
     }
     abl_prune_options *options = &state->request.options;
+    if (state->knockouts_of != NULL) {
+        int64_t count = 0;
+        code = abl_convert_circuit(state->knockouts_of, state->circuit_scores, state->in_circuit,
+                                   &count, ret_status);
+        if (code != ABL_CODE_OK) {
+            return code;
+        }
+        abl_convert_knockouts(state->knockouts_of, state->in_circuit, count, options);
+    }
     options->model = state->model->model;
     options->graph = state->graph->graph;
     options->batches = (abl_batches){.dataset = state->tokenized,
@@ -204,6 +218,25 @@ static abl_code submit_edges(abl_rpc *rpc, abl_submit *state) {
     return code;
 }
 
+/* The job of the circuit whose knockouts are trained, where the spec names one. */
+static bool submit_knockouts(abl_rpc *rpc, abl_submit *state) {
+    const Ablate__V1__CircuitMask *circuit =
+        state->spec->algorithm_case == ABLATE__V1__PRUNE_JOB_SPEC__ALGORITHM_SUBNETWORK_PROBING
+            ? state->spec->subnetwork_probing->knockouts_of
+            : NULL;
+    if (circuit == NULL) {
+        return true;
+    }
+    const abl_job *job = abl_use_scores(rpc, circuit->job_id, state->graph->graph);
+    if (job == NULL) {
+        return false;
+    }
+    state->knockouts_of = circuit;
+    state->circuit_scores = abl_values_ref(job->scores);
+    state->in_circuit = abl_rpc_alloc(rpc, (size_t)job->scores->count + 1);
+    return state->in_circuit != NULL;
+}
+
 /* Finds the resident ablation, where the spec names one. */
 static bool submit_ablation(abl_rpc *rpc, abl_submit *state) {
     if (state->request.ablation_id == NULL) {
@@ -247,7 +280,7 @@ void abl_submit_start(abl_rpc *rpc, abl_submit *state, const Ablate__V1__PruneJo
     state->slot = abl_server_slot(rpc->server, abl_model_device(state->model->model));
     if (abl_kv_use_init(&state->kv, state->model, state->graph, state->request.tail_divergence,
                         &rpc->status) != ABL_CODE_OK ||
-        !submit_ablation(rpc, state)) {
+        !submit_ablation(rpc, state) || !submit_knockouts(rpc, state)) {
         abl_rpc_fail_status(rpc);
         return;
     }

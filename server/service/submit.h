@@ -26,6 +26,9 @@ typedef struct abl_submit {
     abl_graph_hooks *hooks; /* the graph's when the call came; the job's once there is one */
     abl_device_slot *slot;
     abl_kv_use kv;
+    const Ablate__V1__CircuitMask *knockouts_of; /* NULL: no knockouts are trained */
+    abl_values *circuit_scores;                  /* of its job */
+    uint8_t *in_circuit;
     void (*started_cb)(abl_rpc *rpc, abl_job *job);
 
     /* made on the executor, the job's once it has started */

@@ -24,6 +24,10 @@ from ablate.auto_circuit.metrics.completeness_metrics.same_under_knockouts impor
     same_under_knockout,
     same_under_knockouts_fig,
 )
+from ablate.auto_circuit.metrics.completeness_metrics.train_same_under_knockouts import (
+    train_same_under_knockout_prune_scores,
+    train_same_under_knockouts,
+)
 from ablate.auto_circuit.metrics.official_circuits.circuits.ioi_official import ioi_true_edges
 from ablate.auto_circuit.metrics.official_circuits.measure_roc import measure_roc
 from ablate.auto_circuit.metrics.official_circuits.roc_plot import roc_plot, task_roc_plot
@@ -169,6 +173,21 @@ def test_completeness_is_the_clients(task):
     pytest.importorskip("plotly", reason="pictures are drawn by plotly")
     figure = same_under_knockouts_fig(measured)
     assert list(figure.data[0].x)[0] == measured["tiny"]["Official Circuit"][0][2] and figure.data[1].name == "y=x"
+
+
+def test_knockouts_are_trained_as_the_client_trains_them(task):
+    model, loader = task.model, task.test_loader
+    circuit = model.circuit_prune_scores(task.true_edges)
+    trained = train_same_under_knockout_prune_scores(task, PRUNE_ALGO_DICT["Official Circuit"], circuit, 16, 0.2, 2, 1.0, "sigmoid")
+    knockouts = ablate.Knockouts(circuit, 16, learning_rate=0.2, epochs=2, regularize_lambda=1, mask_fn="sigmoid")
+    plain = model.graph.prune_scores(
+        loader.resident(model.client, bool(model.prefix)), knockouts, batch_size=loader.batch_size, prepend_bos=False
+    )
+    for name, array in plain.items():
+        np.testing.assert_array_equal(trained[name], array)
+    by_task = train_same_under_knockouts({"tiny": {"Official Circuit": circuit}}, [], 0.2, 1, 1.0, "logit_diff")
+    [row] = same_under_knockout(task, circuit, by_task["tiny"]["Official Circuit"], 16)
+    assert row[0] == 16
 
 
 def test_constrained_circuits_avoid_what_was_found(task, monkeypatch):

@@ -2,6 +2,7 @@
 """Masks that are trained: subnetwork probing and circuit probing, with their curves as events."""
 
 import json
+from pathlib import Path
 
 import ablate
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from daemon import goldens
 
 CASE = goldens() / "cases" / "tiny-rand" / "d_subnetwork_probing_proc_fact_qkv.json"
+KNOCKOUTS = Path(__file__).parents[1] / "golden" / "data" / "knockouts" / "tiny-rand.json"
 # Runs of the recorded case that draw nothing at random, so that any seed repeats them.
 RUNS = [
     "tree_sigmoid_kl",
@@ -142,6 +144,52 @@ def test_circuit_probing_scores_nested_circuits(graph, ioi):
     assert (values == 2).sum() >= 20 and (values >= 1).sum() >= 200
     sizes = [point.circuit_size for point in scores.job.training_curve()]
     assert sizes == [20] * 4 + [200] * 4, "ascending, whatever the order of the request"
+
+
+@pytest.mark.parametrize("name", ["sigmoid_kl", "sigmoid_logit_diff"])
+def test_a_recorded_training_of_knockouts_is_repeated(rand_graph, ioi_path, name):
+    recorded = json.loads(KNOCKOUTS.read_text())
+    run = recorded["runs"][name]
+
+    def arrays(modules):
+        return {m: np.array(modules[m], np.float32).reshape(shape) for m, shape in rand_graph.modules.items()}
+
+    circuit = rand_graph.upload_scores(arrays(recorded["scores"]))
+    prompts = json.loads(ioi_path.read_text())["prompts"][8:16]
+    algo = ablate.Knockouts(
+        circuit, recorded["circuit_size"], epochs=recorded["epochs"], learning_rate=recorded["learning_rate"], **run["config"]
+    )
+    with rand_graph.stream_prune_scores(json.dumps({"prompts": prompts}), algo, batch_size=4, top_k=60) as stream:
+        *_, event = stream
+        scores = stream.scores
+    curve = scores.job.training_curve()
+    np.testing.assert_allclose([point.loss for point in curve], run["curves"]["Loss"], rtol=2e-4, atol=1e-6)
+    expected = np.concatenate([array.ravel() for array in arrays(run["masks"]).values()])
+    actual = np.concatenate([np.asarray(array).ravel() for array in scores.values()])
+    ranked = np.concatenate([np.abs(np.asarray(array)).ravel() for array in circuit.values()])
+    inside = ranked >= np.sort(ranked)[-recorded["circuit_size"]]
+    assert (actual[~inside] == -99).all() and (expected[~inside] == -99).all()
+    assert (np.abs(actual - expected)[inside] < 1e-3).mean() >= 0.95
+    assert len(event.top_edges) == recorded["circuit_size"], "edges outside the circuit are not ranked"
+
+
+def test_trained_knockouts_are_what_completeness_takes(graph, ioi, client):
+    circuit = graph.prune_scores(ioi, "eap", batch_size=8, prompt_count=16, progress=False)
+    algo = ablate.Knockouts(circuit, 60, epochs=60, regularize_lambda=0.1, learning_rate=0.2, mask_fn="sigmoid", seed=5)
+    knockouts = graph.prune_scores(ioi, algo, batch_size=8, prompt_count=16, progress=False)
+    said = json.loads(knockouts.job.provenance.algorithm_json)
+    assert said["knockouts_of_edge_count"] == 60 and said["circuit_size"] == 12 and said["ablation_type"] == "RESAMPLE"
+    sweep = {"dataset": ioi, "batch_size": 8, "prompt_count": 16}
+    [trained] = client.completeness(circuit, knockouts, [60], **sweep)
+    # Without the knockouts the circuit is twice as far from the model as with them.
+    assert 0 < trained.knockout_count < 60 and trained.knockout_kl_div > 2 * trained.kl_div
+    curve = knockouts.job.training_curve()
+    assert curve[-1].faithfulness < 2 * curve[0].faithfulness < 0
+    by_threshold = ablate.Knockouts(circuit, threshold=float(np.sort(np.abs(circuit.flat()))[-60]), epochs=1)
+    job = graph.submit(ioi, by_threshold, batch_size=8, prompt_count=8).wait(progress=False)
+    assert json.loads(job.provenance.algorithm_json)["knockouts_of_edge_count"] == 60
+    with pytest.raises(ValueError, match="edge_count or threshold"):
+        graph.submit(ioi, ablate.Knockouts(circuit))
 
 
 def test_provenance_names_every_option(graph, ioi):

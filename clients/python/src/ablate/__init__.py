@@ -25,6 +25,7 @@ from ._graph import Graph
 from ._hooks import Activations, Hook
 from ._interop import EapGraph, load_scores, save_scores
 from ._jobs import EdgeScore, Job, JobEvent, PruneScores, PruneStream
+from ._knockouts import Knockouts
 from ._local import LocalClient, local
 from ._measure import MIB_FRACTIONS, Areas, Comparison, Completeness, Evaluation, Overlap, Roc
 from ._model import Model
@@ -69,6 +70,7 @@ __all__ = [
     "HookPoint",
     "Job",
     "JobEvent",
+    "Knockouts",
     "KvCache",
     "LocalClient",
     "MaskGradient",

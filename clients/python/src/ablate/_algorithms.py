@@ -10,6 +10,7 @@ from ._ablation import AblationLike, ablation_id
 from ._acdc import ACDC
 from ._arrays import bos_policy
 from ._enums import ablation_value, enum_value
+from ._knockouts import Knockouts
 from ._training import CircuitProbing, SubnetworkProbing
 from .v1 import prune_pb2
 
@@ -129,6 +130,7 @@ Algorithm = Union[
     EAPIG,
     SubnetworkProbing,
     CircuitProbing,
+    Knockouts,
     ACDC,
 ]
 _BY_NAME: dict[str, Callable[[], Algorithm]] = {

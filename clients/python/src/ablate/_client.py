@@ -18,11 +18,11 @@ from ._dataset import Dataset, DatasetLike, dataset_bytes
 from ._enums import enum_value
 from ._hooks import FwdHooks
 from ._interop import PathLike
-from ._jobs import Job, PruneScores
+from ._jobs import Job, PruneScores, Scores, job_id_of
 from ._measure import Comparison, Completeness, Evaluation, Roc, roc_request
 from ._model import Model
 from ._rpc import Channel, Tls
-from ._sweep import Scores, SizesLike, job_id_of, make_sweep, metric_values
+from ._sweep import SizesLike, make_sweep, metric_values
 from ._topology import EdgeKey
 from ._upload import UploadSource, upload_messages
 from ._version import PROTOCOL, VERSION

@@ -12,12 +12,13 @@ from ._arrays import Array, Prompt, encode_prompts
 from ._caches import KvCacheLike, kv_cache_id
 from ._enums import ablation_value
 from ._hooks import FwdHooks, GraphHooks, Indices, make_interventions
+from ._jobs import Scores
 from ._masks import MaskModes
 from ._measure import Evaluation
 from ._passes import NamesFilter, SliceOutput
 from ._patch_mask import PatchMask
 from ._scores import GraphScores
-from ._sweep import Scores, SizesLike
+from ._sweep import SizesLike
 from .v1 import common_pb2, graph_pb2, run_pb2
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generator, Iterator, Sequence, Union
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -431,3 +431,14 @@ class PruneStream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+Scores = Union[PruneScores, Job, str]
+"""Scores by the job that made them."""
+
+
+def job_id_of(scores: Scores) -> str:
+    """The job behind scores."""
+    if isinstance(scores, PruneScores):
+        return scores.job.id
+    return scores.id if isinstance(scores, Job) else scores

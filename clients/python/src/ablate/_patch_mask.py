@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping, TypeVar
 from ._ablation import PatchType
 from ._arrays import Array, collect_chunks, encode_float
 from ._enums import enum_value
-from ._sweep import Scores, job_id_of
+from ._jobs import Scores, job_id_of
 from ._topology import EdgeKey, edge_values
 from .v1 import common_pb2, mask_pb2
 

@@ -9,20 +9,11 @@ from ._ablation import EdgeCounts, PatchType, ablation_id
 from ._algorithms import Ablation
 from ._enums import ablation_value, enum_value
 from ._hooks import FwdHooks, make_interventions
-from ._jobs import Job, PruneScores
+from ._jobs import Scores, job_id_of
 from .v1 import common_pb2, evaluate_pb2, run_pb2
 
-Scores = Union[PruneScores, Job, str]
-"""Scores by the job that made them."""
 SizesLike = Union[Sequence[Union[int, float]], EdgeCounts, str, None]
 """Circuit sizes: a list of edge counts (ints) and shares of all edges (floats), or a rule."""
-
-
-def job_id_of(scores: Scores) -> str:
-    """The job behind scores."""
-    if isinstance(scores, PruneScores):
-        return scores.job.id
-    return scores.id if isinstance(scores, Job) else scores
 
 
 def _sizes(

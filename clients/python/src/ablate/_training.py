@@ -44,8 +44,9 @@ class SubnetworkProbing:
     avoid_edges: Sequence[str] = field(default_factory=tuple)
     avoid_lambda: float = 1.0
     faithfulness_target: Literal[
-        "kl_div", "mse", "answer", "wrong_answer", "correct_percent", "logit_diff_percent"
+        "kl_div", "mse", "answer", "wrong_answer", "correct_percent", "logit_diff_percent", "logit_diff"
     ] = "kl_div"
+    """``"logit_diff"`` is for :class:`ablate.Knockouts`."""
     validation_prompt_count: int = 0
     seed: int = 0
     ablation: str | None = None

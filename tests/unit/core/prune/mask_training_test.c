@@ -235,6 +235,118 @@ static void what_cannot_be_trained_is_refused_by_name(void **state) {
     subject_close(&s);
 }
 
+/* ---- knockouts ------------------------------------------------------------------------------- */
+
+enum { EVERY = 3 }; /* of the edges one in so many is in the circuit */
+
+static uint8_t *circuit_of(const subject *s) {
+    uint8_t *in_circuit = abl_calloc((size_t)s->edges, 1);
+    for (int64_t i = 0; i < s->edges; i += EVERY) {
+        in_circuit[i] = 1;
+    }
+    return in_circuit;
+}
+
+static abl_prune_options knockouts_of(const subject *s, const uint8_t *in_circuit) {
+    abl_prune_options options = options_of(s);
+    options.ablation = ABL_ABLATION_RESAMPLE;
+    options.subnetwork_probing.knockouts_of = in_circuit;
+    options.subnetwork_probing.tree_optimisation = false;
+    options.subnetwork_probing.validation_count = 0;
+    options.subnetwork_probing.circuit_size = 4;
+    options.subnetwork_probing.epochs = 8;
+    return options;
+}
+
+static void knockouts_tell_a_circuit_from_the_model(void **state) {
+    (void)state;
+    subject s = subject_open();
+    uint8_t *in_circuit = circuit_of(&s);
+    for (int i = 0; i < 2; i++) {
+        abl_prune_options options = knockouts_of(&s, in_circuit);
+        abl_prune *prune = NULL;
+        abl_prune_progress progress = {0};
+        options.subnetwork_probing.faithfulness_target =
+            i == 0 ? ABL_FAITHFULNESS_KL_DIV : ABL_FAITHFULNESS_LOGIT_DIFF;
+        options.subnetwork_probing.mask_function = ABL_MASK_SIGMOID; /* nothing is drawn */
+        options.subnetwork_probing.dropout = 0;
+        options.subnetwork_probing.regularize_lambda = 0;
+        assert_int_equal(abl_prune_create(&options, &prune, NULL), ABL_CODE_OK);
+        while (!progress.finished) {
+            assert_int_equal(abl_prune_step(prune, &progress, NULL), ABL_CODE_OK);
+        }
+        int64_t count = 0;
+        const abl_training_point *curve = abl_prune_curve(prune, &count);
+        assert_int_equal(count, 16);
+        assert_true(curve[count - 2].loss < curve[0].loss); /* of the same batch */
+        assert_memory_equal(abl_prune_scored(prune), in_circuit, (size_t)s.edges);
+        for (int64_t edge = 0; edge < s.edges; edge++) {
+            assert_true((abl_prune_scores(prune)[edge] == -99) == (in_circuit[edge] == 0));
+        }
+        abl_prune_destroy(prune);
+    }
+    abl_free(in_circuit);
+    subject_close(&s);
+}
+
+static void what_goes_with_no_knockouts_is_refused(void **state) {
+    (void)state;
+    subject s = subject_open();
+    uint8_t *in_circuit = circuit_of(&s);
+    static const int64_t avoid[] = {0};
+    static const char *const mentioned[] = {"mask function", "kl_div and logit_diff",
+                                            "circuit_size",  "tree_optimisation",
+                                            "avoid_edges",   "validation",
+                                            "only knockouts"};
+    abl_prune_options bad[ABL_COUNT_OF(mentioned)];
+    for (size_t i = 0; i < ABL_COUNT_OF(bad); i++) {
+        bad[i] = knockouts_of(&s, in_circuit);
+    }
+    bad[0].subnetwork_probing.mask_function = ABL_MASK_NONE;
+    bad[1].subnetwork_probing.faithfulness_target = ABL_FAITHFULNESS_ANSWER;
+    bad[2].subnetwork_probing.circuit_size = 0;
+    bad[3].subnetwork_probing.tree_optimisation = true;
+    bad[4].subnetwork_probing.avoid_edges = avoid;
+    bad[4].subnetwork_probing.avoid_edge_count = 1;
+    bad[5].subnetwork_probing.validation_count = 1;
+    bad[6].subnetwork_probing.knockouts_of = NULL;
+    bad[6].subnetwork_probing.faithfulness_target = ABL_FAITHFULNESS_LOGIT_DIFF;
+    for (size_t i = 0; i < ABL_COUNT_OF(bad); i++) {
+        abl_status status = {.reason = ""};
+        assert_int_equal(run(&bad[i], NULL, &status), ABL_CODE_INVALID_ARGUMENT);
+        assert_string_equal(status.reason, "ALGORITHM_OPTIONS_INVALID");
+        assert_non_null(strstr(status.message, mentioned[i]));
+    }
+    abl_free(in_circuit);
+    subject_close(&s);
+}
+
+static void knockouts_report_a_failing_allocation(void **state) {
+    (void)state;
+    subject s = subject_open();
+    uint8_t *in_circuit = circuit_of(&s);
+    for (int i = 0; i < 2; i++) {
+        abl_prune_options options = knockouts_of(&s, in_circuit);
+        options.subnetwork_probing.epochs = 1;
+        options.subnetwork_probing.faithfulness_target =
+            i == 0 ? ABL_FAITHFULNESS_KL_DIV : ABL_FAITHFULNESS_LOGIT_DIFF;
+        options.batches.count = 2;
+        for (uint64_t n = 1;; n++) {
+            abl_status status = {.message = ""};
+            abl_mem_fail_after(n);
+            abl_code code = run(&options, NULL, &status);
+            abl_mem_fail_after(0);
+            if (code == ABL_CODE_OK) {
+                assert_true(n > 20);
+                break;
+            }
+            assert_int_equal(code, ABL_CODE_RESOURCE_EXHAUSTED);
+        }
+    }
+    abl_free(in_circuit);
+    subject_close(&s);
+}
+
 static void a_failing_allocation_is_reported(void **state) {
     (void)state;
     subject s = subject_open();
@@ -266,6 +378,9 @@ int main(void) {
         cmocka_unit_test(a_restart_forgets_the_masks_and_goes_on_with_the_curve),
         cmocka_unit_test(the_regularizer_alone_ablates_everything),
         cmocka_unit_test(what_cannot_be_trained_is_refused_by_name),
+        cmocka_unit_test(knockouts_tell_a_circuit_from_the_model),
+        cmocka_unit_test(what_goes_with_no_knockouts_is_refused),
+        cmocka_unit_test(knockouts_report_a_failing_allocation),
         cmocka_unit_test(a_failing_allocation_is_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

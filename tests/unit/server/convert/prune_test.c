@@ -3,6 +3,7 @@
  * A spec that is right is changed in one place at a time; each refusal is read for its reason and
  * for the field and the limit that it names. */
 #include "server/convert/prune.h"
+#include "server/convert/training.h"
 
 #include "core/base/limits.h"
 #include "core/base/mem.h"
@@ -280,6 +281,25 @@ static void trainings_have_autocircuits_defaults(void **state) {
     assert_true(t->regularize_lambda == 0 && t->init_value == 0);
     assert_int_equal(t->mask_function, ABL_MASK_NONE);
     assert_int_equal(o->ablation, ABL_ABLATION_ZERO);
+
+    /* Knockouts are of the other prompt, and a fifth of the circuit is free. */
+    Ablate__V1__CircuitMask circuit = ABLATE__V1__CIRCUIT_MASK__INIT;
+    static const uint8_t in_circuit[] = {1, 0, 1};
+    training.knockouts_of = &circuit;
+    training.ablation_type = 0;
+    assert_refused(f, "CIRCUIT_SIZE_INVALID", "knockouts_of");
+    circuit.size_case = ABLATE__V1__CIRCUIT_MASK__SIZE_EDGE_COUNT;
+    circuit.edge_count = 39;
+    take(f);
+    assert_int_equal(o->ablation, ABL_ABLATION_RESAMPLE);
+    abl_convert_knockouts(&circuit, in_circuit, 41, &f->request.options);
+    assert_true(t->knockouts_of == in_circuit && t->circuit_size == 7);
+    take(f);
+    circuit.size_case = ABLATE__V1__CIRCUIT_MASK__SIZE_THRESHOLD;
+    abl_convert_knockouts(&circuit, in_circuit, 2, &f->request.options);
+    assert_int_equal(t->circuit_size, 1);
+    circuit.patch_type = ABLATE__V1__PATCH_TYPE__PATCH_TYPE_TREE_PATCH;
+    assert_refused(f, "ALGORITHM_OPTIONS", "patch_type");
 }
 
 static void circuit_probing_starts_from_the_other_end(void **state) {

@@ -24,10 +24,6 @@ _PICKLE = (
     "measurements"
 )
 _INNER = "a helper inside AutoCircuit's own loop, which runs on the daemon here"
-_KNOCKOUTS = (
-    "its loss is over two passes with different masks at a time, and a graph here has one mask; "
-    "same_under_knockout takes knockouts from anywhere, subnetwork_probing_prune_scores among them"
-)
 _MICRO = "the daemon runs no code of its callers; ablate.micro.upload(client, weights, inputs) makes this model there"
 _TRACR = (
     "compiling is tracr's: compile the program with tracr and give what comes out to "
@@ -35,10 +31,6 @@ _TRACR = (
 )
 
 NAMES: dict[str, dict[str, str]] = {
-    "metrics.completeness_metrics.train_same_under_knockouts": {
-        "train_same_under_knockout_prune_scores": _KNOCKOUTS,
-        "train_same_under_knockouts": _KNOCKOUTS,
-    },
     "metrics.prune_metrics.answer_diff": {"identity": _INNER},
     "metrics.prune_metrics.answer_diff_percent": {"identity": _INNER},
     "metrics.prune_metrics.answer_value": {"identity": _INNER},

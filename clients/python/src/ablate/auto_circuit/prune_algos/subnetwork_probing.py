@@ -82,16 +82,16 @@ def train(
             prepend_bos=False,
         )
     if show_train_graph:
-        _show(scores.job.training_curve(), algo.faithfulness_target)
+        show_curve(scores.job.training_curve(), algo.faithfulness_target, "Subnetwork Probing")
     return scores
 
 
-def _show(curve: list[TrainingPoint], faithfulness_target: str) -> None:
-    """Draws the curve, where plotly is importable."""
+def show_curve(curve: list[TrainingPoint], faithfulness_target: str, title: str) -> None:
+    """Draws a training's curve, where plotly is importable; a warning elsewhere."""
     try:
         from plotly import graph_objects as go
     except ModuleNotFoundError:
-        warnings.warn("show_train_graph needs plotly: pip install plotly", stacklevel=4)
+        warnings.warn("show_train_graph needs plotly: pip install plotly", stacklevel=3)
         return
     from ..visualize import show
 
@@ -102,5 +102,5 @@ def _show(curve: list[TrainingPoint], faithfulness_target: str) -> None:
     steps = [i for i, point in enumerate(curve) if point.validation is not None]
     if steps:
         figure.add_scatter(x=steps, y=[curve[i].validation for i in steps], name="Validation")
-    figure.update_layout(title="Subnetwork Probing", xaxis_title="Step")
+    figure.update_layout(title=title, xaxis_title="Step")
     show(figure)

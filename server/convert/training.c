@@ -15,7 +15,7 @@
 #define LAMBDA_DEFAULT 10.0F
 #define AVOID_LAMBDA_DEFAULT 1.0F
 #define SEED_NUMBER_MAX (1ULL << 53) /* the integers that a double can be */
-#define KNOCKOUT_SHARE 5 /* of the circuit's edges one in so many is free */
+#define KNOCKOUT_SHARE 5             /* of the circuit's edges one in so many is free */
 
 _Static_assert((int)ABLATE__V1__MASK_FUNCTION__MASK_FUNCTION_HARD_CONCRETE ==
                    ABL_MASK_HARD_CONCRETE + 1,

@@ -154,9 +154,7 @@ static abl_tensor *index_tensor(abl_scope *scope, abl_index_list list, int64_t f
         indices = abl_calloc(list.count, sizeof *indices);
     }
     if (indices == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
+        abl_scope_fail_oom(scope);
         return NULL;
     }
     for (size_t i = 0; i < list.count; i++) {

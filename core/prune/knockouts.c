@@ -84,9 +84,7 @@ static abl_tensor *logit_diff(abl_scope *scope, const abl_tensor *logits,
     const size_t count = (size_t)(loss->batch->size * vocab);
     ABL_CLEANUP(abl_freep) float *host = abl_calloc(count, sizeof *host);
     if (host == NULL) {
-        abl_status status;
-        (void)abl_fail_oom(&status);
-        abl_scope_fail(scope, &status);
+        abl_scope_fail_oom(scope);
         return NULL;
     }
     abl_tensor_to_floats(scope, logits, host, count);

@@ -117,10 +117,6 @@ const abl_training_point *abl_prune_curve(const abl_prune *prune, int64_t *ret_c
     return prune->curve;
 }
 
-const float *abl_prune_masks(const abl_prune *prune) {
-    return prune->masks;
-}
-
 const uint8_t *abl_prune_scored(const abl_prune *prune) {
     return prune->scored;
 }

@@ -198,10 +198,9 @@ ABL_MUST_CHECK abl_code abl_prune_step(abl_prune *prune, abl_prune_progress *ret
 const float *abl_prune_scores(const abl_prune *prune);
 /* One byte an edge: 1 once it has a score (from any batch). NULL: every edge has one. */
 const uint8_t *abl_prune_scored(const abl_prune *prune);
-/* The training curve so far, a point a step, and the masks as they are, canonical order; both
- * borrowed until the next step. NULL (and 0): an algorithm that trains nothing. */
+/* The training curve so far, a point a step, borrowed until the next one. NULL (and 0): an
+ * algorithm that trains nothing. */
 const abl_training_point *abl_prune_curve(const abl_prune *prune, int64_t *ret_count);
-const float *abl_prune_masks(const abl_prune *prune);
 void abl_prune_destroy(abl_prune *prune); /* NULL is allowed */
 
 /* One tau of an ACDC, decided so far. */

@@ -7,6 +7,7 @@
 
 #include "core/base/limits.h"
 
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -277,6 +278,16 @@ void abl_convert_device(abl_device device, char *text, size_t text_bytes) {
     } else {
         (void)snprintf(text, text_bytes, "cpu");
     }
+}
+
+bool abl_convert_sha256(const void *data, size_t bytes, char ret_text[ABL_SHA256_TEXT_BYTES]) {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned count = 0;
+    bool ok = EVP_Digest(data, bytes, digest, &count, EVP_sha256(), NULL) == 1;
+    for (unsigned i = 0; ok && i < (ABL_SHA256_TEXT_BYTES - 1) / 2; i++) {
+        (void)snprintf(ret_text + 2 * (size_t)i, 3, "%02x", digest[i]);
+    }
+    return ok;
 }
 
 char *abl_convert_text(abl_arena *arena, const char *text) {

@@ -83,6 +83,10 @@ abl_model_processing abl_convert_processing_back(const Ablate__V1__WeightProcess
 /* "cpu", "cuda:1" */
 void abl_convert_device(abl_device device, char *text, size_t text_bytes);
 
+/* sha256 in lower-case hex. False: no memory. */
+ABL_MUST_CHECK bool abl_convert_sha256(const void *data, size_t bytes,
+                                       char ret_text[ABL_SHA256_TEXT_BYTES]);
+
 /* Copies text into an arena; "" when there is no memory, which only costs a label. */
 char *abl_convert_text(abl_arena *arena, const char *text);
 

@@ -10,7 +10,6 @@
 
 #include <jansson.h>
 #include <math.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 
 static void add_list(json_t *object, const char *key, abl_index_list list) {
@@ -39,14 +38,8 @@ static void add_tensor(json_t *object, const abl_intervention *item) {
         (void)json_array_append_new(shape, json_integer(item->value_shape[i]));
     }
     (void)json_object_set_new(object, "shape", shape);
-    unsigned char bytes[EVP_MAX_MD_SIZE];
-    char text[2 * EVP_MAX_MD_SIZE + 1] = "";
-    unsigned length = 0;
-    if (EVP_Digest(item->values, count * sizeof *item->values, bytes, &length, EVP_sha256(),
-                   NULL) == 1) {
-        for (unsigned i = 0; i < length; i++) {
-            (void)snprintf(text + 2 * (size_t)i, 3, "%02x", bytes[i]);
-        }
+    char text[ABL_SHA256_TEXT_BYTES];
+    if (abl_convert_sha256(item->values, count * sizeof *item->values, text)) {
         (void)json_object_set_new(object, "sha256", json_string(text));
     }
 }

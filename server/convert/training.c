@@ -156,11 +156,16 @@ void abl_convert_training_json(const abl_prune_options *options, json_t *root) {
     (void)json_object_update(root, own);
     json_decref(own);
     if (t->knockouts_of != NULL) {
+        const int64_t edges = abl_graph_edge_count(options->graph);
         int64_t count = 0;
-        for (int64_t i = 0; i < abl_graph_edge_count(options->graph); i++) {
+        for (int64_t i = 0; i < edges; i++) {
             count += t->knockouts_of[i] != 0;
         }
-        (void)json_object_set_new(root, "knockouts_of_edge_count", json_integer(count));
+        char hash[ABL_SHA256_TEXT_BYTES] = "";
+        (void)!abl_convert_sha256(t->knockouts_of, (size_t)edges, hash);
+        (void)json_object_set_new(
+            root, "knockouts_of",
+            json_pack("{s:I, s:s}", "edge_count", (json_int_t)count, "sha256", hash));
     }
     if (options->algorithm == ABL_PRUNE_CIRCUIT_PROBING) {
         json_t *sizes = json_array();

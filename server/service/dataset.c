@@ -12,8 +12,6 @@
 #include "server/service/listing.h"
 #include "server/service/rpc.h"
 
-#include <openssl/evp.h>
-#include <stdio.h>
 #include <string.h>
 
 static Ablate__V1__Dataset *convert_dataset(abl_arena *arena, const abl_resident_dataset *dataset) {
@@ -51,19 +49,6 @@ static void upload_end(abl_rpc *rpc) {
     abl_free(state->json);
 }
 
-static abl_code hash_bytes(const uint8_t *data, size_t bytes, char *ret_hash,
-                           abl_status *ret_status) {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned int digest_bytes = 0;
-    if (EVP_Digest(data, bytes, digest, &digest_bytes, EVP_sha256(), NULL) != 1) {
-        return abl_fail_oom(ret_status); /* sha256 has no other way to fail */
-    }
-    for (unsigned int i = 0; i < digest_bytes && i < 32; i++) {
-        (void)snprintf(&ret_hash[(size_t)2 * i], 3, "%02x", digest[i]);
-    }
-    return ABL_CODE_OK;
-}
-
 /* Core's reasons say which rule was broken; the protocol's say what to do about it. */
 static abl_code upload_check(upload_state *state, abl_status *ret_status) {
     abl_status inner = {0};
@@ -84,12 +69,11 @@ static abl_code upload_check(upload_state *state, abl_status *ret_status) {
 static abl_step upload_work(abl_rpc *rpc) {
     upload_state *state = rpc->state;
     const ProtobufCBinaryData *json = &state->request->json;
-    if (upload_check(state, &rpc->status) != ABL_CODE_OK ||
-        hash_bytes(json->data, json->len, state->hash, &rpc->status) != ABL_CODE_OK) {
+    if (upload_check(state, &rpc->status) != ABL_CODE_OK) {
         return ABL_STEP_DONE;
     }
     state->json = abl_malloc(json->len);
-    if (state->json == NULL) {
+    if (state->json == NULL || !abl_convert_sha256(json->data, json->len, state->hash)) {
         (void)abl_fail_oom(&rpc->status);
         return ABL_STEP_DONE;
     }

@@ -407,21 +407,6 @@ CASES: list[tuple[str, Call, str, str] | tuple[str, Call, str, str, str]] = [
         subnetwork_probing=prune_pb2.SubnetworkProbing(mask_function=9)), "INVALID_ARGUMENT", ""),
     ("no prompts left to validate on", lambda w: w.submit(
         subnetwork_probing=prune_pb2.SubnetworkProbing(validation_prompt_count=1)), "INVALID_ARGUMENT", ""),
-    ("knockouts without a size", lambda w: w.submit(subnetwork_probing=prune_pb2.SubnetworkProbing(
-        knockouts_of=mask_pb2.CircuitMask(job_id=_job(w).id))), "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),
-    ("knockouts of more edges than there are", lambda w: w.submit(subnetwork_probing=prune_pb2.SubnetworkProbing(
-        knockouts_of=mask_pb2.CircuitMask(job_id=_job(w).id, edge_count=1 << 40))), "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),
-    ("knockouts of no job", lambda w: w.submit(subnetwork_probing=prune_pb2.SubnetworkProbing(
-        knockouts_of=mask_pb2.CircuitMask(job_id="job-no", edge_count=9))), "NOT_FOUND", "JOB_UNKNOWN"),
-    ("knockouts with a patch type", lambda w: w.submit(subnetwork_probing=prune_pb2.SubnetworkProbing(
-        knockouts_of=mask_pb2.CircuitMask(job_id=_job(w).id, edge_count=9, patch_type=1))),
-        "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
-    ("knockouts that grow a tree", lambda w: w.submit(subnetwork_probing=prune_pb2.SubnetworkProbing(
-        tree_optimisation=True, knockouts_of=mask_pb2.CircuitMask(job_id=_job(w).id, edge_count=9))),
-        "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
-    ("knockouts in circuit probing", lambda w: w.submit(circuit_probing=prune_pb2.CircuitProbing(
-        circuit_sizes=[5], training=prune_pb2.SubnetworkProbing(
-            knockouts_of=mask_pb2.CircuitMask(job_id=_job(w).id, edge_count=9)))), "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
     ("circuit probing without sizes", lambda w: w.submit(circuit_probing=prune_pb2.CircuitProbing()),
      "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
     ("circuit probing of a size twice", lambda w: w.submit(

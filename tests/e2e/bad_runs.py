@@ -27,6 +27,14 @@ def job_of(w: Any) -> ablate.Job:
     return w.graph.prune_scores(w.dataset, "random", progress=False).job
 
 
+def circuit_of(w: Any, **fields: Any) -> mask_pb2.CircuitMask:
+    return mask_pb2.CircuitMask(**{"job_id": job_of(w).id} | fields)
+
+
+def knockouts(w: Any, **fields: Any) -> Any:
+    return w.submit(subnetwork_probing=prune_pb2.SubnetworkProbing(knockouts_of=circuit_of(w, **fields)))
+
+
 def while_it_runs(w: Any, use: Callable[[ablate.Job], Any]) -> Any:
     """Uses a job that will not end by itself while it is used."""
     job = w.graph.submit(w.dataset, ablate.MaskGradient(integrated_grad_samples=1000), batch_size=1)
@@ -106,6 +114,17 @@ CASES: list[tuple[str, Callable[[Any], Any], str, str]] = [
      "INVALID_ARGUMENT", "METRIC_UNKNOWN"),
     ("completeness of patched edges", lambda w: completeness(w, patch_type=common_pb2.PATCH_TYPE_EDGE_PATCH),
      "INVALID_ARGUMENT", "PATCH_TYPE_INVALID"),
+    ("knockouts without a size", lambda w: knockouts(w), "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),
+    ("knockouts of more edges than there are", lambda w: knockouts(w, edge_count=1 << 40),
+     "INVALID_ARGUMENT", "CIRCUIT_SIZE_INVALID"),
+    ("knockouts of no job", lambda w: knockouts(w, job_id="job-no", edge_count=9), "NOT_FOUND", "JOB_UNKNOWN"),
+    ("knockouts with a patch type", lambda w: knockouts(w, edge_count=9, patch_type=1),
+     "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("knockouts that grow a tree", lambda w: w.submit(subnetwork_probing=prune_pb2.SubnetworkProbing(
+        tree_optimisation=True, knockouts_of=circuit_of(w, edge_count=9))), "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
+    ("knockouts in circuit probing", lambda w: w.submit(circuit_probing=prune_pb2.CircuitProbing(
+        circuit_sizes=[5], training=prune_pb2.SubnetworkProbing(knockouts_of=circuit_of(w, edge_count=9)))),
+     "INVALID_ARGUMENT", "ALGORITHM_OPTIONS"),
     ("events that are yet to come", lambda w: watch(w, 10**6), "OUT_OF_RANGE", "SEQUENCE_OUT_OF_RANGE"),
     ("events before the first", lambda w: watch(w, -1), "OUT_OF_RANGE", "SEQUENCE_OUT_OF_RANGE"),
     ("a stream with a negative grace", lambda w: list(w.client._call(

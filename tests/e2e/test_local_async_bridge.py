@@ -129,9 +129,14 @@ def test_the_async_client_gives_what_the_plain_one_gives(daemon, tiny, ioi_path,
             )
             made = await model.graph(idle_timeout=600)
             assert made.sync.idle_timeout == 600
-            async with await made.stream_prune_scores(ioi_path, "eap", batch_size=8, top_k=3) as stream:
+            options = {"batch_size": 8, "top_k": 3, "with_scores": True}
+            async with await made.stream_prune_scores(ioi_path, "eap", **options) as stream:
                 events = [event async for event in stream]
                 scores = await stream.scores()
+            partial = [event.scores for event in events if event.scores]
+            assert len(partial) == 4 and list(partial[0]) == list(scores)
+            for name, array in scores.items():
+                np.testing.assert_array_equal(partial[-1][name], array)
             rows = await client.evaluate(scores, [0, 20, made.edge_count], ["kl_div"])
             await made.delete()
             return logits, cache, last, events, scores, rows
@@ -216,7 +221,9 @@ def test_the_async_client_has_the_plain_ones_breadth(daemon, client, tiny, ioi_p
             kept_ioi = await connection.upload_dataset(ioi_path)
             assert kept_ioi.id in [one.id for one in await connection.datasets()]
             job = await made.submit(kept_ioi, "eap", batch_size=8)
-            states = [event.state async for event in job.watch()]
+            watched = [event async for event in job.watch(with_scores=True)]
+            states = [event.state for event in watched]
+            assert list(watched[-1].scores) == list(graph.modules)
             assert states[-1] == "succeeded" and job.id in [one.id for one in await connection.jobs()]
             scores, again = await asyncio.gather(job.scores(), made.prune_scores(kept_ioi, "eap", batch_size=8))
             np.testing.assert_array_equal(scores.flat(), again.flat())

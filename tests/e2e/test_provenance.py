@@ -4,6 +4,7 @@
 import hashlib
 import json
 from dataclasses import fields
+from pathlib import Path
 
 import ablate
 import numpy as np
@@ -99,6 +100,8 @@ def test_the_options_above_are_all_there_are():
             algorithm._fill(spec)
             if spec.WhichOneof("algorithm") == oneof.name:
                 specs.append(getattr(spec, oneof.name))
+        if oneof.name == "subnetwork_probing":  # tests/e2e/test_training.py
+            specs[0].knockouts_of.SetInParent()
         assert specs, oneof.name
         there = {one.name for one in oneof.message_type.fields}
         assert there == {field.name for spec in specs for field, _ in spec.ListFields()}, oneof.name
@@ -167,3 +170,30 @@ def test_an_ablation_of_prompts_is_told_by_their_tokens(graph, tiny, ioi):
     one, same, other = (told([[0, last] * 8]) for last in (1, 1, 2))
     assert one["tokens_hash"] == same["tokens_hash"] != other["tokens_hash"]
     assert len(one["tokens_hash"]) == 64 and "dataset_hash" not in one
+
+
+SIGNATURES = {
+    "mask_gradient": "mask_gradient.mask_gradient_prune_scores",
+    "subnetwork_probing": "subnetwork_probing.subnetwork_probing_prune_scores",
+    "circuit_probing": "circuit_probing.circuit_probing_prune_scores",
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_what_a_message_leaves_out_is_autocircuits_default(client, graph, ioi, name):
+    recorded = json.loads(Path(__file__).with_name("autocircuit_signatures.json").read_text())
+    defaults = dict(one for one in recorded[f"prune_algos.{SIGNATURES[name]}"] if len(one) == 2)
+    spec = prune_pb2.PruneJobSpec(graph_id=graph.id, dataset_id=ioi.id, prompt_count=2)
+    getattr(spec, name).SetInParent()
+    if name == "circuit_probing":
+        spec.circuit_probing.circuit_sizes.append(10)
+    job = client.job(client._call("SubmitJob", prune_pb2.SubmitJobRequest(spec=spec)).job.job_id)
+    job.wait(progress=False)
+    said = said_of(job)
+    said["ablation_type"] = f"AblationType.{said['ablation_type']}"
+    told = {key: said[key] for key in set(defaults) & set(said) - {"circuit_sizes"}}
+    assert len(told) == {"mask_gradient": 1}.get(name, 9 + (name == "subnetwork_probing"))
+    nothing = {"circuit_size": 0}  # AutoCircuit's None
+    for key, value in told.items():
+        want = nothing.get(key, defaults[key])
+        assert value == (pytest.approx(want) if isinstance(want, float) else want), key

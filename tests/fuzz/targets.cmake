@@ -14,4 +14,5 @@ abl_fuzz_target(convert_fuzz
         ${convert}/prune.c ${convert}/run.c ${convert}/scores.c ${convert}/sweep.c
         ${convert}/training.c ${convert}/wire.c ${PROJECT_SOURCE_DIR}/core/model/hooks.c
         ${runtime}/clock.c ${runtime}/registry.c ${runtime}/resident.c
-    LIBS abl_proto abl_graph abl_base PkgConfig::PROTOBUF_C PkgConfig::JANSSON m)
+    LIBS abl_proto abl_graph abl_base PkgConfig::PROTOBUF_C PkgConfig::JANSSON PkgConfig::CRYPTO
+        m)

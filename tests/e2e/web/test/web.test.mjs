@@ -114,6 +114,28 @@ test("prune scores arrive while they form, then whole", async () => {
   assert.equal(bytes, Number(graph.edgeCount) * 4);
 });
 
+test("all scores come behind each event for those who ask", async () => {
+  await prepare();
+  const spec = { graphId: graph.graphId, datasetId: dataset.datasetId, batchSize: 4 };
+  spec.algorithm = { case: "eap", value: {} };
+  const whole = [];
+  let left = 0;
+  let bytes = 0;
+  for await (const { part } of prune.streamPruneScores({ spec, withScores: true })) {
+    if (part.case === "event") {
+      assert.equal(left, 0, "an event before the last one's scores");
+      left = part.value.scoreTensorCount;
+      bytes = 0;
+    } else if (part.case === "scores" && left > 0) {
+      bytes += part.value.data.length;
+      left -= part.value.isLast ? 1 : 0;
+      if (left === 0) whole.push(bytes);
+    }
+  }
+  assert.ok(whole.length >= 4, `scores of ${whole.length} events`);
+  assert.ok(whole.every((each) => each === Number(graph.edgeCount) * 4), String(whole));
+});
+
 test("an error has its code, its sentence and its reason", async () => {
   const error = await models.getModel({ modelId: "no-such-model" }).then(
     () => assert.fail("it was found"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import ablate
 import pytest
+from ablate.auto_circuit.utils.graph_utils import patchable_model
 from daemon import goldens
 
 torch = pytest.importorskip("torch", reason="phase lens has it")
@@ -108,6 +109,11 @@ def test_a_hooked_transformer_goes_up(daemon, folder):
         [sys.executable, "-c", UPLOAD], env=environment, capture_output=True, text=True, timeout=300
     )
     assert f"agrees under {folder}" in done.stdout, done.stderr[-4000:]
+
+
+def test_a_bridge_says_what_goes_up_instead(local):
+    with pytest.raises(TypeError, match=r"TransformerBridge has taken .* from_pretrained"):
+        patchable_model(local, True, "last_seq", separate_qkv=True)
 
 
 def test_both_older_versions_are_there():

@@ -10,7 +10,7 @@ import { Picture } from "../graph/picture.js";
 import { buildScene, withCount } from "../graph/scene.js";
 import { nonzeroCount } from "../graph/scores.js";
 import { epoch, recoveries } from "../lib/connection.js";
-import { count, duration, number, percent } from "../lib/format.js";
+import { count, counted, duration, number, percent } from "../lib/format.js";
 import { STATE_WORDS, isActive, jobTitle, progressOf } from "../lib/jobs.js";
 import { usePolled } from "../lib/poll.js";
 import { go, param, paramsOf, setParams, textCell } from "../lib/route.js";
@@ -73,7 +73,7 @@ function SizeSlider({ session, shownCount }: { session: Session; shownCount: Sig
     <div class="slider">
       <label for="size">Circuit size</label>
       <input id="size" type="range" min={0} max={STEPS} value={stepOf(size, edgeCount)}
-             aria-valuetext={`${size} edges`} onInput={(event) => set(sizeAt(Number(event.currentTarget.value), edgeCount))} />
+             aria-valuetext={counted(size, "edge")} onInput={(event) => set(sizeAt(Number(event.currentTarget.value), edgeCount))} />
       <input type="number" aria-label="Circuit size in edges" min={0} max={edgeCount} value={size}
              onChange={(event) => set(Math.round(Number(event.currentTarget.value)))} />
       <span class="quiet">
@@ -170,7 +170,7 @@ function Open({ session }: { session: Session }) {
                 <HeatMap topology={topology} values={values} largest={largest} pointed={pointed} />
               ) : (
                 <Picture scene={scene} values={values} pointed={pointed} picked={picked} onPlace={pickPlace} onEdge={pickEdge} at="at"
-                         label={`Circuit of ${shown} edges`} />
+                         label={`Circuit of ${counted(shown, "edge")}`} />
               )}
             </div>
           </div>

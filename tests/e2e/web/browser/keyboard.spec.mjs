@@ -55,7 +55,7 @@ test("a run, from the first Tab to its scores", async ({ page, daemon }) => {
   await expect(page.getByRole("tab", { name: "Heat map" })).toBeFocused();
   await expect(page.getByRole("tabpanel", { name: "Heat map" }).getByRole("application", { name: /^Heat map/ })).toBeVisible();
   await page.keyboard.press("ArrowLeft");
-  await tabTo(page, page.getByRole("application", { name: "Circuit of 1 edges" }));
+  await tabTo(page, page.getByRole("application", { name: "Circuit of 1 edge" }));
   const words = page.locator("#picture-words");
   await page.keyboard.press("ArrowUp");
   await expect(words).toContainText(/shown edge/);

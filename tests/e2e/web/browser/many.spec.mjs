@@ -58,7 +58,7 @@ test("100,000 edges are shown, moved, taken away, narrowed down and compared", a
   const [{ jobId }, other] = [await api.finish({ graph, dataset }, EAP), await api.finish({ graph, dataset }, EAP_IG)];
 
   await page.goto(address("discover", { job: jobId, top: String(edgeCount) }));
-  const picture = page.getByRole("application", { name: /^Circuit of \d{5,6} edges$/ });
+  const picture = page.getByRole("application", { name: /^Circuit of [\d,]{6,7} edges$/ });
   await expect(picture).toBeVisible();
   await expect(page.getByRole("region", { name: "Ranked edges" })).toContainText(/The first 200 of [\d,]{6,7} shown\./);
   await expect(page.getByRole("region", { name: "Edges by score" }).locator("tbody tr")).toHaveCount(200);
@@ -70,7 +70,7 @@ test("100,000 edges are shown, moved, taken away, narrowed down and compared", a
   expect(Math.min(...times)).toBeLessThan(500);
 
   const { scored } = await page.getByRole("application", { name: /^Circuit of/ }).evaluate((canvas) =>
-    ({ scored: Number(/\d+/.exec(canvas.getAttribute("aria-label"))[0]) }));
+    ({ scored: Number(/[\d,]+/.exec(canvas.getAttribute("aria-label"))[0].replaceAll(",", "")) }));
   const svg = (await taken(page, "SVG")).bytes.toString();
   expect(svg.match(/M[\d.-]+ [\d.-]+C/g)).toHaveLength(scored);
   expect(svg.match(/<path /g).length).toBeLessThan(30);

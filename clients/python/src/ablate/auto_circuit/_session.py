@@ -36,7 +36,7 @@ def on_daemon(model: Any) -> Model:
     """A model on the daemon, uploaded if it is not there: a Hugging Face folder, a HookedTransformer, a
     Hugging Face model. Configuration and safetensors travel, never code.
 
-    Raises TypeError for anything else.
+    Raises TypeError for anything else, TransformerLens 4's TransformerBridge included.
     """
     if isinstance(model, Model):
         return model
@@ -44,6 +44,11 @@ def on_daemon(model: Any) -> Model:
         if not Path(model).is_dir():
             raise TypeError(f"{model!r} is not a folder; a model by name is load_tl_model(name, device)")
         return client().upload_model(model, progress=False)
+    if hasattr(model, "original_model"):
+        raise TypeError(
+            f"a {type(model).__name__} has taken its Hugging Face model apart: give the model's folder, or the model as "
+            "from_pretrained gives it; a TransformerLens 4 program on the daemon is ablate.transformer_lens.boot"
+        )
     parts = set(getattr(model, "state_dict", dict)())
     if "unembed.W_U" in parts and hasattr(model, "cfg"):
         return hooked.upload(client(), model, tokenizer=_tokenizer(model), progress=False)

@@ -46,8 +46,8 @@ def on_daemon(model: Any) -> Model:
         return client().upload_model(model, progress=False)
     if hasattr(model, "original_model"):
         raise TypeError(
-            f"a {type(model).__name__} has taken its Hugging Face model apart: give the model's folder, or the model as "
-            "from_pretrained gives it; a TransformerLens 4 program on the daemon is ablate.transformer_lens.boot"
+            f"a {type(model).__name__} has taken its Hugging Face model apart: give the model's folder, or the model "
+            "as from_pretrained gives it; a TransformerLens 4 program on the daemon is ablate.transformer_lens.boot"
         )
     parts = set(getattr(model, "state_dict", dict)())
     if "unembed.W_U" in parts and hasattr(model, "cfg"):

@@ -187,6 +187,18 @@ static bool take_chunk(abl_rpc *rpc, const Ablate__V1__FileChunk *chunk) {
     return true;
 }
 
+/* Fails the call. Loading names files by their paths here; who sent them knows them by name. */
+static void fail_by_names(upload_state *state) {
+    char *message = state->rpc->status.message;
+    char path[ABL_PATH_BYTES_MAX];
+    path_of(state, "", path, sizeof path); /* with the "/" before a name */
+    const size_t length = strlen(path);
+    for (char *at = strstr(message, path); at != NULL; at = strstr(at, path)) {
+        memmove(at, at + length, strlen(at + length) + 1);
+    }
+    abl_rpc_fail_status(state->rpc);
+}
+
 static void upload_ready(abl_load_follower *follower, abl_resident_model *model,
                          const abl_status *status) {
     upload_state *state = (upload_state *)follower;
@@ -194,7 +206,7 @@ static void upload_ready(abl_load_follower *follower, abl_resident_model *model,
     Ablate__V1__UploadModelResponse response = ABLATE__V1__UPLOAD_MODEL_RESPONSE__INIT;
     if (model == NULL) {
         rpc->status = *status;
-        abl_rpc_fail_status(rpc);
+        fail_by_names(state);
         return;
     }
     response.model = abl_convert_model(rpc->arena, rpc->server->registry, model);
@@ -225,7 +237,7 @@ static void upload_resolved(abl_rpc *rpc) {
     state->options.uploaded = true;
     if (abl_load_join(rpc->server, &state->options, &state->follower, &rpc->status) !=
         ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
+        fail_by_names(state);
     }
 }
 

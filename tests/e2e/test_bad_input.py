@@ -33,6 +33,7 @@ def test_it_is_refused(daemon, client, world, what, call, code, reason, words):
     assert not reason or error.reason in reason.split("|"), str(error)
     assert len(error.message) > 15, "an error without a sentence"
     assert words in error.message
+    assert "/state/" not in error.message, "what was sent is told by name, not by where the daemon keeps it"
     for name, array in world.graph.get_patch_mask().items():
         assert (array == masks[name]).all(), f"{name} was changed by a request that was refused"
     assert client.server_info().resident_bytes.weights == weights

@@ -70,13 +70,21 @@ int main(int argc, char **argv) {
         const char *op;
         void (*run)(const bench_args *args, const char *op);
     } benches[] = {
-        {"forward", bench_forward},       {"forward_last", bench_forward},
-        {"cache", bench_forward},         {"masked", bench_masked},
-        {"sweep", bench_sweep},           {"eap", bench_attribution},
-        {"ig", bench_attribution},        {"eap_ig", bench_attribution},
-        {"probing", bench_attribution},   {"probing_sigmoid", bench_attribution},
-        {"exact", bench_exact},           {"acdc", bench_exact},
-        {"prefix_forward", bench_prefix}, {"prefix_masked", bench_prefix},
+        {"forward", bench_forward},
+        {"forward_last", bench_forward},
+        {"cache", bench_forward},
+        {"masked", bench_masked},
+        {"sweep", bench_sweep},
+        {"eap", bench_attribution},
+        {"ig", bench_attribution},
+        {"eap_ig", bench_attribution},
+        {"probing", bench_attribution},
+        {"probing_first", bench_attribution},
+        {"probing_sigmoid", bench_attribution},
+        {"exact", bench_exact},
+        {"acdc", bench_exact},
+        {"prefix_forward", bench_prefix},
+        {"prefix_masked", bench_prefix},
         {"prefix_eap", bench_prefix},
     };
     bench_args args;

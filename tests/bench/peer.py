@@ -351,8 +351,8 @@ class Peers:
         return result
 
     def probing(self, command):
-        """Seconds are a step's: three epochs of the one batch less one epoch. The answer is the scores
-        after two steps with sigmoid masks, which draw nothing."""
+        """Seconds are a step's: three epochs of the one batch less one epoch, the fastest of each. The
+        answer is the scores after two steps with sigmoid masks, which draw nothing."""
         from types import SimpleNamespace
 
         from auto_circuit.prune_algos.subnetwork_probing import subnetwork_probing_prune_scores
@@ -366,8 +366,8 @@ class Peers:
                 model, loader, None, learning_rate=0.1, epochs=epochs, mask_fn=mask_fn
             )
 
-        one = timed(lambda: run(1, "hard_concrete"), 1, 1)
-        three = timed(lambda: run(3, "hard_concrete"), 1, 0)
+        one = timed(lambda: run(1, "hard_concrete"), command["reps"], 1)
+        three = timed(lambda: run(3, "hard_concrete"), command["reps"], 0)
         three["min_s"] = (three["min_s"] - one["min_s"]) / 2
         scores = run(2, "sigmoid")
         flat = [

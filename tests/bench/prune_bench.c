@@ -13,8 +13,8 @@
  *   eap_ig  EAP-IG's inputs method, five steps
  *   acdc    ACDC at --tau (0.01), KL, over the edges in --edges FILE, in that order; --out has a 1
  *           for each that was removed
- *   probing subnetwork probing, four steps of one batch, hard concrete masks; probing_sigmoid: two
- *           steps, whose scores --out has
+ *   probing subnetwork probing, four steps of one batch, hard concrete masks; probing_first: one;
+ *           probing_sigmoid: two steps, whose scores --out has
  *
  * All need --corrupt; those from eap on need --answers, "right wrong" a line. */
 #include "tests/bench/bench.h"
@@ -198,6 +198,9 @@ static void probing_once(void *user_data) {
     probe(user_data, 4, ABL_MASK_HARD_CONCRETE);
 }
 
+static void probing_first_once(void *user_data) {
+    probe(user_data, 1, ABL_MASK_HARD_CONCRETE);
+}
 static void probing_sigmoid_once(void *user_data) {
     probe(user_data, 2, ABL_MASK_SIGMOID);
 }
@@ -211,6 +214,7 @@ void bench_attribution(const bench_args *args, const char *op) {
         {"ig", ig_once},
         {"eap_ig", eap_ig_once},
         {"probing", probing_once},
+        {"probing_first", probing_first_once},
         {"probing_sigmoid", probing_sigmoid_once},
     };
     void (*once)(void *user_data) = NULL;

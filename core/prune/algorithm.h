@@ -26,7 +26,6 @@ struct abl_prune {
     abl_prune_progress progress;
     abl_ablator *ablator; /* abl_prune_ablate() */
     /* of trainings; the algorithm's */
-    const float *masks;
     const abl_training_point *curve;
     int64_t curve_count;
 };

@@ -90,8 +90,8 @@ static double mean_of(const float *logits, const int32_t *ids, int32_t count) {
     return sum;
 }
 
-double abl_faithfulness_row_diff(const abl_batch *batch, int32_t row, const float *logits,
-                                 int64_t vocab) {
+/* A row's mean answer logit less its mean wrong-answer logit. */
+static double row_diff(const abl_batch *batch, int32_t row, const float *logits, int64_t vocab) {
     const float *l = logits + row * vocab;
     int32_t answers = batch->answer_offsets[row];
     int32_t wrong = batch->wrong_answer_offsets[row];
@@ -105,8 +105,8 @@ void abl_faithfulness_percent(const abl_batch *batch, const float *clean, const 
     double squares = 0;
     for (int32_t pass = 0; pass < 2; pass++) {
         for (int32_t row = 0; row < batch->size; row++) {
-            double percent = 100 * abl_faithfulness_row_diff(batch, row, logits, vocab) /
-                             abl_faithfulness_row_diff(batch, row, clean, vocab);
+            double percent =
+                100 * row_diff(batch, row, logits, vocab) / row_diff(batch, row, clean, vocab);
             if (pass == 0) {
                 sum += percent / batch->size;
             } else {
@@ -123,8 +123,8 @@ static double diff_percent(const abl_batch *batch, const float *clean, const flo
                            int64_t vocab, float *ret_factors) {
     double value = 0;
     for (int32_t row = 0; row < batch->size; row++) {
-        double target = abl_faithfulness_row_diff(batch, row, clean, vocab);
-        double rest = 100 - 100 * abl_faithfulness_row_diff(batch, row, logits, vocab) / target;
+        double target = row_diff(batch, row, clean, vocab);
+        double rest = 100 - 100 * row_diff(batch, row, logits, vocab) / target;
         value += fabs(rest) / batch->size;
         ret_factors[row] = (float)((rest > 0 ? 100 : rest < 0 ? -100 : 0) / target);
     }

@@ -26,9 +26,6 @@ abl_tensor *abl_faithfulness_backward(abl_scope *scope, abl_faithfulness target,
                                       const abl_batch *batch, const abl_tensor *clean,
                                       const abl_tensor *logits, double *ret_value);
 
-/* A row's mean answer logit less its mean wrong-answer logit. */
-double abl_faithfulness_row_diff(const abl_batch *batch, int32_t row, const float *logits,
-                                 int64_t vocab);
 /* The percentage of the clean run's difference that is kept: mean and deviation over rows. */
 void abl_faithfulness_percent(const abl_batch *batch, const float *clean, const float *logits,
                               int64_t vocab, float *ret_mean, float *ret_deviation);

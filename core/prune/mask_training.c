@@ -546,7 +546,6 @@ abl_code abl_mask_training_step(abl_mask_training *training, abl_prune *prune,
     }
     prune->progress.done++;
     prune->progress.batch_finished = last_batch;
-    prune->masks = training->mask;
     prune->curve = training->curve;
     prune->curve_count = training->curve_count;
     return ABL_CODE_OK;
@@ -571,13 +570,12 @@ void abl_mask_training_scores(const abl_mask_training *training, float *ret_scor
 
 int64_t abl_mask_training_bytes_estimate(const abl_prune_options *o) {
     const abl_batches *batches = &o->batches;
-    const abl_patch_options pass = {
-        .model = o->model,
-        .graph = o->graph,
-        .prefix = batches->prefix,
-        .batch = batches->batch_size < batches->count ? batches->batch_size : batches->count,
-        .seq = abl_dataset_seq_len(batches->dataset),
-        .interventions = o->interventions};
+    const abl_patch_options pass = {.model = o->model,
+                                    .graph = o->graph,
+                                    .prefix = batches->prefix,
+                                    .batch = abl_batches_rows_max(batches),
+                                    .seq = abl_dataset_seq_len(batches->dataset),
+                                    .interventions = o->interventions};
     const abl_ablator_options ablator = abl_training_ablator(o, batches);
     int64_t vocab = abl_model_get_config(o->model)->d_vocab_out;
     int64_t prompts = (int64_t)batches->count + o->subnetwork_probing.validation_count;

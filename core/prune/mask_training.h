@@ -29,7 +29,7 @@ int64_t abl_mask_training_bytes_estimate(const abl_prune_options *options);
 int64_t abl_mask_training_prepare_count(const abl_mask_training *training);
 int64_t abl_mask_training_step_count(const abl_mask_training *training);
 bool abl_mask_training_is_finished(const abl_mask_training *training);
-/* One of either; tells the prune about it: curve, masks, scores, progress.
+/* One of either; tells the prune about it: curve, scores, progress.
  *   FAILED_PRECONDITION  TRAINING_DIVERGED  masks that are not finite any more */
 ABL_MUST_CHECK abl_code abl_mask_training_step(abl_mask_training *training, abl_prune *prune,
                                                abl_status *ret_status);

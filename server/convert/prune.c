@@ -242,6 +242,11 @@ abl_code abl_convert_job_spec(const Ablate__V1__PruneJobSpec *message, abl_job_r
     return code;
 }
 
+bool abl_convert_scores_edges(const abl_job_request *request) {
+    const abl_prune_algorithm algorithm = request->options.algorithm;
+    return algorithm == ABL_PRUNE_GROUND_TRUTH || algorithm == ABL_PRUNE_ACDC;
+}
+
 abl_code abl_convert_job_edges(const abl_job_request *request, const abl_graph *graph,
                                abl_arena *arena, int64_t **ret_edges, int64_t *ret_count,
                                abl_status *ret_status) {
@@ -272,8 +277,6 @@ abl_code abl_convert_job_edges(const abl_job_request *request, const abl_graph *
 
 /* By the names that came, in their order; PruneJobSpec has those behind the first 1000. */
 static void put_edges(const abl_job_request *request, json_t *root) {
-    bool scored = request->options.algorithm == ABL_PRUNE_GROUND_TRUTH ||
-                  request->options.algorithm == ABL_PRUNE_ACDC;
     if (request->edge_name_count == 0) {
         return;
     }
@@ -281,7 +284,8 @@ static void put_edges(const abl_job_request *request, json_t *root) {
     for (size_t i = 0; i < request->edge_name_count && i < EDGES_IN_JSON_MAX; i++) {
         (void)json_array_append_new(names, json_string(request->edge_names[i]));
     }
-    (void)json_object_set_new(root, scored ? "edges" : "avoid_edges", names);
+    (void)json_object_set_new(root, abl_convert_scores_edges(request) ? "edges" : "avoid_edges",
+                              names);
 }
 
 /* The provenance of a resident ablation, which may be gone when this is read. */

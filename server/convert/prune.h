@@ -33,6 +33,8 @@ typedef struct abl_job_request {
 ABL_MUST_CHECK abl_code abl_convert_job_spec(const Ablate__V1__PruneJobSpec *message,
                                              abl_job_request *ret_request, abl_status *ret_status);
 
+/* Whether the edges that a job names are those to score; else they are those to avoid. */
+bool abl_convert_scores_edges(const abl_job_request *request);
 /* The names to indices in canonical order; one without a position gives every position's.
  *   NOT_FOUND, INVALID_ARGUMENT  as abl_convert_edge() */
 ABL_MUST_CHECK abl_code abl_convert_job_edges(const abl_job_request *request,

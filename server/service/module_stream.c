@@ -48,8 +48,9 @@ static abl_code take_module(abl_module_stream *stream, abl_status *ret_status) {
     return ABL_CODE_OK;
 }
 
-abl_code abl_module_stream_next(abl_module_stream *stream, Ablate__V1__TensorChunk *ret_chunk,
-                                bool *ret_end, abl_status *ret_status) {
+/* *ret_end: there is no piece any more. */
+static abl_code next(abl_module_stream *stream, Ablate__V1__TensorChunk *ret_chunk, bool *ret_end,
+                     abl_status *ret_status) {
     bool between = stream->view.data == NULL || stream->offset >= stream->view.bytes;
     if (between && stream->module == abl_graph_module_count(stream->graph)) {
         *ret_end = true;
@@ -67,17 +68,23 @@ abl_code abl_module_stream_next(abl_module_stream *stream, Ablate__V1__TensorChu
     return ABL_CODE_OK;
 }
 
-void abl_module_stream_send(abl_rpc *rpc, abl_module_stream *stream,
-                            Ablate__V1__TensorChunk **chunk, const ProtobufCMessage *response) {
+bool abl_module_stream_piece(abl_rpc *rpc, abl_module_stream *stream,
+                             Ablate__V1__TensorChunk **chunk, const ProtobufCMessage *response) {
     Ablate__V1__TensorChunk piece;
     bool end = false;
-    if (abl_module_stream_next(stream, &piece, &end, &rpc->status) != ABL_CODE_OK) {
+    if (next(stream, &piece, &end, &rpc->status) != ABL_CODE_OK) {
         abl_rpc_fail_status(rpc);
-    } else if (end) {
-        abl_rpc_finish_ok(rpc);
-    } else {
+    } else if (!end) {
         *chunk = &piece;
         abl_rpc_send(rpc, response);
         *chunk = NULL;
+    }
+    return !end;
+}
+
+void abl_module_stream_send(abl_rpc *rpc, abl_module_stream *stream,
+                            Ablate__V1__TensorChunk **chunk, const ProtobufCMessage *response) {
+    if (!abl_module_stream_piece(rpc, stream, chunk, response)) {
+        abl_rpc_finish_ok(rpc);
     }
 }

@@ -1,7 +1,6 @@
 /* module_stream.h -- one value an edge, as a stream of AutoCircuit's module tensors.
  *
- * OWNERSHIP  init takes a reference on `values` and borrows the graph; finish ends both. The chunk
- *            points into the stream until the next call.
+ * OWNERSHIP  init takes a reference on `values` and borrows the graph; finish ends both.
  * THREADS    The loop thread.
  */
 #ifndef ABLATE_SERVER_SERVICE_MODULE_STREAM_H
@@ -27,13 +26,13 @@ typedef struct abl_module_stream {
 void abl_module_stream_init(abl_module_stream *stream, const abl_graph *graph, abl_values *values);
 void abl_module_stream_finish(abl_module_stream *stream); /* also when all zero */
 
-/* The next piece. *ret_end: there is none, everything was sent.
+/* Sends the next piece, in the field `chunk` of `response`. True: it was sent, or the rpc failed
+ * and is no more; false: there is none.
  *   RESOURCE_EXHAUSTED  OUT_OF_HOST_MEMORY */
-ABL_MUST_CHECK abl_code abl_module_stream_next(abl_module_stream *stream,
-                                               Ablate__V1__TensorChunk *ret_chunk, bool *ret_end,
-                                               abl_status *ret_status);
-/* The same for a stream that sends nothing else: the next piece goes out in the field `chunk` of
- * `response`; the rpc ends behind the last. */
+ABL_MUST_CHECK bool abl_module_stream_piece(abl_rpc *rpc, abl_module_stream *stream,
+                                            Ablate__V1__TensorChunk **chunk,
+                                            const ProtobufCMessage *response);
+/* The same for a stream that sends nothing else: the rpc ends behind the last piece. */
 void abl_module_stream_send(abl_rpc *rpc, abl_module_stream *stream,
                             Ablate__V1__TensorChunk **chunk, const ProtobufCMessage *response);
 

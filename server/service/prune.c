@@ -114,24 +114,15 @@ static Ablate__V1__JobEvent *watch_take(abl_rpc *rpc, watch *state) {
  * was sent, or the rpc has failed and is no more; false: there is none. */
 static bool watch_send_scores(abl_rpc *rpc, watch *state, Ablate__V1__TensorChunk **piece,
                               const ProtobufCMessage *response) {
-    Ablate__V1__TensorChunk chunk;
-    bool end = false;
     if (!state->event_scores) {
         return false;
     }
-    if (abl_module_stream_next(&state->scores, &chunk, &end, &rpc->status) != ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
+    if (abl_module_stream_piece(rpc, &state->scores, piece, response)) {
         return true;
     }
-    if (end) {
-        abl_module_stream_finish(&state->scores);
-        state->event_scores = false;
-        return false;
-    }
-    *piece = &chunk;
-    abl_rpc_send(rpc, response);
-    *piece = NULL;
-    return true;
+    abl_module_stream_finish(&state->scores);
+    state->event_scores = false;
+    return false;
 }
 
 static void watch_next(abl_rpc *rpc) {
@@ -218,20 +209,12 @@ static bool stream_event(abl_rpc *rpc, watch *state) {
 
 static bool stream_scores(abl_rpc *rpc, watch *state) {
     Ablate__V1__StreamPruneScoresResponse response = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__INIT;
-    Ablate__V1__TensorChunk chunk;
-    bool end = false;
-    if (abl_module_stream_next(&state->scores, &chunk, &end, &rpc->status) != ABL_CODE_OK) {
-        abl_rpc_fail_status(rpc);
+    response.part_case = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__PART_SCORES;
+    if (abl_module_stream_piece(rpc, &state->scores, &response.scores, &response.base)) {
         return true;
     }
-    if (end) {
-        state->phase = STREAM_ENDED;
-        return false;
-    }
-    response.part_case = ABLATE__V1__STREAM_PRUNE_SCORES_RESPONSE__PART_SCORES;
-    response.scores = &chunk;
-    abl_rpc_send(rpc, &response.base);
-    return true;
+    state->phase = STREAM_ENDED;
+    return false;
 }
 
 static void stream_next(abl_rpc *rpc) {

@@ -206,9 +206,7 @@ static abl_code submit_edges(abl_rpc *rpc, abl_submit *state) {
     int64_t count = 0;
     abl_code code = abl_convert_job_edges(&state->request, state->graph->graph, rpc->arena, &edges,
                                           &count, &rpc->status);
-    bool decided =
-        options->algorithm == ABL_PRUNE_GROUND_TRUTH || options->algorithm == ABL_PRUNE_ACDC;
-    if (code == ABL_CODE_OK && decided) {
+    if (code == ABL_CODE_OK && abl_convert_scores_edges(&state->request)) {
         options->edges = edges;
         options->edge_count = count;
     } else if (code == ABL_CODE_OK) {
